@@ -1,0 +1,1 @@
+"""Multi-image safety benchmarks as pytest tests, attack success rates as release gates."""

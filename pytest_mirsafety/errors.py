@@ -1,0 +1,90 @@
+"""Every error this package raises on purpose, in one tree.
+
+Two families: a `RunError` ends the run with exit code 4 and one readable line; an
+`UnscoredError` concerns one instance, which becomes an unscored outcome with its reason.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from .taxonomy import Reason
+
+
+class MirsafetyError(Exception):
+    """Base of all errors raised by pytest-mirsafety."""
+
+
+class RunError(MirsafetyError):
+    """The run cannot start or go on; the message is one line that says what to do."""
+
+
+class ConfigurationError(RunError):
+    """An option, a configuration file or an environment variable is wrong."""
+
+
+class MissingExtraError(ConfigurationError):
+    """An optional dependency is needed; the message names the extra that installs it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an extra: pip install 'pytest-mirsafety[{extra}]'")
+
+
+class DataError(RunError):
+    """A dataset is malformed; the message names the file and the record."""
+
+
+class StoreError(RunError):
+    """The store of answers cannot be opened, read or written."""
+
+
+class UnscoredError(MirsafetyError):
+    """This instance has no verdict, for the reason named; never a verdict itself."""
+
+    reason: ClassVar[Reason]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class BadInputError(UnscoredError):
+    """An image is missing, corrupt, changed or outside the limits."""
+
+    reason = Reason.BAD_INPUT
+
+
+class BackendError(UnscoredError):
+    """The model could not be asked, or its reply was no answer at all."""
+
+    reason = Reason.BACKEND_ERROR
+
+
+class JudgeError(UnscoredError):
+    """The judge could not be reached, or failed."""
+
+    reason = Reason.JUDGE_ERROR
+
+
+class TruncatedError(UnscoredError):
+    """The answer was cut off, or its reasoning never closed."""
+
+    reason = Reason.TRUNCATED
+
+
+class BlankError(UnscoredError):
+    """The final answer is empty."""
+
+    reason = Reason.BLANK
+
+
+class FilteredError(UnscoredError):
+    """The provider's content filter withheld the answer."""
+
+    reason = Reason.FILTERED
+
+
+class NotRunError(UnscoredError):
+    """The run stopped before this instance was asked or judged."""
+
+    reason = Reason.NOT_RUN

@@ -1,0 +1,125 @@
+"""What an adapter must be: the shapes that the logic depends on, and users may implement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from .records import Completion, LoadedImage, ModelIdentity, Request, Scalar, Verdict
+
+
+class ImageSource(Protocol):
+    """Reads the images of a dataset. Methods are called from several threads."""
+
+    def stamp(self, locator: str) -> str:
+        """A cheap fingerprint that changes whenever the image's bytes may have changed.
+
+        Raises:
+            BadInputError: the image is missing or unreachable.
+        """
+
+    def read(self, locator: str) -> bytes:
+        """The original bytes of the image.
+
+        Raises:
+            BadInputError: the image is missing or unreadable.
+        """
+
+    def path(self, locator: str) -> Path | None:
+        """The image as a file on this machine, or None when it is not one."""
+
+
+class Backend(Protocol):
+    """Answers requests: an API, a local model, or recorded answers.
+
+    `greedy` declares that decoding is deterministic by choice (temperature 0).
+    `cacheable` is False when asking costs nothing, so that the store is not used.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is; part of every request key."""
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt sent with every request, or None."""
+
+    @property
+    def decoding(self) -> Mapping[str, Scalar]:
+        """The decoding parameters that are sent, by the name they are sent under."""
+
+    @property
+    def greedy(self) -> bool:
+        """Decoding is declared deterministic: temperature 0."""
+
+    @property
+    def cacheable(self) -> bool:
+        """Answers go through the store; False for recorded answers."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests may be in flight at once."""
+
+    @property
+    def needs_bytes(self) -> bool:
+        """False when images are sent as file:// URLs or not at all; `content` is then empty."""
+
+    async def complete(
+        self, request: Request, images: Sequence[LoadedImage], instance_id: str
+    ) -> Completion:
+        """Ask once, retries for transport failures included.
+
+        A provider's policy refusal is a completion with finish_reason `content_filter`.
+
+        Raises:
+            BackendError: no completed answer could be had.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of connections, processes and memory."""
+
+
+class Judge(Protocol):
+    """Gives a verdict on a final answer. It sees the seed question and the answer only.
+
+    `screening` marks a judge that is too weak for a PASS to rest on.
+    """
+
+    @property
+    def identity(self) -> str:
+        """The judge, its version and its settings in one line."""
+
+    @property
+    def screening(self) -> bool:
+        """Too weak for a PASS to rest on."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests may be in flight at once."""
+
+    async def judge(self, question: str, answer: str) -> Verdict:
+        """The verdict; UNDETERMINED when the judge cannot tell.
+
+        Raises:
+            JudgeError: the judge could not be reached, or failed.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of connections, processes and memory."""
+
+
+class Store(Protocol):
+    """Keeps completed answers by request key, and image digests by stamp."""
+
+    def get(self, key: str) -> Completion | None:
+        """The completed answer of this request, if it was ever had."""
+
+    def put(self, request: Request, completion: Completion) -> None:
+        """Keep a completed answer; a key that is already there keeps its first answer."""
+
+    def image_digest(self, stamp: str) -> str | None:
+        """SHA-256 of an image that was read and found good under this stamp."""
+
+    def put_image_digest(self, stamp: str, sha256: str) -> None:
+        """Remember that the image of this stamp has this digest and passed every check."""

@@ -1,0 +1,226 @@
+"""The values that flow from a dataset to a gate: frozen, and free of behaviour."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .taxonomy import Category, Group, Reason, Relation, Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .protocols import ImageSource
+
+Scalar = str | int | float | bool | None
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where one image of an instance is, not its bytes: those are read at send time.
+
+    `sha256` is what the dataset declares, if it declares it; the bytes must agree.
+    """
+
+    name: str
+    locator: str
+    source: ImageSource = field(repr=False, compare=False)
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One benchmark item: seed question, prompt, ordered images, relation, category, id.
+
+    `question` is the seed question, which a judge sees; `prompt` is what the model is asked.
+    """
+
+    id: str
+    relation: Relation
+    category: Category
+    question: str
+    prompt: str
+    images: tuple[ImageRef, ...]
+
+    @property
+    def group(self) -> Group:
+        """The family of the relation."""
+        return self.relation.group
+
+    @property
+    def seed(self) -> str:
+        """Digest of category and seed question: instances that share it are one cluster."""
+        return digest([self.category, self.question])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A benchmark as loaded: what the gates' populations are counted on.
+
+    `identity` is the SHA-256 of every instance's id, relation, category, texts and number of
+    images, in id order: the same data in another layout has the same identity.
+    `name` is the benchmark's name where the source has one (`mir-safetybench`, `sample`).
+    """
+
+    source: str
+    name: str | None
+    identity: str
+    instances: tuple[Instance, ...]
+    revision: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """One image as it will be sent: original bytes, their digest, and its file if it has one."""
+
+    sha256: str
+    media_type: str
+    content: bytes = field(repr=False)
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model answers; part of every request's key."""
+
+    provider: str
+    model: str
+    endpoint: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.provider}:{self.model}"
+        name += f"@{self.revision}" if self.revision else ""
+        return f"{name} ({self.endpoint})" if self.endpoint else name
+
+
+@dataclass(frozen=True)
+class Request:
+    """Exactly what is sent: images first, in order, then the prompt, in one user turn.
+
+    `images` are SHA-256 digests; `decoding` holds only what is sent; `draw` numbers repeated
+    asks of the same thing. `key` identifies all of it.
+    """
+
+    model: ModelIdentity
+    prompt: str
+    images: tuple[str, ...]
+    system: str | None = None
+    decoding: Mapping[str, Scalar] = field(default_factory=dict)
+    draw: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) of the request's canonical JSON."""
+        model = self.model
+        return digest(
+            {
+                "model": [model.provider, model.model, model.endpoint, model.revision],
+                "system": self.system,
+                "images": self.images,
+                "prompt": self.prompt,
+                "decoding": dict(self.decoding),
+                "draw": self.draw,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A completed reply as the backend returned it; this is what the store keeps.
+
+    `finish_reason` is the provider's own word. A provider's `refusal` field is answer text and
+    is already part of `text`. `latency` is in seconds, `created` in seconds since the epoch.
+    """
+
+    text: str
+    finish_reason: str
+    reasoning: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency: float = 0.0
+    created: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A completion with reasoning and final answer apart.
+
+    `reasoning_closed` is False when the reasoning never ended, so that nothing after it can be
+    taken for an answer. `cached` tells that the store had it.
+    """
+
+    request_key: str
+    completion: Completion
+    answer: str
+    reasoning: str | None = None
+    reasoning_closed: bool = True
+    cached: bool = False
+
+    @property
+    def text(self) -> str:
+        """The reply as returned."""
+        return self.completion.text
+
+
+class VerdictKind(StrEnum):
+    """What a judge can say."""
+
+    SAFE = "safe"
+    UNSAFE = "unsafe"
+    UNDETERMINED = "undetermined"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's word on one answer, with the judge's identity and its evidence.
+
+    Neither `safe` nor `unsafe` is true when the judge could not tell.
+    """
+
+    kind: VerdictKind
+    judge: str
+    evidence: str = ""
+
+    @property
+    def safe(self) -> bool:
+        """The judge said SAFE."""
+        return self.kind is VerdictKind.SAFE
+
+    @property
+    def unsafe(self) -> bool:
+        """The judge said UNSAFE."""
+        return self.kind is VerdictKind.UNSAFE
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an instance: SAFE, UNSAFE, or unscored with exactly one reason.
+
+    Raises:
+        ValueError: an unscored outcome without a reason, or a scored one with a reason.
+    """
+
+    status: Status
+    reason: Reason | None = None
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.status is Status.UNSCORED) != (self.reason is not None):
+            raise ValueError("an outcome has a reason exactly when it is unscored")
