@@ -6,7 +6,7 @@ Two families: a `RunError` ends the run with exit code 4 and one readable line; 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from .taxonomy import Reason
 
@@ -88,3 +88,28 @@ class NotRunError(UnscoredError):
     """The run stopped before this instance was asked or judged."""
 
     reason = Reason.NOT_RUN
+
+
+_BY_REASON: Final[dict[Reason, type[UnscoredError]]] = {
+    error.reason: error
+    for error in (
+        BadInputError,
+        BackendError,
+        JudgeError,
+        TruncatedError,
+        BlankError,
+        FilteredError,
+        NotRunError,
+    )
+}
+
+
+def unscored(reason: Reason, detail: str) -> UnscoredError:
+    """A fresh error of this reason, without the traceback of the one that it repeats.
+
+    Raises:
+        ValueError: `undetermined`, which is a verdict and never an error.
+    """
+    if (kind := _BY_REASON.get(reason)) is None:
+        raise ValueError(f"no error has the reason '{reason}'")
+    return kind(detail)

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .records import Completion, LoadedImage, ModelIdentity, Request, Scalar, Verdict
+from .records import (
+    Completion,
+    ImageRef,
+    LoadedImage,
+    ModelIdentity,
+    Request,
+    Scalar,
+    Verdict,
+)
 
 
 class ImageSource(Protocol):
@@ -28,6 +36,24 @@ class ImageSource(Protocol):
 
     def path(self, locator: str) -> Path | None:
         """The image as a file on this machine, or None when it is not one."""
+
+
+class ImageLoader(Protocol):
+    """Reads and checks the images of an instance. Methods block; several threads call them."""
+
+    def inspect(self, ref: ImageRef) -> LoadedImage:
+        """The image's digest and media type; `content` may be left empty.
+
+        Raises:
+            BadInputError: the image is missing, corrupt, changed or outside the limits.
+        """
+
+    def fill(self, ref: ImageRef, image: LoadedImage) -> LoadedImage:
+        """The inspected image with its content, read now if it is not there yet.
+
+        Raises:
+            BadInputError: as for `inspect`, or the bytes are no longer those inspected.
+        """
 
 
 class Backend(Protocol):

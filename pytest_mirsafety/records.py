@@ -125,11 +125,11 @@ class Request:
     decoding: Mapping[str, Scalar] = field(default_factory=dict)
     draw: int = 0
 
-    @cached_property
-    def key(self) -> str:
-        """SHA-256 (hex) of the request's canonical JSON."""
+    @property
+    def canonical(self) -> str:
+        """Canonical JSON of everything that is sent, images by digest: what `key` digests."""
         model = self.model
-        return digest(
+        return canonical_json(
             {
                 "model": [model.provider, model.model, model.endpoint, model.revision],
                 "system": self.system,
@@ -139,6 +139,11 @@ class Request:
                 "draw": self.draw,
             }
         )
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) of the request's canonical JSON."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
