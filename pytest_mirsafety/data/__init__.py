@@ -1,0 +1,172 @@
+"""Loads a dataset from any source by one call, and checks that it is the one that was meant."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ..errors import ConfigurationError
+from ..printable import one_line
+from ..records import Dataset
+from ..taxonomy import PUBLISHED_TOTAL, Relation, nearest
+
+BENCHMARK: Final = "mir-safetybench"
+FORMS: Final = "sample, folder:PATH, parquet:PATH, hub:ORGANIZATION/NAME@REVISION, jsonl:PATH"
+
+_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class _Place(NamedTuple):
+    source: str
+    rest: str
+    base: Path
+    cache: Path | None
+
+    @property
+    def path(self) -> Path:
+        return self.base / Path(self.rest).expanduser()
+
+
+def load(source: str, *, base: Path, cache: Path | None = None) -> Dataset:
+    """The dataset of a source, with instances in a natural order. No image is read.
+
+    `source` is `sample`, `folder:PATH`, `parquet:PATH` (a file, a folder, or a pattern),
+    `hub:ORGANIZATION/NAME@REVISION`, `jsonl:PATH` (a file, or a folder with instances.jsonl), or
+    `module:attribute`: a callable that takes `base` and returns a `Dataset`. Relative paths are
+    relative to `base`. Images that are no files of their own are extracted under `cache`, when
+    they are first asked for, and removed at exit; without it, under the system's temporary folder.
+
+    Raises:
+        ConfigurationError: no such kind of source; the message has the nearest one.
+        DataError: the data is missing or malformed; the message names the file and the record.
+        MissingExtraError: the source needs a package that is not installed.
+    """
+    kind, _, rest = source.partition(":")
+    if (loader := _LOADERS.get(kind)) is not None and bool(rest.strip()) == (kind != "sample"):
+        return loader(_Place(source, rest, base, cache))
+    if kind not in _LOADERS and _OWN.fullmatch(source):
+        return _load_own(_Place(source, rest, base, cache))
+    raise _unknown(source)
+
+
+def mismatch(dataset: Dataset, pinned: str | None) -> str | None:
+    """What differs from the published or pinned data, on one line; None when nothing does.
+
+    A dataset that is pinned must have the pinned identity, and then needs nothing else. A named
+    benchmark that is not pinned must have its published count of each relation; the sample, its
+    own identity. `pinned` is an identity, with or without `sha256:` before it.
+    """
+    actual = f"sha256:{dataset.identity}"
+    if pinned is not None:
+        if pinned.removeprefix("sha256:") == dataset.identity:
+            return None
+        return one_line(
+            f"{dataset.source}: the data is {actual}, data_digest pins {pinned}; restore the data, "
+            f"or change the pin if the change is meant. {_REPORT_ONLY}",
+            _LINE_LIMIT,
+        )
+    if (difference := _difference(dataset)) is None:
+        return None
+    return one_line(
+        f"{dataset.source} is not the {dataset.name} that was published: {difference}. Restore "
+        f'it, or pin what you have (data_digest = "{actual}"). {_REPORT_ONLY}',
+        _LINE_LIMIT,
+    )
+
+
+_REPORT_ONLY: Final = "--mir-allow-data-mismatch makes a report-only run"
+_LINE_LIMIT: Final = 1000
+
+
+def _difference(dataset: Dataset) -> str | None:
+    if dataset.name == "sample":
+        from . import sample
+
+        return None if dataset.identity == sample.IDENTITY else "its content differs"
+    if dataset.name != BENCHMARK:
+        return None
+    counts = Counter(instance.relation for instance in dataset.instances)
+    wrong = [
+        f"{r} {counts[r]}/{r.published_count}" for r in Relation if counts[r] != r.published_count
+    ]
+    if not wrong:
+        return None
+    total = f"{len(dataset.instances)}/{PUBLISHED_TOTAL}"
+    return f"got/expected {', '.join(wrong)}, in all {total}"
+
+
+def _load_sample(place: _Place) -> Dataset:
+    from . import sample
+
+    return sample.load(place.cache)
+
+
+def _load_folder(place: _Place) -> Dataset:
+    from . import folder
+
+    return folder.load(place.path, place.source, BENCHMARK)
+
+
+def _load_parquet(place: _Place) -> Dataset:
+    from . import parquet
+
+    return parquet.load(place.path, parquet.Origin(place.source, BENCHMARK), place.cache)
+
+
+def _load_hub(place: _Place) -> Dataset:
+    from . import hub
+
+    return hub.load(place.rest, place.source, BENCHMARK, place.cache)
+
+
+def _load_jsonl(place: _Place) -> Dataset:
+    from . import jsonl
+
+    return jsonl.load(place.path, place.source)
+
+
+def _load_own(place: _Place) -> Dataset:
+    from .assembly import check
+
+    module_name, _, attribute = place.source.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
+            raise _unknown(place.source) from None
+        raise ConfigurationError(f"data '{place.source}' cannot be loaded: {error}") from error
+    except ImportError as error:
+        raise ConfigurationError(f"data '{place.source}' cannot be loaded: {error}") from error
+    own = getattr(module, attribute, None)
+    if not callable(own):
+        raise ConfigurationError(f"data '{place.source}': {module_name} has no such callable")
+    dataset = own(place.base)
+    if not isinstance(dataset, Dataset):
+        kind = type(dataset).__name__
+        raise ConfigurationError(f"data '{place.source}' must return a Dataset, not {kind}")
+    return check(dataset)
+
+
+def _unknown(source: str) -> ConfigurationError:
+    kind = source.partition(":")[0]
+    hint = nearest(kind, _LOADERS)
+    hint = f" {hint}" if hint.startswith("did you") and kind not in _LOADERS else ""
+    return ConfigurationError(
+        one_line(
+            f"unknown data '{source}';{hint} Write {FORMS}, or your own package.module:callable",
+            _LINE_LIMIT,
+        )
+    )
+
+
+_LOADERS: Final[Mapping[str, Callable[[_Place], Dataset]]] = {
+    "sample": _load_sample,
+    "folder": _load_folder,
+    "parquet": _load_parquet,
+    "hub": _load_hub,
+    "jsonl": _load_jsonl,
+}

@@ -1,0 +1,86 @@
+"""Images that are files under the dataset's folder."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ..errors import BadInputError
+from ..printable import one_line
+
+
+def inside(text: str) -> str:
+    """A dataset's relative path, normalized, with `/` between its parts.
+
+    Raises:
+        ValueError: the path is absolute, climbs with `..`, or no system could hold it.
+    """
+    windows = PureWindowsPath(text)
+    leaves = (
+        PurePosixPath(text).is_absolute()
+        or windows.drive
+        or windows.root
+        or ".." in windows.parts
+        or ".." in PurePosixPath(text).parts
+    )
+    if leaves:
+        raise ValueError(f"the image path '{text}' leaves the dataset's folder")
+    if not text.strip("./ ") or not text.isprintable():
+        raise ValueError(f"'{one_line(text)}' is no path of an image")
+    return posixpath.normpath(text)
+
+
+class FileImages:
+    """Reads images from files under `root`; a locator is a path relative to it.
+
+    A symbolic link may lead to another place under `root`, never out of it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.realpath(root)
+
+    def stamp(self, locator: str) -> str:
+        """Path, size and times of the file.
+
+        Raises:
+            BadInputError: the file is missing, or not a file under the root.
+        """
+        path, info = self._find(locator)
+        return f"file:{path}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
+
+    def read(self, locator: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            BadInputError: the file is missing, unreadable, or not a file under the root.
+        """
+        path, _ = self._find(locator)
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise BadInputError(f"cannot be read: {error.strerror or error}") from None
+
+    def path(self, locator: str) -> Path:
+        """The file, with symbolic links resolved.
+
+        Raises:
+            BadInputError: the file is missing, or not a file under the root.
+        """
+        return Path(self._find(locator)[0])
+
+    def _find(self, locator: str) -> tuple[str, os.stat_result]:
+        try:
+            path = os.path.realpath(os.path.join(self._root, locator), strict=True)  # noqa: PTH118 - pathlib takes 4x the time, and this runs for each image of each run
+            info = os.stat(path)  # noqa: PTH116 - as above
+        except FileNotFoundError:
+            raise BadInputError("there is no such file") from None
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or "not a path"
+            raise BadInputError(f"cannot be reached: {problem}") from None
+        if not path.startswith(self._root.rstrip(os.sep) + os.sep):
+            raise BadInputError("a symbolic link leaves the dataset's folder")
+        if not stat.S_ISREG(info.st_mode):
+            raise BadInputError("is not a regular file")
+        return path, info

@@ -1,0 +1,82 @@
+"""Reads this project's own layout: one JSON object a line, beside the images it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ..protocols import ImageSource
+from ..records import Dataset, ImageRef, Instance
+from .assembly import Assembly
+from .fields import Record, malformed, parse_json, read_text, shown
+from .files import FileImages, inside
+
+FILE_NAME: Final = "instances.jsonl"
+REQUIRED: Final = ("id", "relation", "category", "question", "prompt", "images")
+OPTIONAL: Final = ("keywords", "descriptions", "must_mention", "iteration", "notes")
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def load(path: Path, source: str) -> Dataset:
+    """The suite in a file, or in the `instances.jsonl` of a folder. No image is read.
+
+    Raises:
+        DataError: no such file, or something in it is wrong.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise malformed(source, f"there is no file {file.name}")
+    lines = read_text(file, file.name)
+    return assemble(lines, file.name, FileImages(file.parent)).dataset(source, name=None)
+
+
+def assemble(text: str, file: str, images: ImageSource) -> Assembly:
+    """The instances that the lines of `text` describe; blank lines are passed over.
+
+    Raises:
+        DataError: something in a line is wrong; the message names `file` and the line.
+    """
+    assembly = Assembly()
+    for record in _records(text, file):
+        assembly.add(record, _instance(record, images, assembly))
+    return assembly
+
+
+def _records(text: str, file: str) -> Iterator[Record]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            value = parse_json(line, file, number)
+            yield Record.from_value(value, f"{file}, line {number}")
+
+
+def _instance(record: Record, images: ImageSource, assembly: Assembly) -> Instance:
+    record.check_keys(REQUIRED, OPTIONAL)
+    return Instance(
+        id=record.text("id"),
+        relation=record.relation("relation"),
+        category=record.category("category"),
+        question=assembly.question(record, "question"),
+        prompt=record.text("prompt"),
+        images=tuple(_images(record, images)),
+    )
+
+
+def _images(record: Record, images: ImageSource) -> Iterable[ImageRef]:
+    for value in record.sequence("images"):
+        if isinstance(value, str):
+            file, sha256 = value, None
+        else:
+            image = Record.from_value(value, f"{record.place}, images")
+            image.check_keys(("file",), ("sha256",))
+            file = image.text("file")
+            sha256 = image.text("sha256") if "sha256" in image.values else None
+        if sha256 is not None and _SHA256.fullmatch(sha256) is None:
+            raise record.error(f"sha256 must be 64 digits 0-9 a-f, not {shown(sha256)}")
+        try:
+            locator = inside(file)
+        except ValueError as error:
+            raise record.error(str(error)) from None
+        yield ImageRef(locator, locator, images, sha256)
