@@ -1,0 +1,135 @@
+"""Separates a model's reasoning from its final answer, and never hides what a user would see.
+
+Only reasoning at the front of a reply is taken off: blocks such as `<think>…</think>`, one after
+another, or everything before a closing marker whose opening one stood in the prompt. Everything
+behind it is the answer, markers included.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from .records import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningMarkers:
+    """What opens and closes reasoning in a reply; the case of ASCII letters does not matter."""
+
+    open: str
+    close: str
+
+
+@dataclass(frozen=True, slots=True)
+class Separated:
+    """The final answer and the reasoning, without the markers between them.
+
+    `closed` is False when the reply ends inside its reasoning, or inside an `<answer>` that it
+    began: then `answer` is empty, and what came is in `reasoning`.
+    """
+
+    answer: str
+    reasoning: str | None
+    closed: bool
+
+
+DEFAULT: Final[tuple[ReasoningMarkers, ...]] = (
+    ReasoningMarkers("<think>", "</think>"),
+    ReasoningMarkers("◁think▷", "◁/think▷"),
+)
+
+_ANSWER: Final = ReasoningMarkers("<answer>", "</answer>")
+
+
+@dataclass(frozen=True, slots=True)
+class _Marker:
+    start: int
+    end: int
+    pair: ReasoningMarkers
+    opens: bool
+
+
+def separate(completion: Completion, markers: Sequence[ReasoningMarkers] = DEFAULT) -> Separated:
+    """The final answer of a reply, and its reasoning from the provider and from the text.
+
+    - Blocks nest, and end with their own marker only. One that never ends makes `closed` False.
+    - A closing marker before any opening one ends reasoning that the prompt opened, unless the
+      provider separated the reasoning itself: then nothing of its text is taken for reasoning.
+    - An `<answer>…</answer>` is unwrapped when it holds all of the answer, otherwise left as it
+      is. An answer that begins with `<answer>` and has no `</answer>` was cut.
+    - Text between or behind blocks, and markers inside an answer, stay in the answer.
+    """
+    text = completion.text
+    found = deque(_markers(text, markers))
+    pieces: list[str] = []
+    position = 0
+    if found and not found[0].opens and completion.reasoning is None:
+        pieces.append(text[: found[0].start])
+        position = found.popleft().end
+    while found and found[0].opens and not text[position : found[0].start].strip():
+        start = found[0].end
+        closing = _take_block(found)
+        pieces.append(text[start : closing.start if closing else None])
+        if closing is None:
+            return Separated("", _joined(completion.reasoning, pieces), closed=False)
+        position = closing.end
+    answer = _unwrapped(text[position:].strip(), markers)
+    if answer is None:
+        pieces.append(text[position:])
+        return Separated("", _joined(completion.reasoning, pieces), closed=False)
+    return Separated(answer, _joined(completion.reasoning, pieces), closed=True)
+
+
+def _markers(text: str, pairs: Sequence[ReasoningMarkers]) -> list[_Marker]:
+    by_spelling = {
+        spelling.lower(): (pair, spelling == pair.open)
+        for pair in pairs
+        for spelling in (pair.open, pair.close)
+    }
+    if not by_spelling:
+        return []
+    return [
+        _Marker(match.start(), match.end(), *by_spelling[match.group().lower()])
+        for match in _pattern(*by_spelling).finditer(text)
+    ]
+
+
+def _pattern(*spellings: str) -> re.Pattern[str]:
+    # re.ASCII: otherwise the Kelvin sign would be a k, and a browser does not think so.
+    return re.compile("|".join(map(re.escape, spellings)), re.IGNORECASE | re.ASCII)
+
+
+def _take_block(found: deque[_Marker]) -> _Marker | None:
+    """Take the markers of the block that begins here; its closing one, or None if it never ends."""
+    pair = found[0].pair
+    depth = 0
+    while found:
+        marker = found.popleft()
+        if marker.pair == pair:
+            depth += 1 if marker.opens else -1
+            if depth == 0:
+                return marker
+    return None
+
+
+def _unwrapped(answer: str, markers: Sequence[ReasoningMarkers]) -> str | None:
+    """The inside of a wrapper that holds everything; None when the wrapper never ends."""
+    tags = list(_pattern(_ANSWER.open, _ANSWER.close).finditer(answer))
+    if not tags or tags[0].start() > 0 or tags[0].group().lower() != _ANSWER.open:
+        return answer
+    if all(tag.group().lower() == _ANSWER.open for tag in tags):
+        return None
+    if len(tags) > 2 or tags[1].end() < len(answer):  # noqa: PLR2004 - one tag on either side
+        return answer
+    inside = answer[tags[0].end() : tags[1].start()].strip()
+    first = next(iter(_markers(inside, markers)), None)
+    return answer if first is not None and first.opens and first.start == 0 else inside
+
+
+def _joined(reasoning: str | None, pieces: Sequence[str]) -> str | None:
+    parts = [part.strip() for part in (reasoning, *pieces) if part is not None]
+    return "\n\n".join(filter(None, parts)) if parts else None
