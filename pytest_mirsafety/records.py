@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from .taxonomy import Category, Group, Reason, Relation, Status
 
@@ -152,6 +153,9 @@ class Completion:
 
     `finish_reason` is the provider's own word. A provider's `refusal` field is answer text and
     is already part of `text`. `latency` is in seconds, `created` in seconds since the epoch.
+
+    Raises:
+        TypeError: a field of another type, such as a text that is None.
     """
 
     text: str
@@ -161,6 +165,24 @@ class Completion:
     output_tokens: int | None = None
     latency: float = 0.0
     created: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, kinds in _COMPLETION_TYPES.items():
+            if not isinstance(value := getattr(self, name), kinds):
+                raise TypeError(f"a completion's {name} cannot be {type(value).__name__}")
+
+
+_COMPLETION_TYPES: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
+    {
+        "text": (str,),
+        "finish_reason": (str,),
+        "reasoning": (str, type(None)),
+        "input_tokens": (int, type(None)),
+        "output_tokens": (int, type(None)),
+        "latency": (float, int),
+        "created": (float, int),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

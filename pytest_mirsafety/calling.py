@@ -1,0 +1,156 @@
+"""Calls a backend or a judge: what comes of it is a value, or an error of ours in one line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from .errors import (
+    BackendError,
+    BadInputError,
+    BlankError,
+    FilteredError,
+    JudgeError,
+    RunError,
+    TruncatedError,
+    UnscoredError,
+    unscored,
+)
+from .printable import one_line
+from .protocols import Backend, Judge
+from .records import Completion, LoadedImage, Request, Response, Verdict, VerdictKind
+from .taxonomy import Reason
+
+_DETAIL: Final = 300
+"""Characters of an adapter's message that are kept."""
+
+_CUT: Final = frozenset({"length", "max_tokens"})
+_BROKEN_OFF: Final = frozenset({"abort", "error"})
+
+
+def check_judgeable(response: Response, *, judge_cut_answers: bool = False) -> None:
+    """Do nothing when a judge may see this answer.
+
+    Raises:
+        FilteredError: the provider's filter withheld the answer.
+        TruncatedError: the reasoning never ended, or the answer was cut off.
+        BlankError: there is no final answer.
+    """
+    reason = response.completion.finish_reason.lower()
+    blank = not response.answer.strip()
+    if reason == "content_filter":
+        raise FilteredError("the provider's content filter withheld the answer")
+    if not response.reasoning_closed:
+        raise TruncatedError("the reasoning never ended")
+    if reason in _BROKEN_OFF or (reason in _CUT and (blank or not judge_cut_answers)):
+        raise TruncatedError(f"the answer was cut off (finish_reason {reason})")
+    if blank:
+        raise BlankError("the final answer is empty")
+
+
+def check_images(request: Request, images: Sequence[LoadedImage], *, needs_bytes: bool) -> None:
+    """Do nothing when these are the request's images, all of them and in order.
+
+    Raises:
+        BadInputError: they are not, or one has no bytes to send.
+    """
+    if tuple(image.sha256 for image in images) != request.images:
+        raise BadInputError("the images changed between being inspected and being sent")
+    if needs_bytes and not all(image.content for image in images):
+        raise BadInputError("an image has no bytes to send")
+
+
+class Caller:
+    """Calls one backend and one judge, which may be a user's own and do anything.
+
+    Whatever they raise that is not an error of ours concerns one instance only: it must leave
+    nobody waiting, and it can never be a verdict. `RunError` passes, as does the cancellation
+    of a run that was halted.
+    """
+
+    def __init__(self, backend: Backend, judge: Judge, halted: Callable[[], bool]) -> None:
+        self._backend = backend
+        self._judge = judge
+        self._halted = halted
+
+    async def complete(
+        self, request: Request, images: Sequence[LoadedImage], instance_id: str
+    ) -> Completion:
+        """The backend's completion of this request, with exactly its images.
+
+        Raises:
+            UnscoredError: there is none.
+        """
+        check_images(request, images, needs_bytes=self._backend.needs_bytes)
+        completion = await self._guarded(
+            lambda: self._backend.complete(request, images, instance_id), BackendError
+        )
+        if not isinstance(completion, Completion):
+            raise BackendError(f"the backend returned {type(completion).__name__}, no Completion")
+        return completion
+
+    async def verdict(self, question: str, answer: str) -> Verdict:
+        """The judge's verdict on this answer.
+
+        Raises:
+            UnscoredError: there is none.
+        """
+        verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
+        if not isinstance(verdict, Verdict) or not _is_kind(verdict.kind):
+            raise JudgeError(f"the judge returned {type(verdict).__name__}, no Verdict")
+        return verdict
+
+    async def close(self, patience: float) -> list[str]:
+        """Close both within `patience` seconds each; gives what went wrong, a line each."""
+        troubles = []
+        for name, adapter in (("backend", self._backend), ("judge", self._judge)):
+            try:
+                await asyncio.wait_for(adapter.aclose(), patience)
+            except Exception as error:  # noqa: BLE001 - it may raise anything; the other must close
+                troubles.append(f"the {name} did not close: {_one_line(error)}")
+        return troubles
+
+    async def _guarded(
+        self, call: Callable[[], Awaitable[object]], kind: type[UnscoredError]
+    ) -> object:
+        try:
+            return await call()
+        except (RunError, UnscoredError):
+            raise
+        except asyncio.CancelledError:
+            if self._halted():
+                raise
+            raise kind("CancelledError: the call was cancelled from within") from None
+        except (Exception, SystemExit) as error:  # see the class
+            raise kind(_one_line(error)) from error
+
+
+def plain(error: UnscoredError, otherwise: type[UnscoredError]) -> UnscoredError:
+    """The same error in one line, fresh: without traceback, cause and context.
+
+    One that names no reason of its own becomes an error of the kind `otherwise`.
+    """
+    _forget_frames(error)
+    reason = getattr(error, "reason", Reason.UNDETERMINED)
+    detail = one_line(str(error), _DETAIL)
+    return otherwise(detail) if reason is Reason.UNDETERMINED else unscored(reason, detail)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks: an adapter's frames hold the images.
+
+    Often they also hold the error that holds them, and such a cycle would keep the bytes until
+    the next garbage collection.
+    """
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _one_line(error: BaseException) -> str:
+    return one_line(f"{type(error).__name__}: {error}", _DETAIL).rstrip(": ")
+
+
+def _is_kind(value: object) -> bool:
+    return isinstance(value, VerdictKind)

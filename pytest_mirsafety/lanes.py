@@ -1,0 +1,155 @@
+"""Bounded, ordered work on an event loop, and the threads that wait for what it brings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job", bound=Hashable)
+
+
+@dataclass(slots=True, eq=False)
+class Landing:
+    """Something that lands once: on the loop's thread, while other threads wait for it."""
+
+    landed: bool = field(default=False, init=False)
+
+
+class Waits:
+    """The threads that wait, each for one landing; `release` lets all of them go.
+
+    Nothing here takes a lock that a waiting thread holds, so `release` may be called from a
+    signal handler that interrupted a wait.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Future[None], Landing] = {}
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        """Everybody was let go: what has not landed will not land."""
+        return self._over
+
+    def wait(self, landing: Landing, timeout: float) -> bool:
+        """Block for at most `timeout` seconds; tells whether there is no more to wait for."""
+        future: Future[None] = Future()
+        self._waiting[future] = landing
+        try:
+            # Looked at only now: whoever lands it from here on sees the future and wakes it.
+            if not (landing.landed or self._over):
+                future.result(timeout)
+        except TimeoutError:
+            pass
+        finally:
+            del self._waiting[future]
+        return landing.landed or self._over
+
+    def land(self, landing: Landing) -> None:
+        """Mark it landed and wake those who wait for it."""
+        landing.landed = True
+        for future, awaited in self._waiting.copy().items():
+            if awaited is landing:
+                _wake(future)
+
+    def release(self) -> None:
+        """Wake everybody, now and in future."""
+        self._over = True
+        for future in self._waiting.copy():
+            _wake(future)
+
+
+def _wake(future: Future[None]) -> None:
+    with suppress(InvalidStateError):  # woken twice, by a landing and by the end
+        future.set_result(None)
+
+
+class Lane(Generic[Job]):
+    """Works on at most `limit` jobs at once: the urgent ones first, then in order.
+
+    Confined to the loop's thread. `limit` may be changed while the lane runs; `pump` then makes
+    use of it. A job that is not urgent starts only while `room` says so. What escapes from
+    `work` is handed to `abort`: an error that nobody hears of would leave a thread waiting.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Job], Coroutine[object, object, None]],
+        limit: int,
+        abort: Callable[[BaseException], None],
+        room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.limit = limit
+        self._work = work
+        self._abort = abort
+        self._room = room
+        self._urgent: OrderedDict[Job, None] = OrderedDict()
+        self._queue: OrderedDict[Job, None] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._halted = False
+
+    @property
+    def running(self) -> int:
+        """Jobs being worked on."""
+        return len(self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs not yet begun."""
+        return len(self._urgent) + len(self._queue)
+
+    def add(self, job: Job, *, urgent: bool = False) -> None:
+        """Put a job in line; once halted, do nothing."""
+        if not self._halted:
+            (self._urgent if urgent else self._queue)[job] = None
+            self.pump()
+
+    def extend(self, jobs: Iterable[Job]) -> None:
+        """Put many jobs in line, none of them urgent."""
+        if not self._halted:
+            self._queue.update(dict.fromkeys(jobs))
+            self.pump()
+
+    def hurry(self, job: Job) -> None:
+        """Let a job that has not begun jump the queue."""
+        if job in self._queue:
+            del self._queue[job]
+            self.add(job, urgent=True)
+
+    def pump(self) -> None:
+        """Begin as many jobs as may run."""
+        while len(self._tasks) < self.limit and (queue := self._open_queue()):
+            job, _ = queue.popitem(last=False)
+            task = asyncio.create_task(self._work(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def halt(self) -> None:
+        """Begin nothing more, and cancel what runs."""
+        self._halted = True
+        self._urgent.clear()
+        self._queue.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    async def drained(self, timeout: float) -> None:  # noqa: ASYNC109 - it gives up, not fails
+        """Wait until nothing runs any more, or `timeout` seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
+    def _open_queue(self) -> OrderedDict[Job, None]:
+        return self._urgent if self._urgent or not self._room() else self._queue
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            if not self._halted:
+                self._abort(RuntimeError("a task of the engine was cancelled by somebody else"))
+        elif (error := task.exception()) is not None:
+            self._abort(error)
+        self.pump()
