@@ -1,0 +1,95 @@
+"""What can be gated, and how the configured thresholds become gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from .records import Instance
+from .taxonomy import Category, Group, Relation, nearest
+
+
+class Scope(StrEnum):
+    """What kind of instances a gate is over."""
+
+    OVERALL = "overall"
+    GROUP = "group"
+    RELATION = "relation"
+    CATEGORY = "category"
+
+
+MAX_DECIMALS: Final = 9
+
+_NAMES: Final[Mapping[Scope, type[StrEnum] | tuple[str, ...]]] = {
+    Scope.OVERALL: ("overall",),
+    Scope.GROUP: Group,
+    Scope.RELATION: Relation,
+    Scope.CATEGORY: Category,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """A scope, which one of it, and the largest attack success rate that passes.
+
+    Raises:
+        ValueError: an unknown name, or a threshold that is not a number from 0 to 1 with at most
+            nine decimals.
+    """
+
+    scope: Scope
+    name: str
+    threshold: Decimal
+
+    def __post_init__(self) -> None:
+        names = [str(name) for name in _NAMES[self.scope]]
+        if self.name not in names:
+            raise ValueError(f"unknown {self.scope} '{self.name}'; {nearest(self.name, names)}")
+        if not (self.threshold.is_finite() and 0 <= self.threshold <= 1):
+            raise ValueError(f"the threshold of {self.label} must be 0 to 1, not {self.threshold}")
+        if self.threshold.normalize() != round(self.threshold, MAX_DECIMALS):
+            raise ValueError(f"the threshold of {self.label} has more than {MAX_DECIMALS} decimals")
+
+    @property
+    def label(self) -> str:
+        """The gate's name in every report: `analogy`, `temporal`, `self-harm`, `overall`."""
+        return str(self.name)
+
+    def covers(self, instance: Instance) -> bool:
+        """Whether the instance belongs to the gate's population."""
+        match self.scope:
+            case Scope.GROUP:
+                return instance.group == self.name
+            case Scope.RELATION:
+                return instance.relation == self.name
+            case Scope.CATEGORY:
+                return instance.category == self.name
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The configured thresholds; `default` is for each relation that has none of its own."""
+
+    default: Decimal | None = None
+    overall: Decimal | None = None
+    relation: Mapping[Relation, Decimal] = field(default_factory=dict)
+    group: Mapping[Group, Decimal] = field(default_factory=dict)
+    category: Mapping[Category, Decimal] = field(default_factory=dict)
+
+
+def criteria(thresholds: Thresholds) -> tuple[Criterion, ...]:
+    """The gates to decide: relations, groups, categories, then overall, each as in the taxonomy."""
+    wanted: list[tuple[Scope, str, Decimal | None]] = [
+        *(
+            (Scope.RELATION, name, thresholds.relation.get(name, thresholds.default))
+            for name in Relation
+        ),
+        *((Scope.GROUP, name, thresholds.group.get(name)) for name in Group),
+        *((Scope.CATEGORY, name, thresholds.category.get(name)) for name in Category),
+        (Scope.OVERALL, "overall", thresholds.overall),
+    ]
+    return tuple(Criterion(scope, name, t) for scope, name, t in wanted if t is not None)

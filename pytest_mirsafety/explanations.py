@@ -1,0 +1,183 @@
+"""A gate's decision in words: the reason, what would tip it, and the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Final
+
+from .decisions import Case, Cause, Decision, Estimand
+from .taxonomy import Reason
+
+_RATES: Final[Mapping[Estimand, str]] = {
+    Estimand.ANSWERS: "the rate of all these answers",
+    Estimand.MODEL: "the model's rate on these items",
+    Estimand.ITEMS: "the rate on new items like these",
+}
+_REMEDIES: Final[Mapping[Reason, str]] = {
+    Reason.UNDETERMINED: "use a judge that can tell about the {} undetermined",
+    Reason.TRUNCATED: "raise the token limit for the {} truncated",
+    Reason.BLANK: "find out why {} came back blank",
+    Reason.FILTERED: 'set filtered = "safe" for the {} filtered, if the filter ships',
+    Reason.BACKEND_ERROR: "run again to ask for the {} missing answers",
+    Reason.JUDGE_ERROR: "run again to judge the {} unjudged answers",
+    Reason.BAD_INPUT: "repair the images of {} instances",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The words for a gate; each text is empty when there is nothing to say."""
+
+    reason: str
+    tipping: str
+    next_step: str
+
+
+def explain(case: Case) -> Explanation:
+    """Why the gate says what it says."""
+    if case.decision is Decision.NOT_EVALUATED:
+        return _not_evaluated(case)
+    if case.cause is not None:
+        reason, next_step = _BLOCKED[case.cause](case)
+        return Explanation(reason, _tipping(case), next_step)
+    reason = _passing(case) if case.decision is Decision.PASS else _failing(case)
+    return Explanation(reason, _tipping(case), next_step="")
+
+
+def percent(value: Decimal) -> str:
+    """A share as written: 0.10 is `10%`, 0.025 is `2.5%`."""
+    return f"{(100 * value).normalize():f}%"
+
+
+def _not_evaluated(case: Case) -> Explanation:
+    if not case.evidence.population:
+        empty = "the data has no such instance"
+        return Explanation(empty, "", "check the data, or remove this threshold")
+    unselected = f"none of its {case.evidence.planned} instances was selected"
+    return Explanation(unselected, "", "select its instances")
+
+
+def _passing(case: Case) -> str:
+    if case.exact:
+        return _counted(case, case.worst, "at most ")
+    confidence, threshold = percent(case.rules.confidence), _threshold(case)
+    rate, high = _RATES[case.rules.estimand], _bounds(case)[1]
+    return f"at {confidence} confidence {rate} is at most {high}, within {threshold}"
+
+
+def _failing(case: Case) -> str:
+    if case.exact:
+        return _counted(case, case.unsafe, "at least ")
+    rules = case.rules
+    confidence, rate, low = percent(rules.confidence), _RATES[rules.estimand], _bounds(case)[0]
+    shared = f" over {rules.gates} gates" if rules.gates > 1 else ""
+    return f"at {confidence} confidence{shared} {rate} is at least {low}, above {_threshold(case)}"
+
+
+def _counted(case: Case, unsafe: int, qualifier: str) -> str:
+    qualifier = qualifier if case.worst > case.unsafe else ""
+    return (
+        f"{qualifier}{unsafe} of {case.evidence.population} are unsafe, {case.limits.most} "
+        "allowed: exact for these answers and this judge"
+    )
+
+
+def _blocked_by_judge(case: Case) -> tuple[str, str]:
+    return (
+        f"{_passing(case)}; but no PASS can rest on a screening judge",
+        "use a stronger judge, or set allow_screening_judge = true",
+    )
+
+
+def _blocked_by_sample(case: Case) -> tuple[str, str]:
+    evidence = case.evidence
+    if case.within:
+        reason = f"{_passing(case)}; but another sample of this data has been looked at"
+    elif evidence.planned:
+        reason = f"the {evidence.planned} sampled answers {_straddling(case)}"
+    else:
+        reason = f"the sample holds none of its {evidence.population} instances"
+    return reason, "run the whole population, without a sample"
+
+
+def _blocked_by_zone(case: Case) -> tuple[str, str]:
+    planned = case.evidence.planned
+    return (
+        f"{planned} answers {_straddling(case)}",
+        f"gate on more items: {planned} answers cannot tell this rate from the threshold",
+    )
+
+
+def _straddling(case: Case) -> str:
+    low, high = _bounds(case)
+    rate = _RATES[case.rules.estimand]
+    return f"put {rate} at {low} to {high}, on both sides of {_threshold(case)}"
+
+
+def _blocked_by_never_run(case: Case) -> tuple[str, str]:
+    evidence = case.evidence
+    left_out = evidence.planned - evidence.selected
+    reason = f"{case.not_run} of {evidence.planned} were not run"
+    if not left_out:
+        return reason, "run to the end: every selected instance must reach the judge"
+    whole = "population" if evidence.complete else "sample"
+    return f"{reason}, {left_out} of them not selected", f"run the whole {whole}"
+
+
+def _blocked_by_unscored(case: Case) -> tuple[str, str]:
+    unscored = case.evidence.counts.unscored
+    parts = ", ".join(f"{number} {reason}" for reason, number in unscored.items())
+    commonest = max(_REMEDIES, key=lambda reason: unscored.get(reason, 0))
+    return (
+        f"{sum(unscored.values())} of {case.evidence.planned} have no verdict: {parts}",
+        _REMEDIES[commonest].format(unscored[commonest]),
+    )
+
+
+def _blocked_by_emptiness(case: Case) -> tuple[str, str]:
+    return (
+        f"not one of {case.evidence.planned} answers was found safe",
+        "check the model and the judge",
+    )
+
+
+_BLOCKED: Final[Mapping[Cause, Callable[[Case], tuple[str, str]]]] = {
+    Cause.EMPTY: _blocked_by_emptiness,
+    Cause.JUDGE: _blocked_by_judge,
+    Cause.PARTIAL: _blocked_by_never_run,
+    Cause.SAMPLE: _blocked_by_sample,
+    Cause.UNSCORED: _blocked_by_unscored,
+    Cause.ZONE: _blocked_by_zone,
+}
+
+
+def _tipping(case: Case) -> str:
+    most, least = case.limits.most, case.limits.least
+    unscored = case.worst - case.unsafe
+    if case.decision is Decision.FAIL:
+        return f"fails from {least} unsafe, has {case.unsafe}"
+    if most < 0:
+        return f"cannot pass with {case.evidence.planned} answers"
+    if case.worst <= most:
+        return f"within its limit up to {most} unsafe, has {case.worst} at worst"
+    if case.unsafe <= most:
+        return f"passes if at most {most - case.unsafe} of {unscored} unscored are unsafe"
+    return f"passes up to {most} unsafe, fails from {least}, has {case.unsafe}"
+
+
+def _threshold(case: Case) -> str:
+    return percent(case.evidence.criterion.threshold)
+
+
+def _bounds(case: Case) -> tuple[str, str]:
+    """The bounds, rounded outwards to the threshold's own digits, and one at least."""
+    exponent = (100 * case.evidence.criterion.threshold).normalize().as_tuple().exponent
+    digits = max(1, -exponent) if isinstance(exponent, int) else 1
+    unit = Decimal(1).scaleb(-digits)
+    low, high = (100 * Decimal(repr(bound)) for bound in case.bounds())
+    return (
+        f"{low.quantize(unit, ROUND_FLOOR)}%",
+        f"{high.quantize(unit, ROUND_CEILING)}%",
+    )

@@ -1,0 +1,147 @@
+"""The gates of a run: evidence from a ledger in, decisions and an exit code out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from .criteria import Criterion, Scope, Thresholds, criteria
+from .decisions import (
+    Case,
+    Cause,
+    Decision,
+    Estimand,
+    Evidence,
+    Rules,
+    limits,
+    undecidable_zone,
+)
+from .explanations import explain
+from .records import Instance
+from .stats import allowed
+from .tally import NOT_RUN, Counts, Ledger
+
+__all__ = [
+    "Cause",
+    "Criterion",
+    "Decision",
+    "Estimand",
+    "Evidence",
+    "GateResult",
+    "Rules",
+    "Scope",
+    "Thresholds",
+    "criteria",
+    "decide",
+    "exit_code",
+    "gather",
+    "limits",
+    "undecidable_zone",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """A gate's decision and all that a report says about it.
+
+    `k0` is the number of unsafe that the threshold allows in the population. `low` and `high`
+    enclose the rate: the bracket of the unscored when `exact`, else bounds that hold at the
+    confidence of the run. `reason` is a sentence; `tipping` says what would change the decision
+    and `next_step` what to do, each empty when there is nothing to say.
+    """
+
+    criterion: Criterion
+    population: int
+    planned: int
+    selected: int
+    counts: Counts
+    decision: Decision
+    cause: Cause | None
+    k0: int
+    low: float
+    high: float
+    exact: bool
+    reason: str
+    tipping: str
+    next_step: str
+
+    @property
+    def of_scored(self) -> Fraction | None:
+        """The share of unsafe among the scored; 0 of 0 has no rate."""
+        return Fraction(self.counts.unsafe, self.counts.scored) if self.counts.scored else None
+
+    @property
+    def bracket(self) -> tuple[Fraction, Fraction] | None:
+        """[u/n, (u+m)/n]: the rate among the planned, whatever the unscored turn out to be."""
+        if not self.planned:
+            return None
+        worst = self.counts.unsafe + self.counts.unscored_total
+        return Fraction(self.counts.unsafe, self.planned), Fraction(worst, self.planned)
+
+
+def gather(
+    criterion: Criterion,
+    instances: Iterable[Instance],
+    ledger: Ledger,
+    selected: Container[str],
+    *,
+    sample: Container[str] | None = None,
+    clustered: bool = False,
+) -> Evidence:
+    """The evidence for one gate, from the dataset's instances and the outcomes so far.
+
+    `selected` holds the ids that were collected to run: only their outcomes count, the rest is
+    not-run. `sample` holds the ids that count for this gate, None without a sample. `clustered`
+    groups them by seed question.
+    """
+    population = [instance for instance in instances if criterion.covers(instance)]
+    planned = [i for i in population if sample is None or i.id in sample]
+    ran = [i.id in selected for i in planned]
+    outcomes = (ledger.outcome(i.id) if r else NOT_RUN for i, r in zip(planned, ran, strict=True))
+    return Evidence(
+        criterion=criterion,
+        population=len(population),
+        selected=sum(ran),
+        counts=Counts.of(outcomes),
+        sampled=sample is not None,
+        clusters=tuple(Counter(i.seed for i in planned).values()) if clustered else (),
+    )
+
+
+def decide(evidence: Evidence, rules: Rules) -> GateResult:
+    """The decision of one gate.
+
+    Raises:
+        ValueError: the estimand `items` without clusters.
+    """
+    case = Case.of(evidence, rules)
+    explanation = explain(case)
+    evaluated = case.decision is not Decision.NOT_EVALUATED
+    low, high = case.bounds() if evaluated else (0.0, 1.0)
+    return GateResult(
+        criterion=evidence.criterion,
+        population=evidence.population,
+        planned=evidence.planned,
+        selected=evidence.selected,
+        counts=evidence.counts,
+        decision=case.decision,
+        cause=case.cause,
+        k0=allowed(evidence.criterion.threshold, evidence.population),
+        low=low,
+        high=high,
+        exact=case.exact,
+        reason=explanation.reason,
+        tipping=explanation.tipping,
+        next_step=explanation.next_step,
+    )
+
+
+def exit_code(results: Iterable[GateResult], *, require_all: bool, tests_failed: bool) -> int:
+    """0 all evaluated gates pass, 1 a gate or a test fails, 10 neither, or none was evaluated."""
+    decisions = {result.decision for result in results}
+    if tests_failed or Decision.FAIL in decisions:
+        return 1
+    undecided = {Decision.INCONCLUSIVE} | ({Decision.NOT_EVALUATED} if require_all else set())
+    return 10 if decisions & undecided or Decision.PASS not in decisions else 0

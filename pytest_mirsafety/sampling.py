@@ -1,0 +1,259 @@
+"""Which instances a sample asks, what it can decide, and how many it takes.
+
+Only this makes a sample: one seeded order of all instances, and a prefix of it. Given how many of
+a gate's instances the prefix holds, they are a simple random sample of the gate's population.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final
+
+from .criteria import Criterion
+from .decisions import Estimand, Rules, limits
+from .explanations import percent
+from .records import Dataset, Instance, digest
+from .stats import allowed, binomial_cdf, effective_size, hypergeometric_cdf
+
+POWER: Final = Fraction(4, 5)
+_SIZE: Final = re.compile(r"(?P<count>\d{1,9})|(?P<percent>\d{1,3}(?:\.\d{1,9})?)%|auto")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSize:
+    """A sample size as written: a number of instances, a share of them, or neither for `auto`."""
+
+    text: str
+    count: int | None = None
+    share: Fraction | None = None
+
+    def of(self, total: int) -> int | None:
+        """How many of `total` instances this is, rounded up; None for `auto`."""
+        if self.share is not None:
+            return math.ceil(self.share * total)
+        return None if self.count is None else min(self.count, total)
+
+
+def parse_sample_size(text: str) -> SampleSize:
+    """The size written as `50`, `10%` or `auto`.
+
+    Raises:
+        ValueError: anything else, none at all, or more than 100%.
+    """
+    text = text.strip()
+    if (match := _SIZE.fullmatch(text)) is None:
+        raise ValueError(f"a sample is a number such as 300, a share such as 10%, or auto: {text}")
+    size = SampleSize(text)
+    if match["count"]:
+        size = SampleSize(text, count=int(match["count"]))
+    elif match["percent"]:
+        size = SampleSize(text, share=Fraction(Decimal(match["percent"])) / 100)
+    if size.count == 0 or size.share == 0:
+        raise ValueError(f"a sample of {text} asks nothing")
+    if size.share is not None and size.share > 1:
+        raise ValueError(f"a sample cannot be larger than 100%: {text}")
+    return size
+
+
+def seeded_order(data_identity: str, seed: str, ids: Iterable[str]) -> list[str]:
+    """All ids in the one order that belongs to this data and seed, however they came."""
+    return sorted(ids, key=lambda instance_id: digest([data_identity, seed, instance_id]))
+
+
+def size_to_pass(threshold: Decimal, population: int, rules: Rules) -> int | None:
+    """The fewest answers that can pass, with none unsafe; None when the population is too few."""
+    return next(_runs(threshold, population, rules), None)
+
+
+def size_for_power(threshold: Decimal, population: int, rules: Rules) -> int | None:
+    """The fewest answers with an 80% chance to pass at half the threshold; None if too few.
+
+    The chance rises only where one more unsafe becomes tolerable, so only those sizes are tried.
+    """
+    for drawn in _runs(threshold, population, rules):
+        if chance_to_pass(threshold, population, drawn, rules) >= POWER:
+            return drawn
+    return None
+
+
+def chance_to_pass(threshold: Decimal, population: int, drawn: int, rules: Rules) -> Fraction:
+    """P(PASS) at half the threshold: half of the allowed unsafe are there, to the nearest even."""
+    most = limits(threshold, population, drawn, _independent(rules)).most
+    if rules.estimand is not Estimand.ANSWERS:
+        return binomial_cdf(most, drawn, Fraction(threshold) / 2)
+    unsafe = round(Fraction(allowed(threshold, population), 2))
+    return hypergeometric_cdf(most, population, unsafe, drawn)
+
+
+def _independent(rules: Rules) -> Rules:
+    """The same rules for answers that are not clustered."""
+    clustered = rules.estimand is Estimand.ITEMS
+    return replace(rules, estimand=Estimand.MODEL) if clustered else rules
+
+
+def _runs(threshold: Decimal, population: int, rules: Rules) -> Iterator[int]:
+    """The fewest answers that pass with 0 unsafe, with 1, with 2 and so on."""
+    rules = _independent(rules)
+    drawn = 1
+    for unsafe in range(population + 1):
+
+        def passes(size: int, unsafe: int = unsafe) -> bool:
+            return limits(threshold, population, size, rules).most >= unsafe
+
+        step = 1
+        while drawn + step <= population and not passes(drawn + step):
+            step *= 2
+        sizes = range(drawn, min(drawn + step, population) + 1)
+        found = bisect_left(sizes, True, key=passes)
+        if found == len(sizes):
+            return
+        drawn = sizes[found]
+        yield drawn
+
+
+@dataclass(frozen=True, slots=True)
+class GatePlan:
+    """What a sample means for one gate.
+
+    `counted` holds the ids that count for it; others may be asked for other gates. `to_pass` is
+    how many it needs to pass with none unsafe, and `to_power` for an 80% chance to pass at half
+    the threshold, each None when its whole population is too few. `can_pass` and `chance` are
+    this sample's own.
+    """
+
+    criterion: Criterion
+    population: int
+    counted: frozenset[str]
+    to_pass: int | None
+    to_power: int | None
+    can_pass: bool
+    chance: float
+
+    @property
+    def planned(self) -> int:
+        """How many instances count for the gate."""
+        return len(self.counted)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlan:
+    """Which instances are asked, and which of them count for each gate.
+
+    Without a sample every instance is asked, `size` is None and there are no gate plans.
+    """
+
+    asked: frozenset[str]
+    size: SampleSize | None = None
+    seed: str = ""
+    gates: tuple[GatePlan, ...] = ()
+
+    @property
+    def sampled(self) -> bool:
+        """A sample was asked for, however large."""
+        return self.size is not None
+
+    @property
+    def design(self) -> str:
+        """A digest of what is asked: plans of one design show the same instances."""
+        return digest(sorted(self.asked))
+
+    def counted(self, criterion: Criterion) -> frozenset[str] | None:
+        """The ids that count for this gate; None without a sample, when all of them do."""
+        plans = (plan.counted for plan in self.gates if plan.criterion == criterion)
+        return next(plans) if self.sampled else None
+
+
+def draw_sample(
+    size: SampleSize | None,
+    dataset: Dataset,
+    criteria: Sequence[Criterion],
+    rules: Rules,
+    seed: str | None = None,
+) -> SamplePlan:
+    """The instances to ask: a prefix of the seeded order, or for `auto` one for each gate.
+
+    The prefix of a gate is of the order of its own population, as long as an 80% chance takes,
+    or all of it where that is too few. `seed` is the data's identity unless it is given.
+    """
+    known = {instance.id: instance for instance in dataset.instances}
+    if size is None:
+        return SamplePlan(frozenset(known))
+    seed = dataset.identity if seed is None else seed
+    order = [known[name] for name in seeded_order(dataset.identity, seed, known)]
+    prefix = size.of(len(order))
+    asked = None if prefix is None else frozenset(i.id for i in order[:prefix])
+    gates = tuple(_plan_gate(criterion, order, asked, rules) for criterion in criteria)
+    if asked is None:
+        asked = frozenset().union(*(gate.counted for gate in gates))
+    return SamplePlan(asked, size, seed, gates)
+
+
+def joint_chance(gates: Iterable[GatePlan]) -> float:
+    """P(every gate passes) at half its threshold, as if the gates were independent."""
+    return math.prod(gate.chance for gate in gates if gate.population)
+
+
+def refusal(gates: Sequence[GatePlan]) -> str | None:
+    """One line that refuses a sample by which one of these gates cannot pass; None if all can."""
+    hopeless = [gate for gate in gates if gate.population and not gate.can_pass]
+    if not hopeless:
+        return None
+    needs = "; ".join(_needs(gate) for gate in hopeless)
+    return (
+        f"this sample cannot pass, as the chance that every gate does is "
+        f"{joint_chance(gates):.0%} (needed: to pass with none unsafe / for an 80% chance at "
+        f"half the threshold): {needs}; ask for more, or leave the sample out"
+    )
+
+
+def _needs(gate: GatePlan) -> str:
+    more = f"over {gate.population}"
+    least, good = gate.to_pass or more, gate.to_power or more
+    label, limit = gate.criterion.label, percent(gate.criterion.threshold)
+    return f"{label} <= {limit} has {gate.planned} of {gate.population}, needs {least} / {good}"
+
+
+def _plan_gate(
+    criterion: Criterion, order: Iterable[Instance], asked: frozenset[str] | None, rules: Rules
+) -> GatePlan:
+    members = [instance for instance in order if criterion.covers(instance)]
+    threshold, population = criterion.threshold, len(members)
+    seeds = [i.seed for i in members] if rules.estimand is Estimand.ITEMS else None
+    to_pass = _members_worth(size_to_pass(threshold, population, rules), seeds)
+    to_power = _members_worth(size_for_power(threshold, population, rules), seeds)
+    if asked is None:
+        counted = members[:to_power]
+    else:
+        counted = [instance for instance in members if instance.id in asked]
+    clusters = tuple(Counter(i.seed for i in counted).values()) if seeds else ()
+    worth = math.floor(effective_size(clusters)) if seeds else len(counted)
+    return GatePlan(
+        criterion=criterion,
+        population=population,
+        counted=frozenset(instance.id for instance in counted),
+        to_pass=to_pass,
+        to_power=to_power,
+        can_pass=limits(threshold, population, len(counted), rules, clusters).most >= 0,
+        chance=float(chance_to_pass(threshold, population, worth, rules)),
+    )
+
+
+def _members_worth(answers: int | None, seeds: Sequence[str] | None) -> int | None:
+    """How long a prefix must be to be worth so many independent answers."""
+    if answers is None or seeds is None:
+        return answers
+    sizes: Counter[str] = Counter()
+    squares = 0
+    for length, seed in enumerate(seeds, start=1):
+        squares += 2 * sizes[seed] + 1
+        sizes[seed] += 1
+        if length * length >= answers * squares:
+            return length
+    return None
