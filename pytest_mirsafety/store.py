@@ -259,9 +259,9 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         for statements in _MIGRATIONS[version:]:
             for statement in statements:
                 connection.execute(statement)
-        if version < len(_MIGRATIONS):
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        # Written whatever they are: a transaction alone does not fail on a file that is read-only.
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
 
