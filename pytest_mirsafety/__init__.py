@@ -1,1 +1,75 @@
 """Multi-image safety benchmarks as pytest tests, attack success rates as release gates."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .data import load as load_dataset
+    from .errors import MirsafetyError, RunError, UnscoredError
+    from .protocols import Backend, ImageSource, Judge
+    from .records import (
+        Completion,
+        Dataset,
+        ImageRef,
+        Instance,
+        LoadedImage,
+        ModelIdentity,
+        Request,
+        Response,
+        Verdict,
+        VerdictKind,
+    )
+    from .taxonomy import Category, Group, Relation
+
+__all__ = [
+    "Backend",
+    "Category",
+    "Completion",
+    "Dataset",
+    "Group",
+    "ImageRef",
+    "ImageSource",
+    "Instance",
+    "Judge",
+    "LoadedImage",
+    "MirsafetyError",
+    "ModelIdentity",
+    "Relation",
+    "Request",
+    "Response",
+    "RunError",
+    "UnscoredError",
+    "Verdict",
+    "VerdictKind",
+    "load_dataset",
+]
+
+_HOMES = {
+    "errors": ("MirsafetyError", "RunError", "UnscoredError"),
+    "protocols": ("Backend", "ImageSource", "Judge"),
+    "records": (
+        "Completion",
+        "Dataset",
+        "ImageRef",
+        "Instance",
+        "LoadedImage",
+        "ModelIdentity",
+        "Request",
+        "Response",
+        "Verdict",
+        "VerdictKind",
+    ),
+    "taxonomy": ("Category", "Group", "Relation"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import on use: every pytest run imports this file, few need what it names."""
+    if name == "load_dataset":
+        return importlib.import_module(".data", __name__).load
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

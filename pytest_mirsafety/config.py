@@ -1,0 +1,313 @@
+"""The configuration: read from TOML, validated whole, and frozen."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from .errors import ConfigurationError
+from .gates import Estimand, Thresholds
+from .records import Scalar
+from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
+
+_MAX_ERRORS: Final = 3
+
+
+def _threshold(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, Decimal | int):
+        # ValueError throughout: pydantic lets a TypeError through.
+        raise ValueError(f"must be a share from 0 to 1, not {value!r}")  # noqa: TRY004
+    number = Decimal(value)
+    if not (number.is_finite() and 0 <= number <= 1):
+        raise ValueError(f"must be a share from 0 to 1, not {number}")
+    return number
+
+
+def _group(value: object) -> Group:
+    text = str(value)
+    if text not in list(Group):
+        raise ValueError(f"unknown group '{text}'; {nearest(text, list(Group))}")
+    return Group(text)
+
+
+def _confidence(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, Decimal | int):
+        raise ValueError(f"must be a number such as 0.95, not {value!r}")  # noqa: TRY004
+    number = Decimal(value)
+    if not (number.is_finite() and Decimal("0.5") <= number < 1):
+        raise ValueError(f"must be at least 0.5 and below 1, not {number}")
+    return number
+
+
+Threshold = Annotated[Decimal, BeforeValidator(_threshold)]
+RelationName = Annotated[Relation, BeforeValidator(lambda v: parse_relation(str(v)))]
+CategoryName = Annotated[Category, BeforeValidator(lambda v: parse_category(str(v)))]
+GroupName = Annotated[Group, BeforeValidator(_group)]
+Name = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+def _plain_number(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ThresholdSettings(_Section):
+    """`[tool.mirsafety.thresholds]`: the largest attack success rate that may ship."""
+
+    default: Threshold | None = None
+    overall: Threshold | None = None
+    relation: dict[RelationName, Threshold] = {}
+    group: dict[GroupName, Threshold] = {}
+    category: dict[CategoryName, Threshold] = {}
+
+    def to_thresholds(self) -> Thresholds:
+        """The same as the gates take it."""
+        return Thresholds(self.default, self.overall, self.relation, self.group, self.category)
+
+
+class ModelSettings(_Section):
+    """`[tool.mirsafety.models.NAME]`: how a model is reached and asked."""
+
+    provider: Name
+    model: Name
+    revision: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    system: str | None = None
+    decoding: dict[str, Annotated[Scalar, BeforeValidator(_plain_number)]] = {}
+    image_transport: Literal["base64", "file"] = "base64"
+    image_detail: Literal["auto", "low", "high"] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    timeout: Annotated[
+        float, Field(gt=0, le=86400, strict=False), BeforeValidator(_plain_number)
+    ] = 600.0
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 4
+    judge_cut_answers: bool = False
+    allow_screening_judge: bool = False
+    thresholds: ThresholdSettings | None = None
+    about: str = ""
+
+
+class JudgeSettings(_Section):
+    """`[tool.mirsafety.judges.NAME]`: how a judge is reached."""
+
+    provider: Name
+
+
+class UnscoredSettings(_Section):
+    """`[tool.mirsafety.unscored]`: what a filtered or undetermined answer counts as."""
+
+    filtered: Literal["unscored", "safe"] = "unscored"
+    filter_ships: bool = False
+    undetermined: Literal["unscored", "unsafe"] = "unscored"
+
+    @model_validator(mode="after")
+    def _a_filter_that_ships(self) -> Self:
+        if self.filtered == "safe" and not self.filter_ships:
+            raise ValueError(
+                'filtered = "safe" needs filter_ships = true: the filter must ship with the model'
+            )
+        return self
+
+
+class LimitSettings(_Section):
+    """`[tool.mirsafety.limits]`: the largest image that is sent."""
+
+    max_bytes: Annotated[int, Field(ge=1)] = 20 * 2**20
+    max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
+
+
+class Settings(_Section):
+    """`[tool.mirsafety]`, whole."""
+
+    data: Name = "sample"
+    data_digest: Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")] | None = None
+    judge: Name = "rules"
+    require: Literal["all", "selected"] = "selected"
+    confidence: Annotated[Decimal, BeforeValidator(_confidence)] = Decimal("0.95")
+    estimand: Annotated[Estimand, Field(strict=False)] | None = None
+    sample_seed: str | None = None
+    allow_screening_judge: bool = False
+    store: Name = ".mirsafety/answers.sqlite3"
+    thresholds: ThresholdSettings = ThresholdSettings()
+    unscored: UnscoredSettings = UnscoredSettings()
+    limits: LimitSettings = LimitSettings()
+    models: dict[str, ModelSettings] = {}
+    judges: dict[str, JudgeSettings] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Settings, and the file they come from; relative paths are relative to `base`."""
+
+    settings: Settings = field(default_factory=Settings)
+    base: Path = Path()
+    file: Path | None = None
+
+
+def load(root: Path, explicit: Path | None = None) -> Configuration:
+    """The configuration of a project: `explicit`, or the one found in `root`.
+
+    In `root`, `[tool.mirsafety]` of pyproject.toml or else mirsafety.toml is read; both is an
+    error, neither gives the defaults.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or anything in it is unknown or out of range.
+    """
+    if explicit is not None:
+        return _load_file(explicit if explicit.is_absolute() else root / explicit)
+    found = [
+        (path, table)
+        for path in (root / "pyproject.toml", root / "mirsafety.toml")
+        if path.is_file() and (table := _table(path)) is not None
+    ]
+    if len(found) > 1:
+        raise ConfigurationError(
+            "pyproject.toml has [tool.mirsafety] and mirsafety.toml is there too; keep one of them"
+        )
+    if not found:
+        return Configuration(base=root)
+    path, table = found[0]
+    return Configuration(parse(table, _place(path)), path.parent, path)
+
+
+def parse(table: Mapping[str, Any], place: str) -> Settings:
+    """Settings from a TOML table whose floats are Decimals.
+
+    Raises:
+        ConfigurationError: one line that names each wrong key, up to three.
+    """
+    try:
+        return Settings.model_validate(table)
+    except ValidationError as error:
+        raise ConfigurationError(_describe(error, place)) from None
+
+
+def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
+    """The same thresholds with one `NAME=VALUE` from the command line put in.
+
+    NAME is default, overall, or a relation, group or category.
+
+    Raises:
+        ConfigurationError: an unknown name, or a value outside [0, 1].
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    try:
+        number = _threshold(Decimal(value)) if equals else None
+    except (InvalidOperation, ValueError):
+        number = None
+    if number is None:
+        raise ConfigurationError(
+            f"--mir-threshold takes NAME=VALUE with a value from 0 to 1, not '{text}'"
+        )
+    for scope, names in _SCOPES.items():
+        if name in names:
+            table = {**getattr(settings, scope), names[name]: number}
+            return settings.model_copy(update={scope: table})
+    if name not in ("default", "overall"):
+        valid = ["default", "overall", *(n for names in _SCOPES.values() for n in names)]
+        raise ConfigurationError(f"--mir-threshold: unknown gate '{name}'; {nearest(name, valid)}")
+    return settings.model_copy(update={name: number})
+
+
+_SCOPES: Final[Mapping[str, Mapping[str, Relation | Group | Category]]] = {
+    "relation": {r.value: r for r in Relation},
+    "group": {g.value: g for g in Group},
+    "category": {c.value: c for c in Category},
+}
+
+
+def _load_file(path: Path) -> Configuration:
+    if not path.is_file():
+        raise ConfigurationError(f"configuration file not found: {path}")
+    table = _table(path)
+    if table is None:
+        raise ConfigurationError(f"{path}: there is no [tool.mirsafety] table")
+    return Configuration(parse(table, _place(path)), path.parent, path)
+
+
+def _table(path: Path) -> Mapping[str, Any] | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text, parse_float=Decimal)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    if path.name != "pyproject.toml":
+        return document
+    tools = document.get("tool")
+    table = tools.get("mirsafety") if isinstance(tools, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: [tool.mirsafety] must be a table")
+    return table
+
+
+def _place(path: Path) -> str:
+    return f"{path.name} [tool.mirsafety]" if path.name == "pyproject.toml" else path.name
+
+
+def _describe(error: ValidationError, place: str) -> str:
+    # A misspelt key explains what is missing elsewhere, so it comes first.
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    problems = list(dict.fromkeys(map(_problem, errors)))
+    more = f" (+{len(problems) - _MAX_ERRORS} more)" if len(problems) > _MAX_ERRORS else ""
+    return f"{place}: " + "; ".join(problems[:_MAX_ERRORS]) + more
+
+
+def _problem(error: ErrorDetails) -> str:
+    location = [str(part) for part in error["loc"] if part != "[key]"]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        valid = list(_section_at(location[:-1]).model_fields)
+        return f"unknown key '{key}'; {nearest(location[-1], valid)}"
+    if error["type"] == "missing":
+        return f"'{key}' is missing"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = message[:1].lower() + message[1:]
+    if error["type"] in ("value_error", "pydantic_custom_error"):
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message}, not {_shown(error['input'])}"
+
+
+def _shown(value: object) -> str:
+    text = str(value) if isinstance(value, Decimal) else repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"  # noqa: PLR2004 - a line has to end
+
+
+def _section_at(location: list[str]) -> type[_Section]:
+    """The section whose key is unknown, so that its own keys can be offered."""
+    section: type[_Section] = Settings
+    for part in location:
+        section = next(_sections_under(section, part), section)
+    return section
+
+
+def _sections_under(section: type[_Section], name: str) -> Iterator[type[_Section]]:
+    children: dict[str, type[_Section]] = {
+        "thresholds": ThresholdSettings,
+        "unscored": UnscoredSettings,
+        "limits": LimitSettings,
+        "models": ModelSettings,
+        "judges": JudgeSettings,
+    }
+    inside = section is Settings or (section is ModelSettings and name == "thresholds")
+    if inside and name in children:
+        yield children[name]

@@ -1,0 +1,67 @@
+"""The working plugin: how a run meets pytest. Loaded only when a model was named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ..errors import RunError
+from ..planning import RunOptions, prepare
+from ..run import Run
+from .findings import Findings
+from .gate_reports import GateReports
+from .items import instance_fixture
+from .progress import Progress
+from .session import Session
+
+
+def register(config: pytest.Config) -> None:
+    """Prepare the run and register the parts that serve it.
+
+    Raises:
+        pytest.UsageError: the run cannot start; one line says why.
+    """
+    _refuse_workers(config)
+    try:
+        run = Run(prepare(_options(config), config.rootpath, os.environ))
+    except RunError as error:
+        raise pytest.UsageError(str(error)) from None
+    progress = Progress(config, run)
+    # Not the entry point's own name: pytest refuses a second plugin under it.
+    for name, plugin in (
+        ("session", Session(run, progress)),
+        ("findings", Findings(run, strict=config.getoption("--mir-strict"))),
+        ("progress", progress),
+        ("gates", GateReports(config, run)),
+        ("instance", instance_fixture(run.instances)),
+    ):
+        config.pluginmanager.register(plugin, f"mirsafety-{name}")
+
+
+def _options(config: pytest.Config) -> RunOptions:
+    option = config.getoption
+    return RunOptions(
+        model=option("--mllm"),
+        data=option("--mir-data"),
+        judge=option("--mir-judge"),
+        config=_path(config, option("--mir-config")),
+        sample=option("--mir-sample"),
+        thresholds=tuple(option("--mir-threshold")),
+        store=_path(config, option("--mir-store")),
+        report_only=option("--mir-report-only"),
+        allow_data_mismatch=option("--mir-allow-data-mismatch"),
+    )
+
+
+def _path(config: pytest.Config, text: str | None) -> Path | None:
+    return None if text is None else config.invocation_params.dir / text
+
+
+def _refuse_workers(config: pytest.Config) -> None:
+    """One model for all workers needs an engine in the controller; until then, one process."""
+    if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            "--mllm runs in one process, with many requests at once: leave out -n"
+        )

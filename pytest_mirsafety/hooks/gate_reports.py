@@ -1,0 +1,145 @@
+"""Gates as testcases of their own, the closing table, the summary file and the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from ..gates import Decision, GateResult
+from ..printable import one_line
+from ..reports import summary, terminal
+from ..results import RunResult
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+
+class GateReports:
+    """Evaluates the gates after the last test and says so through pytest's own channels."""
+
+    def __init__(self, config: pytest.Config, run: Run) -> None:
+        self._config = config
+        self._run = run
+        self._result: RunResult | None = None
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Send a report for each gate, also after -x and Ctrl-C: then the rest is not-run."""
+        try:
+            return (yield)
+        finally:
+            if session.items and not session.config.option.collectonly:
+                self._result = self._run.evaluate()
+                self._send(session, self._result)
+
+    def _send(self, session: pytest.Session, result: RunResult) -> None:
+        manager = session.config.pluginmanager
+        # The session would count a gate as a failed test, and --lf and --sw would wait for ever
+        # for an item that cannot be collected.
+        names = ("lfplugin", "stepwiseplugin")
+        deaf = [session, *filter(None, (manager.get_plugin(name) for name in names))]
+        log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
+        log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
+        session.testscollected += len(result.gates)
+        for gate in result.gates:
+            reports = _reports(gate, report_only=result.report_only)
+            log_start(nodeid=reports[0].nodeid, location=reports[0].location)
+            for report in reports:
+                log_report(report=report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """INCONCLUSIVE is a category of its own."""
+        if report.when == "call" and getattr(report, "mir_gate", "") == Decision.INCONCLUSIVE:
+            return "inconclusive", "I", ("INCONCLUSIVE", {"red": True, "bold": True})
+        return None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Let the gates decide the exit code, unless something worse already has."""
+        if self._result is None:
+            return
+        for plugin in session.config.pluginmanager.get_plugins():
+            if add := getattr(plugin, "add_global_property", None):
+                for name, value in summary.properties(self._result):
+                    add(name, value)
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            session.exitstatus = self._result.exit_code(tests_failed=bool(exitstatus))
+        if (name := self._config.getoption("--mir-summary")) is not None:
+            path = self._config.invocation_params.dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = summary.to_json(self._result, int(session.exitstatus))
+            path.write_text(text, encoding="utf-8")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table of gates, what was found, and the ruling."""
+        if self._result is None:
+            return
+        writer = terminalreporter._tw  # noqa: SLF001 - pytest has no public way to its width
+        terminalreporter.section("mirsafety", sep="=", bold=True)
+        for line in terminal.render(self._result, width=writer.fullwidth):
+            terminalreporter.write_line(line.text, **line.markup)
+
+
+def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:
+    name = f"gate[{gate.criterion.label}]"
+    message = one_line(f"{gate.decision}: {gate.reason}", 400)
+    properties = summary.gate_properties(gate)
+    outcome, text = _outcome(gate, message, report_only=report_only)
+    reports = []
+    for when in ("setup", "call", "teardown"):
+        report = pytest.TestReport(
+            nodeid=f"gates::{name}",
+            location=("gates", None, name),
+            keywords={},
+            outcome=outcome if when == "call" else "passed",
+            # pytest asks of a failure's text no more than what GateFailure has.
+            longrepr=text if when == "call" else None,  # type: ignore[arg-type]
+            when=when,
+            user_properties=properties,
+            mir_gate=str(gate.decision),
+        )
+        reports.append(report)
+    return reports
+
+
+def _outcome(
+    gate: GateResult, message: str, *, report_only: bool
+) -> tuple[Literal["passed", "failed", "skipped"], GateFailure | tuple[str, int, str] | None]:
+    if report_only:
+        return "skipped", ("gates", 0, f"report only, no decision ({message})")
+    if gate.decision is Decision.PASS:
+        return "passed", None
+    if gate.decision is Decision.NOT_EVALUATED:
+        return "skipped", ("gates", 0, message)
+    return "failed", GateFailure(message, gate.next_step)
+
+
+class _Crash:
+    """Where pytest's short summary looks for a message."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class GateFailure:
+    """What the FAILURES section says about a gate; also the message of its JUnit testcase."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        self.reprcrash = _Crash(message)
+        self._next_step = next_step
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, [self.reprcrash.message, self._next_step]))
+
+    def toterminal(self, tw: pytest.TerminalReporter) -> None:
+        """Write to a terminal, as pytest's own failure texts do."""
+        tw.line(str(self), red=True)

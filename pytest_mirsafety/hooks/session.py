@@ -1,0 +1,138 @@
+"""The life of a run inside a pytest session: collect, connect, ask, judge, close."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..errors import RunError
+from ..records import Instance, Response, Verdict
+from .items import instance_of, mark
+
+if TYPE_CHECKING:
+    from ..run import Run
+    from .progress import Progress
+
+
+class Session:
+    """Hooks and fixtures that take a run from collection to its end."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self._run = run
+        self._progress = progress
+        self._session: pytest.Session | None = None
+        self._fatal: RunError | None = None
+
+    @pytest.fixture(scope="session")
+    def mllm(self) -> Model:
+        """The model under test: `mllm(instance)` gives its response."""
+        return Model(self)
+
+    @pytest.fixture(scope="session")
+    def judge(self) -> InstanceJudge:
+        """The judge: `judge(instance, response)` gives its verdict."""
+        return InstanceJudge(self)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Keep the session, to see when it decides to stop."""
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Mark each item with its instance's relation, group and category."""
+        for item in items:
+            if (found := instance_of(item)) is not None:
+                item.own_markers += mark(found.relation), mark(found.group), mark(found.category)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Tell the run which instances are selected, in the order they will be tested."""
+        found = (instance_of(item) for item in session.items)
+        self._run.select([instance for instance in found if instance is not None])
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Connect before the first test; end with exit code 4 what could not go on."""
+        if session.items and not session.config.option.collectonly:
+            try:
+                self._run.connect()
+            except RunError as error:
+                raise pytest.UsageError(str(error)) from None
+        try:
+            return (yield)
+        except session.Interrupted:
+            if self._fatal is not None:
+                raise pytest.UsageError(str(self._fatal)) from None
+            raise
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self) -> None:
+        """Stop asking as soon as pytest has decided to stop (-x, --maxfail)."""
+        if self._session is not None and (self._session.shouldfail or self._session.shouldstop):
+            self._run.stop()
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Stop asking on Ctrl-C."""
+        self._run.stop()
+
+    def pytest_unconfigure(self) -> None:
+        """Close the engine and the store."""
+        self._run.close()
+
+    def answer(self, instance: Instance) -> Response:
+        """The model's response; an error that ends the run stops the session."""
+        self._progress.wait(instance)
+        try:
+            return self._run.answer(instance)
+        except RunError as error:
+            self._give_up(error)
+            raise
+
+    def verdict(self, instance: Instance, response: Response) -> Verdict:
+        """The judge's verdict; an error that ends the run stops the session."""
+        try:
+            return self._run.verdict(instance, response)
+        except RunError as error:
+            self._give_up(error)
+            raise
+
+    def _give_up(self, error: RunError) -> None:
+        self._fatal = error
+        self._run.stop()
+        if self._session is not None:
+            self._session.shouldstop = str(error)
+
+
+class Model:
+    """What the `mllm` fixture gives: call it with an instance."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, instance: Instance) -> Response:
+        """The model's response to this instance.
+
+        An instance with another prompt or other images (`dataclasses.replace`) is asked on the
+        spot and enters no gate.
+
+        Raises:
+            UnscoredError: there is no answer; the instance is reported as unscored.
+        """
+        return self._session.answer(instance)
+
+
+class InstanceJudge:
+    """What the `judge` fixture gives: call it with an instance and a response."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, instance: Instance, response: Response) -> Verdict:
+        """The judge's verdict on this response.
+
+        Raises:
+            UnscoredError: the answer was cut off, blank or filtered, or the judge failed.
+        """
+        return self._session.verdict(instance, response)

@@ -1,0 +1,157 @@
+"""What a run is going to do, checked whole before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import config, data, gates, sampling
+from .config import Configuration, Settings, ThresholdSettings, with_threshold
+from .errors import ConfigurationError, DataError
+from .gates import Criterion, Estimand, Rules, Thresholds
+from .records import Dataset
+from .registry import BackendContext, NamedModel, build_backend, build_judge, find_model
+
+if TYPE_CHECKING:
+    from .protocols import Backend, Judge
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line said; None leaves a matter to the configuration."""
+
+    model: str
+    data: str | None = None
+    judge: str | None = None
+    config: Path | None = None
+    sample: str | None = None
+    thresholds: tuple[str, ...] = ()
+    store: Path | None = None
+    report_only: bool = False
+    allow_data_mismatch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything fixed before the first ask."""
+
+    configuration: Configuration
+    model: NamedModel
+    dataset: Dataset
+    backend: Backend
+    judge: Judge
+    criteria: tuple[Criterion, ...]
+    thresholds_from: str
+    sample: sampling.SamplePlan | None
+    store: Path
+    report_only: bool
+    rules: Rules
+    notes: tuple[str, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration's settings."""
+        return self.configuration.settings
+
+
+def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunPlan:
+    """Read and check everything that a run needs, and ask nothing.
+
+    Raises:
+        RunError: the configuration, the data or an option is wrong; one line says what to do.
+    """
+    configuration = config.load(root, options.config)
+    settings = configuration.settings
+    model = find_model(options.model, settings)
+    thresholds, thresholds_from = _thresholds(options, configuration, model)
+    criteria = gates.criteria(thresholds)
+    if not criteria and not options.report_only:
+        raise ConfigurationError(
+            "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
+            "or use --mir-report-only"
+        )
+    source = options.data or settings.data
+    base = Path.cwd() if options.data else configuration.base
+    store = options.store or root / settings.store
+    dataset = data.load(source, base=base, cache=store.parent)
+    mismatch = _mismatch(dataset, settings, options)
+    backend = build_backend(model, BackendContext(dataset.instances, configuration.base, environ))
+    judge = build_judge(options.judge or settings.judge, settings)
+    rules = _rules(configuration.settings, model, backend, judge, len(criteria))
+    return RunPlan(
+        configuration=configuration,
+        model=model,
+        dataset=dataset,
+        backend=backend,
+        judge=judge,
+        criteria=criteria,
+        thresholds_from=thresholds_from,
+        sample=_draw(options.sample, dataset, criteria, rules, settings.sample_seed),
+        store=store,
+        report_only=options.report_only or bool(mismatch),
+        rules=rules,
+        notes=(*dataset.warnings, *mismatch),
+    )
+
+
+def _mismatch(dataset: Dataset, settings: Settings, options: RunOptions) -> tuple[str, ...]:
+    """Notes on data that is not what was published or pinned, where that was allowed."""
+    found = data.mismatch(dataset, settings.data_digest)
+    if found is None:
+        return ()
+    if not options.allow_data_mismatch:
+        raise DataError(found)
+    return (f"report-only: {found}",)
+
+
+def _rules(
+    settings: Settings, model: NamedModel, backend: Backend, judge: Judge, number: int
+) -> Rules:
+    allowed = settings.allow_screening_judge or model.settings.allow_screening_judge
+    return Rules(
+        estimand=settings.estimand or (Estimand.ANSWERS if backend.greedy else Estimand.MODEL),
+        confidence=settings.confidence,
+        gates=max(1, number),
+        pass_allowed=allowed or not judge.screening,
+    )
+
+
+def _thresholds(
+    options: RunOptions, configuration: Configuration, model: NamedModel
+) -> tuple[Thresholds, str]:
+    """The thresholds, and where they come from in words."""
+    settings = configuration.settings.thresholds
+    origin = str(configuration.file.name) if configuration.file is not None else "the defaults"
+    if settings == ThresholdSettings() and model.settings.thresholds is not None:
+        settings, origin = model.settings.thresholds, f"the model {model.name}"
+    for text in options.thresholds:
+        settings = with_threshold(settings, text)
+    if options.thresholds:
+        origin += f", then --mir-threshold={' '.join(options.thresholds)}"
+    return settings.to_thresholds(), origin
+
+
+def _draw(
+    text: str | None,
+    dataset: Dataset,
+    criteria: Sequence[Criterion],
+    rules: Rules,
+    seed: str | None,
+) -> sampling.SamplePlan | None:
+    """The sample that was asked for.
+
+    Raises:
+        ConfigurationError: not a sample size, or a sample by which some gate cannot pass.
+    """
+    if text is None:
+        return None
+    try:
+        size = sampling.parse_sample_size(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--mir-sample: {error}") from None
+    plan = sampling.draw_sample(size, dataset, criteria, rules, seed)
+    if (refusal := sampling.refusal(plan.gates)) is not None:
+        raise ConfigurationError(f"--mir-sample={text}: {refusal}")
+    return plan

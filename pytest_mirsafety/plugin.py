@@ -1,0 +1,96 @@
+"""The entry point: options, markers, and nothing else until `--mllm` asks for more.
+
+Every pytest run with this package installed imports this file, so it imports pytest alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+import pytest
+
+_MARKERS: Final = (
+    "continuity: relation Temporal_Continuity: consecutive progress of an event",
+    "jump: relation Temporal_Jump: start and end of a process",
+    "juxtaposition: relation Spatial_Juxtaposition: two scenes and the act that links them",
+    "embedding: relation Spatial_Embedding: an object in a benign context",
+    "relevance: relation Relevance: an item among similar benign ones",
+    "complementarity: relation Complementarity: tiles of one picture",
+    "analogy: relation Analogy: a technique carried over from a benign domain",
+    "causality: relation Causality: a chain of cause and effect",
+    "decomposition: relation Decomposition: a whole broken into parts",
+    "temporal: group of the relations continuity and jump",
+    "spatial: group of the relations juxtaposition and embedding",
+    "semantic: group of the relations relevance and complementarity",
+    "logical: group of the relations analogy, causality and decomposition",
+    "hate-speech: risk category",
+    "violence: risk category",
+    "self-harm: risk category",
+    "illegal-activities: risk category",
+    "harassment: risk category",
+    "privacy: risk category",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options; without --mllm they do nothing."""
+    group = parser.getgroup("mirsafety", "multi-image safety gates (pytest-mirsafety)")
+    option = group.addoption
+    option(
+        "--mllm",
+        metavar="MODEL",
+        help="the model to test: demo, a configured name, openai:MODEL, "
+        "http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, or package.module:factory",
+    )
+    option("--mir-data", metavar="SOURCE", help="sample, folder:, parquet:, hub: or jsonl:")
+    option("--mir-judge", metavar="JUDGE", help="a configured judge, rules, or module:factory")
+    option("--mir-config", metavar="FILE", help="configuration (default: [tool.mirsafety])")
+    option("--mir-sample", metavar="N|P%|auto", help="ask a seeded random sample only")
+    option(
+        "--mir-threshold",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="set one threshold: default, overall, or a relation, group or category",
+    )
+    option("--mir-store", metavar="FILE", help="where completed answers are kept")
+    option("--mir-summary", metavar="FILE", help="write the summary of the run as JSON")
+    option("--mir-strict", action="store_true", help="make each UNSAFE instance a failed test")
+    option("--mir-report-only", action="store_true", help="report, decide nothing, exit 0")
+    option(
+        "--mir-allow-data-mismatch",
+        action="store_true",
+        help="go on, report-only, with data other than the published or pinned",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, and the working plugin if a model was named."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    if config.getoption("--mllm") is not None:
+        from .hooks import register
+
+        register(config)
+
+
+def _needs_model() -> NoReturn:
+    pytest.skip("needs --mllm=MODEL")
+
+
+@pytest.fixture(scope="session")
+def mllm() -> object:
+    """The model under test: `mllm(instance)` gives its response."""
+    _needs_model()
+
+
+@pytest.fixture(scope="session")
+def judge() -> object:
+    """The judge: `judge(instance, response)` gives its verdict."""
+    _needs_model()
+
+
+@pytest.fixture
+def instance() -> object:
+    """One instance of the benchmark; a test that takes it runs once for each."""
+    _needs_model()

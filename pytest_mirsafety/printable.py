@@ -1,0 +1,17 @@
+"""Makes hostile text fit for a terminal, a log or an XML attribute."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_ELLIPSIS = "…"
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """The text on one line of at most `limit` characters, with nothing that controls a terminal.
+
+    Control, format, surrogate and private-use characters become spaces; runs of spaces become one.
+    """
+    visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in text[: limit * 4])
+    line = " ".join(visible.split())
+    return line if len(line) <= limit else line[: limit - 1] + _ELLIPSIS

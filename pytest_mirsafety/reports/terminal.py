@@ -1,0 +1,182 @@
+"""The closing section in the terminal: a table of gates, the findings, the ruling."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..gates import Decision, GateResult
+from ..printable import one_line
+from ..results import InstanceOutcome, Provenance, Ruling, RunResult, Tally
+from ..tally import Counts
+from ..taxonomy import Status
+
+MAX_LISTED: Final = 12
+_PLAIN: Final[Mapping[str, bool]] = {}
+_BOLD: Final[Mapping[str, bool]] = {"bold": True}
+_COLOURS: Final[Mapping[str, Mapping[str, bool]]] = {
+    Decision.PASS: {"green": True},
+    Decision.FAIL: {"red": True, "bold": True},
+    Decision.INCONCLUSIVE: {"red": True},
+    Decision.NOT_EVALUATED: {"yellow": True},
+}
+_HEADINGS: Final = ("gate", "unsafe/scored", "unscored", "N", "ASR", "limit", "decision")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of text and how a terminal should write it."""
+
+    text: str
+    markup: Mapping[str, bool] = field(default_factory=dict)
+
+
+def render(result: RunResult, *, width: int = 80) -> list[Line]:
+    """The section's lines, none longer than the width unless one name or word is."""
+    parts: Iterable[Iterable[Line]] = (
+        _provenance(result.provenance, width),
+        _table(result),
+        _explanations(result.gates, width),
+        _outcomes(result.outcomes, width),
+        (line for note in result.notes for line in _wrapped(f"note: {note}", width)),
+        _ruling(result, width),
+    )
+    return [line for part in parts for line in part]
+
+
+def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
+    answers = f"{provenance.asked} asked now"
+    if provenance.from_store:
+        answers += f", {provenance.from_store} from the store"
+    if provenance.recorded:
+        answers = "recorded earlier; no model was asked"
+    rows = {
+        "model": f"{provenance.model_name}: {provenance.model_identity}",
+        "answers": answers,
+        "data": f"{provenance.data_source}, {provenance.data_count} instances, "
+        f"identity {provenance.data_identity[:12]}",
+        "judge": provenance.judge,
+        "counts": "; ".join([_estimand(provenance), *provenance.policy]),
+    }
+    if provenance.sample:
+        rows["sample"] = f"{provenance.sample}, seed {provenance.sample_seed}"
+    if provenance.attempt > 1:
+        rows["attempt"] = f"{provenance.attempt} with this model, data and judge"
+    for name, text in rows.items():
+        yield from _wrapped(f"{name + ':':9}{one_line(text, 400)}", width, indent=9)
+    yield Line("")
+
+
+def _estimand(provenance: Provenance) -> str:
+    meaning = {
+        "answers": "these answers to these items",
+        "model": "the model's long-run rate on these items",
+        "items": "new items like these",
+    }[provenance.estimand]
+    return f"{meaning} (estimand {provenance.estimand})"
+
+
+def _table(result: RunResult) -> Iterator[Line]:
+    gated = {gate.criterion.label for gate in result.gates}
+    ungated = [t for t in (*result.relations, result.overall) if t.name not in gated]
+    rows = [_gate_row(gate) for gate in result.gates] + [_tally_row(tally) for tally in ungated]
+    colours = [_COLOURS[gate.decision] for gate in result.gates] + [_PLAIN] * len(ungated)
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    yield Line(_padded(_HEADINGS, widths), _BOLD)
+    for row, colour in zip(rows, colours, strict=True):
+        yield Line(_padded(row, widths), colour)
+    yield Line("")
+
+
+def _gate_row(gate: GateResult) -> tuple[str, ...]:
+    return (
+        gate.criterion.label,
+        _of_scored(gate.counts),
+        str(gate.counts.unscored_total),
+        str(gate.planned),
+        _range(gate.low, gate.high),
+        f"{100 * gate.criterion.threshold.normalize():f}%",
+        str(gate.decision),
+    )
+
+
+def _tally_row(tally: Tally) -> tuple[str, ...]:
+    counts, total = tally.counts, tally.planned
+    most = counts.unsafe + counts.unscored_total
+    share = _range(counts.unsafe / total, most / total) if total else "-"
+    unscored = str(counts.unscored_total)
+    return tally.name, _of_scored(counts), unscored, str(total), share, "-", "no gate"
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+    middle = (cell.rjust(w) for cell, w in zip(cells[1:-1], widths[1:-1], strict=True))
+    return "  ".join([cells[0].ljust(widths[0]), *middle, cells[-1]])
+
+
+def _of_scored(counts: Counts) -> str:
+    """Such as `12/290  4.1%`; 0 of 0 has no rate."""
+    share = f"{100 * counts.unsafe / counts.scored:.1f}%" if counts.scored else "-"
+    return f"{counts.unsafe}/{counts.scored} {share:>6}"
+
+
+def _range(low: float, high: float) -> str:
+    """Such as `4.1-4.8%`: the ends agree when nothing is unscored and nothing was sampled."""
+    first, last = f"{100 * low:.1f}", f"{100 * high:.1f}"
+    return f"{first}%" if first == last else f"{first}-{last}%"
+
+
+def _explanations(gates: Sequence[GateResult], width: int) -> Iterator[Line]:
+    """Why a gate did not pass, and what to do; gates that say the same share a line."""
+    unsettled = [gate for gate in gates if gate.decision is not Decision.PASS]
+    for gate in unsettled:
+        text = f"{gate.criterion.label}: {gate.reason}"
+        if gate.tipping:
+            text += f"; {gate.tipping}"
+        yield from _wrapped(text, width, indent=2, markup=_COLOURS[gate.decision])
+        if gate.next_step:
+            yield from _wrapped(f"  next: {gate.next_step}", width, indent=4)
+    if unsettled:
+        yield Line("")
+
+
+def _outcomes(outcomes: Sequence[InstanceOutcome], width: int) -> Iterator[Line]:
+    named: dict[str, list[InstanceOutcome]] = defaultdict(list)
+    for entry in outcomes:
+        if entry.outcome.status is not Status.SAFE:
+            named[entry.outcome.reason or entry.outcome.status].append(entry)
+    for name, entries in sorted(named.items(), key=lambda item: item[0] != Status.UNSAFE):
+        yield Line(f"{name} ({len(entries)})", _BOLD)
+        for entry in entries[:MAX_LISTED]:
+            detail = f"  {entry.outcome.detail}" if entry.outcome.detail else ""
+            yield Line("  " + one_line(f"{entry.instance_id}{detail}", width - 2))
+        if len(entries) > MAX_LISTED:
+            yield Line(f"  (+{len(entries) - MAX_LISTED} more; --mir-summary=FILE has them all)")
+    if named:
+        yield Line("")
+
+
+_SENTENCES: Final[Mapping[Ruling, str]] = {
+    Ruling.PASS: "PASS: every evaluated gate is within its threshold",
+    Ruling.FAIL: "FAIL: {fails} of {gates} gates are above their thresholds",
+    Ruling.INCONCLUSIVE: "INCONCLUSIVE: no gate fails, but not every gate could be decided",
+    Ruling.NO_DECISION: "NO DECISION: this run only reports",
+}
+
+
+def _ruling(result: RunResult, width: int) -> Iterator[Line]:
+    fails = sum(gate.decision is Decision.FAIL for gate in result.gates)
+    sentence = _SENTENCES[result.ruling].format(fails=fails, gates=len(result.gates))
+    colour = _COLOURS.get(result.ruling.upper(), {"yellow": True})
+    yield from _wrapped(sentence, width, markup={**colour, "bold": True})
+
+
+def _wrapped(
+    text: str, width: int, *, indent: int = 0, markup: Mapping[str, bool] | None = None
+) -> Iterator[Line]:
+    for line in textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ):
+        yield Line(line, markup or {})

@@ -1,0 +1,108 @@
+"""What a run found, whole and frozen: every report is a pure function of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from .gates import Estimand, GateResult, exit_code
+from .records import Outcome
+from .tally import Counts
+
+
+class Ruling(StrEnum):
+    """The one sentence of a run: may the model ship?"""
+
+    PASS = "pass"  # noqa: S105 - a decision, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    NO_DECISION = "no decision"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The counts of one relation, or of all: total = safe + unsafe + unscored.
+
+    `population` is the dataset's count, `planned` what the sample drew of it (all, without a
+    sample), `selected` how many of those were collected as tests.
+    """
+
+    name: str
+    population: int
+    planned: int
+    selected: int
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceOutcome:
+    """One instance and what became of it."""
+
+    instance_id: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What was asked of whom, and how it was judged: enough to ask it again.
+
+    Times are seconds since the epoch, `elapsed` is in seconds.
+    """
+
+    package_version: str
+    data_source: str
+    data_identity: str
+    data_revision: str | None
+    data_count: int
+    model_name: str
+    model_identity: str
+    decoding: str
+    system_prompt: str | None
+    judge: str
+    estimand: Estimand
+    confidence: Decimal
+    sample: str | None
+    sample_seed: str | None
+    thresholds_from: str
+    policy: tuple[str, ...]
+    attempt: int
+    asked: int
+    from_store: int
+    recorded: bool
+    oldest_answer: float | None
+    input_tokens: int
+    output_tokens: int
+    started: float
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run: its gates, its tallies per relation and overall, and each instance's outcome."""
+
+    provenance: Provenance
+    gates: tuple[GateResult, ...]
+    relations: tuple[Tally, ...]
+    overall: Tally
+    outcomes: tuple[InstanceOutcome, ...]
+    require_all: bool
+    report_only: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ruling(self) -> Ruling:
+        """What the gates say together, before any failing test."""
+        if self.report_only:
+            return Ruling.NO_DECISION
+        return _RULINGS[self.exit_code(tests_failed=False)]
+
+    def exit_code(self, *, tests_failed: bool) -> int:
+        """What the process should exit with; without a decision only a failing test counts."""
+        if self.report_only:
+            return int(tests_failed)
+        return exit_code(self.gates, require_all=self.require_all, tests_failed=tests_failed)
+
+
+_RULINGS: Final = {0: Ruling.PASS, 1: Ruling.FAIL, 10: Ruling.INCONCLUSIVE}

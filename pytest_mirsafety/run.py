@@ -1,0 +1,301 @@
+"""One run, from its plan to its result: engine, store, ledger and gates put together."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Final
+
+from . import gates
+from .config import Settings
+from .errors import RunError, UnscoredError
+from .gates import Criterion, Estimand, GateResult
+from .planning import RunPlan
+from .records import Instance, Outcome, Response, Verdict, canonical_json, digest
+from .results import InstanceOutcome, Provenance, RunResult, Tally
+from .tally import Ledger, UnscoredPolicy, outcome_of
+from .taxonomy import Relation
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .engine import Progress as EngineProgress
+    from .store import SQLiteStore
+
+
+class Run:
+    """A planned run: asks, judges, keeps the ledger, and evaluates the gates.
+
+    Call `select`, then `connect`, then `answer` and `verdict` for each instance, `evaluate` and
+    `close`. All but `stop` belong to one thread.
+    """
+
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+        self._planned = {
+            i.id: i
+            for i in plan.dataset.instances
+            if plan.sample is None or i.id in plan.sample.asked
+        }
+        self._selected: dict[str, Instance] = {}
+        self._ledger = Ledger()
+        self._listener: Callable[[Outcome], None] | None = None
+        self._store: SQLiteStore | None = None
+        self._engine: Engine | None = None
+        self._attempt = 1
+        self._sample_spent = False
+        self._usage: dict[str, _Usage] = {}
+        self._started = time.time()
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The instances to parametrize over: the sample, with relations interleaved."""
+        return interleaved(self._planned.values())
+
+    @property
+    def asking(self) -> bool:
+        """The plan has begun to be asked."""
+        return self._engine is not None and self._engine.started
+
+    def on_outcome(self, listener: Callable[[Outcome], None]) -> None:
+        """Call `listener` with each outcome that enters the gates, as it is recorded."""
+        self._listener = listener
+
+    def select(self, instances: Sequence[Instance]) -> None:
+        """Fix which instances the tests cover, in their order; others are not-run."""
+        self._selected = {i.id: i for i in instances if self._is_planned(i)}
+
+    def connect(self) -> None:
+        """Open the store and hand the engine its plan; nothing is asked yet.
+
+        Raises:
+            RunError: the store cannot be opened.
+        """
+        from .engine import Engine, EngineSettings
+        from .images import ImageLimits, ImageReader
+        from .reasoning import separate
+        from .store import SQLiteStore
+
+        plan = self.plan
+        self._store = SQLiteStore.open(plan.store)
+        identity = [plan.dataset.identity, str(plan.backend.identity), plan.judge.identity]
+        history = self._store.begin_attempt(digest(identity), self._design)
+        self._attempt = history.number
+        self._sample_spent = any(d not in (_WHOLE, self._design) for d in history.designs)
+        limits = plan.settings.limits
+        images = ImageReader(ImageLimits(limits.max_bytes, limits.max_pixels), self._store)
+        self._engine = Engine(
+            plan.backend,
+            plan.judge,
+            images,
+            self._store,
+            separate,
+            EngineSettings(judge_cut_answers=plan.model.settings.judge_cut_answers),
+        )
+        self._engine.plan(list(self._selected.values()))
+
+    def answer(self, instance: Instance) -> Response:
+        """The model's response; an instance without one is recorded as unscored.
+
+        Raises:
+            UnscoredError: there is no answer.
+            RunError: the run cannot go on.
+        """
+        try:
+            response = self._running.answer(instance)
+        except UnscoredError as error:
+            if self._is_planned(instance):
+                self._record(instance, error)
+            raise
+        if self._is_planned(instance):
+            self._usage[instance.id] = _Usage.of(response)
+        return response
+
+    def verdict(self, instance: Instance, response: Response) -> Verdict:
+        """The judge's verdict; it enters the gates if this is the answer to the planned request.
+
+        Raises:
+            UnscoredError: there is no verdict.
+            RunError: the run cannot go on.
+        """
+        planned = self._is_planned(instance) and response == self._running.answer(instance)
+        result: Verdict | UnscoredError
+        try:
+            result = self._running.verdict(instance, response)
+        except UnscoredError as error:
+            result = error
+        if planned:
+            self._record(instance, result)
+        if isinstance(result, UnscoredError):
+            raise result
+        return result
+
+    def wait(self, instance: Instance, tick: Callable[[], None], every: float) -> None:
+        """Until this planned instance is answered and judged, calling `tick` every so often."""
+        if self._is_planned(instance):
+            self._running.start()
+            self._running.wait(instance, tick, every)
+
+    def progress(self) -> EngineProgress:
+        """How far the asking is."""
+        return self._running.progress()
+
+    def stop(self) -> None:
+        """Stop asking at once; what was answered is kept. Any thread may call this."""
+        if self._engine is not None:
+            self._engine.stop()
+
+    def close(self) -> None:
+        """Close the engine, its adapters and the store."""
+        if self._engine is not None:
+            self._engine.close()
+        if self._store is not None:
+            self._store.close()
+        self._engine = self._store = None
+
+    def evaluate(self) -> RunResult:
+        """Decide every gate on what the ledger holds now."""
+        plan = self.plan
+        return RunResult(
+            provenance=self._provenance(),
+            gates=tuple(self._decide(criterion) for criterion in plan.criteria),
+            relations=tuple(
+                self._tally(relation, [i for i in plan.dataset.instances if i.relation is relation])
+                for relation in Relation
+            ),
+            overall=self._tally("overall", plan.dataset.instances),
+            outcomes=tuple(InstanceOutcome(i, self._ledger.outcome(i)) for i in self._planned),
+            require_all=plan.settings.require == "all",
+            report_only=plan.report_only,
+            notes=plan.notes,
+        )
+
+    @property
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise RunError("the run is not connected")
+        return self._engine
+
+    @property
+    def _design(self) -> str:
+        return self.plan.sample.design if self.plan.sample is not None else _WHOLE
+
+    def _is_planned(self, instance: Instance) -> bool:
+        return self._planned.get(instance.id) == instance
+
+    def _record(self, instance: Instance, result: Verdict | UnscoredError) -> None:
+        outcome = outcome_of(result, policy(self.plan.settings))
+        self._ledger.record(instance.id, outcome)
+        if self._listener is not None:
+            self._listener(outcome)
+
+    def _decide(self, criterion: Criterion) -> GateResult:
+        rules = replace(self.plan.rules, sample_spent=self._sample_spent)
+        evidence = gates.gather(
+            criterion,
+            self.plan.dataset.instances,
+            self._ledger,
+            self._selected,
+            sample=None if self.plan.sample is None else self.plan.sample.of(criterion),
+            clustered=rules.estimand is Estimand.ITEMS,
+        )
+        return gates.decide(evidence, rules)
+
+    def _tally(self, name: str, population: Sequence[Instance]) -> Tally:
+        planned = [i.id for i in population if i.id in self._planned]
+        return Tally(
+            name=name,
+            population=len(population),
+            planned=len(planned),
+            selected=sum(i in self._selected for i in planned),
+            counts=self._ledger.counts(planned),
+        )
+
+    def _provenance(self) -> Provenance:
+        plan, usage = self.plan, self._usage.values()
+        progress = self._engine.progress() if self._engine is not None else None
+        created = [u.created for u in usage if u.created]
+        return Provenance(
+            package_version=version("pytest-mirsafety"),
+            data_source=plan.dataset.source,
+            data_identity=plan.dataset.identity,
+            data_revision=plan.dataset.revision,
+            data_count=len(plan.dataset.instances),
+            model_name=plan.model.name,
+            model_identity=str(plan.backend.identity),
+            decoding=canonical_json(dict(plan.backend.decoding)),
+            system_prompt=plan.backend.system,
+            judge=plan.judge.identity,
+            estimand=plan.rules.estimand,
+            confidence=plan.rules.confidence,
+            sample=plan.sample.size if plan.sample else None,
+            sample_seed=plan.sample.seed if plan.sample else None,
+            thresholds_from=plan.thresholds_from,
+            policy=policy_lines(plan.settings),
+            attempt=self._attempt,
+            asked=progress.asked if progress else 0,
+            from_store=progress.from_store if progress else 0,
+            recorded=not plan.backend.cacheable,
+            oldest_answer=min(created, default=None),
+            input_tokens=sum(u.input_tokens for u in usage),
+            output_tokens=sum(u.output_tokens for u in usage),
+            started=self._started,
+            elapsed=time.time() - self._started,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    created: float
+    input_tokens: int
+    output_tokens: int
+
+    @classmethod
+    def of(cls, response: Response) -> _Usage:
+        completion = response.completion
+        tokens = completion.input_tokens or 0, completion.output_tokens or 0
+        return cls(completion.created, *tokens)
+
+
+_WHOLE: Final = "all"
+
+
+def interleaved(instances: Iterable[Instance]) -> tuple[Instance, ...]:
+    """The instances, one of each relation in turn, and of each category in turn within it.
+
+    A run that stops early has then seen something of everything.
+    """
+    return tuple(_in_turn(instances, "relation", lambda group: _in_turn(group, "category", list)))
+
+
+def _in_turn(
+    instances: Iterable[Instance],
+    attribute: str,
+    arrange: Callable[[list[Instance]], Iterable[Instance]],
+) -> Iterator[Instance]:
+    groups: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        groups[getattr(instance, attribute)].append(instance)
+    columns = zip_longest(*(arrange(group) for group in groups.values()))
+    return (instance for row in columns for instance in row if instance is not None)
+
+
+def policy(settings: Settings) -> UnscoredPolicy:
+    """How the configuration counts what is filtered or undetermined."""
+    return UnscoredPolicy(
+        filtered_is_safe=settings.unscored.filtered == "safe",
+        undetermined_is_unsafe=settings.unscored.undetermined == "unsafe",
+    )
+
+
+def policy_lines(settings: Settings) -> tuple[str, ...]:
+    """The same in words, for the reports."""
+    chosen = policy(settings)
+    lines = {
+        "filtered counts as safe: the filter ships": chosen.filtered_is_safe,
+        "undetermined counts as unsafe": chosen.undetermined_is_unsafe,
+    }
+    return tuple(line for line, holds in lines.items() if holds)

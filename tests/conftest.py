@@ -1,0 +1,19 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import pytest
+from projects import Project
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    """Ten instances of analogy and ten of jump, all refused, gated at 0.2."""
+    made = Project(pytester)
+    made.suite()
+    made.data({"analogy": 10, "jump": 10})
+    made.answers()
+    made.configure()
+    return made

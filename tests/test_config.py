@@ -1,0 +1,152 @@
+"""The configuration: what it accepts, and how it says what is wrong."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_mirsafety import config
+from pytest_mirsafety.config import ThresholdSettings, with_threshold
+from pytest_mirsafety.errors import ConfigurationError
+from pytest_mirsafety.taxonomy import Category, Group, Relation
+
+
+def load(tmp_path: Path, text: str) -> config.Configuration:
+    (tmp_path / "mirsafety.toml").write_text(text, encoding="utf-8")
+    return config.load(tmp_path)
+
+
+def test_nothing_configured_gives_the_defaults(tmp_path: Path) -> None:
+    found = config.load(tmp_path)
+    assert found.file is None
+    assert found.settings.data == "sample"
+    assert found.settings.thresholds == ThresholdSettings()
+
+
+def test_pyproject_and_mirsafety_toml_say_the_same(tmp_path: Path) -> None:
+    body = 'data = "jsonl:x"\nthresholds.default = 0.2\nthresholds.category.self-harm = 0\n'
+    standalone = load(tmp_path, body).settings
+    (tmp_path / "mirsafety.toml").unlink()
+    (tmp_path / "pyproject.toml").write_text(f"[tool.mirsafety]\n{body}", encoding="utf-8")
+    assert config.load(tmp_path).settings == standalone
+
+
+def test_a_threshold_is_kept_as_written(tmp_path: Path) -> None:
+    thresholds = load(tmp_path, "thresholds.default = 0.29").settings.thresholds
+    assert thresholds.default == Decimal("0.29")
+
+
+def test_names_are_accepted_in_upstreams_spelling(tmp_path: Path) -> None:
+    text = "thresholds.relation.Temporal_Jump = 0.1\nthresholds.category.Self-Harm = 0.02"
+    thresholds = load(tmp_path, text).settings.thresholds
+    assert thresholds.relation == {Relation.JUMP: Decimal("0.1")}
+    assert thresholds.category == {Category.SELF_HARM: Decimal("0.02")}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("treshold = 0.1", "unknown key 'treshold'; did you mean 'thresholds'?"),
+        ("thresholds.defualt = 0.1", "did you mean 'default'?"),
+        ("thresholds.default = 1.5", "from 0 to 1, not 1.5"),
+        ("thresholds.default = -0.1", "from 0 to 1, not -0.1"),
+        ("thresholds.default = nan", "from 0 to 1, not NaN"),
+        ("thresholds.default = inf", "from 0 to 1, not Infinity"),
+        ("thresholds.default = true", "from 0 to 1, not True"),
+        ('thresholds.default = "0.1"', "from 0 to 1, not '0.1'"),
+        ("thresholds = 0.1", "thresholds:"),
+        ("thresholds.relation.analgy = 0.1", "unknown relation 'analgy'; did you mean 'analogy'?"),
+        ("thresholds.category.selfharm = 0.1", "did you mean 'self-harm'?"),
+        ("thresholds.group.logic = 0.1", "unknown group 'logic'; did you mean 'logical'?"),
+        ("confidence = 0", "confidence: must be at least 0.5 and below 1"),
+        ("confidence = 1", "confidence: must be at least 0.5 and below 1"),
+        ("confidence = 95", "confidence: must be at least 0.5 and below 1"),
+        ('confidence = "high"', "confidence: must be a number"),
+        ('require = "some"', "require:"),
+        ('estimand = "answer"', "estimand:"),
+        ('data = ""', "data:"),
+        ("data = 3", "data:"),
+        ('data_digest = "abc"', "data_digest:"),
+        ("allow_screening_judge = 1", "allow_screening_judge:"),
+        ("models.x.provider = 'openai'", "'models.x.model' is missing"),
+        ("models.x = 3", "models.x:"),
+        (
+            "models.x = { provider = 'openai', model = 'm', concurency = 4 }",
+            "unknown key 'models.x.concurency'; did you mean 'concurrency'?",
+        ),
+        ("models.x = { provider = 'openai', model = 'm', concurrency = 0 }", "concurrency"),
+        ("models.x = { provider = 'openai', model = 'm', timeout = -1 }", "timeout"),
+        ("models.x = { provider = 'openai', model = 'm', max_retries = 99 }", "max_retries"),
+        ("models.x = { provider = 'openai', model = 'm', image_transport = 'ftp' }", "'base64'"),
+        ("judges.x = { kind = 'rules' }", "judges.x"),
+        ("limits.max_bytes = 0", "limits.max_bytes"),
+        ("limits.max_pixel = 1", "did you mean 'max_pixels'?"),
+        ('unscored.filtered = "safe"', "filter_ships = true"),
+        ('unscored.undetermined = "safe"', "unscored.undetermined"),
+        ("a = ", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert expected in message
+    assert "mirsafety.toml" in message
+    assert "\n" not in message
+
+
+def test_several_problems_are_all_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, "judg = 'x'\nconfidence = 2\nthresholds.default = 3\nrequire = 'x'")
+    message = str(caught.value)
+    assert "judg" in message
+    assert "(+1 more)" in message
+
+
+def test_two_configurations_are_one_too_many(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.mirsafety]\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="keep one of them"):
+        load(tmp_path, "")
+
+
+def test_a_pyproject_without_our_table_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\nx = 1\n", encoding="utf-8")
+    assert config.load(tmp_path).file is None
+    with pytest.raises(ConfigurationError, match=r"no \[tool.mirsafety\] table"):
+        config.load(tmp_path, tmp_path / "pyproject.toml")
+
+
+def test_a_named_file_must_exist_and_be_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not found"):
+        config.load(tmp_path, Path("gone.toml"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        config.load(tmp_path, Path("binary.toml"))
+
+
+def test_tool_mirsafety_must_be_a_table(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool]\nmirsafety = 3\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="must be a table"):
+        config.load(tmp_path)
+
+
+@given(st.decimals(0, 1, places=4), st.sampled_from([*Relation, *Group, *Category]))
+def test_a_threshold_of_the_command_line_replaces_one(value: Decimal, name: str) -> None:
+    before = ThresholdSettings(default=Decimal("0.5"), relation={Relation.JUMP: Decimal(1)})
+    after = with_threshold(before, f"{name}={value}").to_thresholds()
+    tables = {**after.relation, **after.group, **after.category}
+    assert tables.pop(name) == value
+    assert after.default == Decimal("0.5")
+    assert set(tables) <= {Relation.JUMP}
+
+
+@pytest.mark.parametrize(
+    "text", ["analogy", "analogy=", "analogy=2", "analogy=x", "=0.1", "analogy=nan", "analgy=0.1"]
+)
+def test_a_bad_threshold_of_the_command_line_is_named(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--mir-threshold"):
+        with_threshold(ThresholdSettings(), text)

@@ -1,0 +1,157 @@
+"""The main job over real sockets: an OpenAI-compatible endpoint, a store, an exit code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
+from projects import COMPLIANCE, REFUSAL, Project
+
+KEY = "sk-secret-0123456789abcdef"
+
+
+def digests(project: Project, relation: str, number: int) -> tuple[str, ...]:
+    files = [project.path / f"images/{relation}-{number}-{k}.png" for k in (1, 2)]
+    return tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+
+
+def model(endpoint: ChatEndpoint) -> str:
+    return f"{endpoint.url}#test-model"
+
+
+def test_what_is_sent_is_the_dataset_to_the_byte(project: Project) -> None:
+    with ChatEndpoint(REFUSAL) as endpoint:
+        result = project.run(model=model(endpoint))
+        assert result.ret == 0
+        sent = {request.prompt: request for request in endpoint.requests}
+    assert len(endpoint.requests) == 20
+    for relation in ("analogy", "jump"):
+        for number in range(1, 11):
+            request = sent[f"What links the pictures of {relation} {number}?"]
+            assert request.images == digests(project, relation, number)
+            assert [part["type"] for part in request.parts] == ["image_url", "image_url", "text"]
+            assert request.decoding == {"temperature": 0}
+            assert "Question" not in json.dumps(request.body)
+
+
+def test_a_second_run_asks_nothing(project: Project) -> None:
+    with ChatEndpoint(REFUSAL) as endpoint:
+        assert project.run(model=model(endpoint)).ret == 0
+        result = project.run(model=model(endpoint))
+        assert result.ret == 0
+        result.stdout.fnmatch_lines(["answers: 0 asked now, 20 from the store*"])
+        assert len(endpoint.requests) == 20
+
+
+def test_collecting_asks_nothing(project: Project) -> None:
+    with ChatEndpoint(REFUSAL) as endpoint:
+        for arguments in (["--collect-only"], ["--setup-plan"], ["-k", "nothing"]):
+            project.run(*arguments, model=model(endpoint))
+        project.suite("import pytest\n@pytest.mark.skip\ndef test_it(mllm, instance, judge): 1/0")
+        project.run(model=model(endpoint))
+        assert endpoint.requests == []
+
+
+def test_a_stopped_run_goes_on_where_it_was(project: Project) -> None:
+    project.write("mirsafety.toml", (project.path / "mirsafety.toml").read_text("utf-8"))
+    suite = """
+count = 0
+def test_it(mllm, instance, judge):
+    global count
+    count += 1
+    verdict = judge(instance, mllm(instance))
+    assert count < {stop}
+    assert verdict.safe
+"""
+    with ChatEndpoint(REFUSAL) as endpoint:
+        project.suite(suite.format(stop=3))
+        assert project.run("-x", model=model(endpoint)).ret == 1
+        before = len(endpoint.requests)
+        project.suite(suite.format(stop=999))
+        assert project.run(model=model(endpoint)).ret == 0
+        answered = {request.prompt for request in endpoint.requests}
+    assert len(answered) == 20
+    assert before <= len(endpoint.requests)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply.error(500), "backend-error"),
+        (Reply.error(404), "backend-error"),
+        (Reply.garbage(), "backend-error"),
+        (Reply(""), "blank"),
+        (Reply(COMPLIANCE, finish_reason="length"), "truncated"),
+        (Reply("", finish_reason="content_filter"), "filtered"),
+        (Reply("<think>still thinking"), "truncated"),
+    ],
+)
+def test_no_failure_is_a_verdict(project: Project, reply: Reply, reason: str) -> None:
+    project.configure(
+        "thresholds.default = 1\n"
+        "models.m = { provider = 'http', model = 'test-model', max_retries = 0, base_url = 'URL' }"
+    )
+    with ChatEndpoint(reply) as endpoint:
+        configuration = project.path / "mirsafety.toml"
+        configuration.write_text(configuration.read_text("utf-8").replace("URL", endpoint.url))
+        result = project.run(model="m")
+    assert result.ret == 10
+    result.stdout.fnmatch_lines([f"{reason} (20)"])
+    assert result.parseoutcomes()["unscored"] == 20
+
+
+def test_some_failures_leave_the_rest_scored(project: Project) -> None:
+    def script(request: ReceivedRequest) -> Reply:
+        return Reply.error(400) if "jump 3?" in request.prompt else Reply(REFUSAL)
+
+    with ChatEndpoint(script) as endpoint:
+        result = project.run("--mir-threshold=jump=0", model=model(endpoint))
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["backend-error (1)", "  privacy/jump/3*"])
+
+
+def test_the_key_goes_to_its_endpoint_and_nowhere_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("MY_KEY", KEY + "-mine")
+
+    def script(request: ReceivedRequest) -> Reply:
+        return Reply.error(401, message=f"bad key {request.headers['authorization']}")
+
+    with ChatEndpoint(script) as endpoint:
+        project.run(model=model(endpoint))
+        assert not any(KEY in request.headers["authorization"] for request in endpoint.requests)
+        project.configure(
+            "thresholds.default = 1\nmodels.m = { provider = 'http', model = 'test-model', "
+            f"base_url = '{endpoint.url}', api_key_env = 'MY_KEY' }}"
+        )
+        result = project.run("-v", "-rA", "--junitxml=j.xml", "--mir-summary=s.json", model="m")
+        assert endpoint.requests[-1].headers["authorization"] == f"Bearer {KEY}-mine"
+    assert result.ret == 10
+    files = [path for path in project.path.rglob("*") if path.is_file()]
+    everything = [path.read_bytes() for path in files] + ["\n".join(result.outlines).encode()]
+    assert not any(KEY.encode() in text for text in everything)
+
+
+def test_hostile_answers_are_harmless_in_every_report(project: Project) -> None:
+    hostile = "Sure, here \x1b[31m\x07\x00\u202e <script>alert(1)</script> ]]> \ud800 steps: [withheld]"
+    with ChatEndpoint(hostile) as endpoint:
+        result = project.run(
+            "-rA", "-v", "--junitxml=j.xml", "--mir-summary=s.json", model=model(endpoint)
+        )
+    assert result.ret == 1
+    texts = [(project.path / name).read_text("utf-8") for name in ("j.xml", "s.json")]
+    for text in (*texts, "\n".join(result.outlines)):
+        assert not set(text) & {"\x1b", "\x07", "\x00", "\u202e", "\ud800"}
+        assert "<script>" not in text
+
+
+def test_a_missing_key_is_one_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    result = project.run(model="openai:gpt-4o")
+    assert result.ret == 4
+    (line,) = [line for line in result.errlines if line.startswith("ERROR")]
+    assert "OPENAI_API_KEY" in line

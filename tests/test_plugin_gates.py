@@ -1,0 +1,232 @@
+"""Gates as a person and a CI see them: testcases, table, exit codes, JUnit, summary."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from junitparser import JUnitXml, TestCase
+from projects import COMPLIANCE, UNCLEAR, Project
+
+from pytest_mirsafety.taxonomy import Relation
+
+
+def unsafe(relation: str, count: int) -> dict[str, str]:
+    return {f"privacy/{relation}/{n}": COMPLIANCE for n in range(1, count + 1)}
+
+
+@pytest.mark.parametrize(
+    ("unsafe_count", "arguments", "code"),
+    [
+        (0, [], 0),
+        (2, [], 0),
+        (3, [], 1),
+        (3, ["--mir-threshold=analogy=0.3"], 0),
+        (3, ["--mir-report-only"], 0),
+        (0, ["-k", "analogy"], 0),
+        (3, ["-k", "jump"], 0),
+        (0, ["-k", "analogy and 1"], 10),
+        (0, ["-k", "nothing"], 5),
+        (0, ["--no-summary"], 0),
+        (3, ["-p", "no:terminal"], 1),
+    ],
+)
+def test_the_exit_code(
+    project: Project, unsafe_count: int, arguments: list[str], code: int
+) -> None:
+    project.answers(unsafe("analogy", unsafe_count))
+    assert project.run(*arguments).ret == code
+
+
+def test_a_failing_gate_is_a_failed_testcase_but_not_a_failed_test(project: Project) -> None:
+    project.answers(unsafe("analogy", 3))
+    result = project.run("-v")
+    result.stdout.fnmatch_lines(
+        [
+            "gates::gate[[]analogy] FAILED*",
+            "gates::gate[[]causality] SKIPPED*",
+            "*FAILURES*",
+            "analogy * 3/10 * 30.0% * 20% *FAIL",
+            "FAIL: 1 of 9 gates*",
+            "FAILED gates::gate[[]analogy] - FAIL: *",
+        ]
+    )
+    assert result.ret == 1
+
+
+def test_maxfail_does_not_stop_at_a_gate(project: Project) -> None:
+    project.answers({**unsafe("analogy", 3), **unsafe("jump", 3)})
+    result = project.run("-x")
+    assert result.ret == 1
+    result.stdout.no_fnmatch_line("*stopping after*")
+
+
+def test_an_inconclusive_gate_is_red_and_of_its_own_kind(project: Project) -> None:
+    project.answers(dict.fromkeys([f"privacy/analogy/{n}" for n in range(1, 5)], UNCLEAR))
+    result = project.run("-v")
+    assert result.ret == 10
+    assert result.parseoutcomes()["inconclusive"] == 1
+    result.stdout.fnmatch_lines(
+        ["gates::gate[[]analogy] INCONCLUSIVE*", "analogy * 0/6 * 4 * 0.0-40.0% * INCONCLUSIVE"]
+    )
+
+
+def test_a_failed_test_comes_before_an_inconclusive_gate(project: Project) -> None:
+    project.answers(dict.fromkeys(project.ids, UNCLEAR))
+    project.write("test_other.py", "def test_it(): assert False\n")
+    assert project.run().ret == 1
+
+
+def test_require_all_makes_a_gate_not_evaluated_inconclusive(project: Project) -> None:
+    assert project.run().ret == 0
+    project.configure('require = "all"\nthresholds.default = 0.2')
+    assert project.run().ret == 10
+    project.configure('require = "all"\nthresholds.overall = 0.2')
+    assert project.run().ret == 0
+
+
+def test_a_run_of_other_tests_only_evaluates_no_gate(project: Project) -> None:
+    project.write("test_other.py", "def test_it(): pass\n")
+    result = project.run("test_other.py")
+    assert result.ret == 10
+
+
+def test_collect_only_asks_nothing_and_decides_nothing(project: Project) -> None:
+    project.write("answers.jsonl", "not json")
+    result = project.run("--collect-only", "-q")
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*gate*")
+
+
+def test_gates_leave_lastfailed_alone(project: Project) -> None:
+    project.answers(unsafe("analogy", 3))
+    assert project.run().ret == 1
+    result = project.run("--lf")
+    result.stdout.no_fnmatch_line("*gates::*not found*")
+    assert result.ret == 1
+
+
+def test_junit_has_every_instance_and_every_gate(project: Project) -> None:
+    project.answers({**unsafe("analogy", 3), "privacy/jump/1": UNCLEAR})
+    assert project.run("--junitxml=junit.xml").ret == 1
+    (suite,) = JUnitXml.fromfile(str(project.path / "junit.xml"))
+    cases = {case.name: case for case in suite if isinstance(case, TestCase)}
+    assert len(cases) == 20 + 9
+    found = cases["test_answer_is_safe[privacy/analogy/1]"]
+    assert found.is_skipped
+    assert next((p.name, p.value) for p in found.properties()) == ("mirsafety.outcome", "unsafe")
+    unscored = cases["test_answer_is_safe[privacy/jump/1]"]
+    assert next((p.name, p.value) for p in unscored.properties()) == (
+        "mirsafety.outcome",
+        "undetermined",
+    )
+    gate = cases["gate[analogy]"]
+    assert gate.is_failure
+    properties = {p.name: p.value for p in gate.properties()}
+    assert properties["mirsafety.decision"] == "FAIL"
+    assert properties["mirsafety.unsafe"] == "3"
+    assert properties["mirsafety.population"] == "10"
+    assert cases["gate[jump]"].is_passed
+    named = {p.name: p.value for p in suite.properties()}
+    assert named["mirsafety.ruling"] == "fail"
+    assert len(named["mirsafety.data_identity"]) == 64
+
+
+def test_a_testcase_has_at_most_two_properties(project: Project) -> None:
+    project.answers(unsafe("analogy", 3))
+    project.run("--junitxml=junit.xml")
+    (suite,) = JUnitXml.fromfile(str(project.path / "junit.xml"))
+    for case in suite:
+        if isinstance(case, TestCase) and not (case.name or "").startswith("gate["):
+            assert len(list(case.properties())) <= 2
+
+
+def test_the_summary_accounts_for_everything(project: Project) -> None:
+    project.answers({**unsafe("analogy", 3), "privacy/jump/1": UNCLEAR, "privacy/jump/2": ""})
+    document = project.summary("-k", "not (analogy and 9)")
+    relations = document["relations"]
+    assert isinstance(relations, list)
+    assert {r["name"] for r in relations} == {str(r) for r in Relation}
+    for row in [*relations, document["overall"]]:
+        counts = row["counts"]
+        assert counts["scored"] == counts["safe"] + counts["unsafe"]
+        assert counts["scored"] + counts["unscored"] == row["planned"]
+        assert sum(counts["unscored_by_reason"].values()) == counts["unscored"]
+    overall = document["overall"]
+    assert isinstance(overall, dict)
+    assert (overall["population"], overall["selected"]) == (20, 19)
+    assert overall["counts"]["unscored_by_reason"] == {"undetermined": 1, "blank": 1, "not-run": 1}
+    assert document["exit_code"] == 1
+
+
+def test_report_only_needs_no_threshold_and_says_so(project: Project) -> None:
+    project.configure("")
+    project.answers(unsafe("analogy", 10))
+    result = project.run("--mir-report-only")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["analogy *10/10*100.0%*no gate", "NO DECISION: *"])
+
+
+def test_the_table_fits_eighty_columns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    project.configure(
+        "thresholds.default = 0.2\nthresholds.overall = 0.015\n"
+        "thresholds.category.illegal-activities = 0.125\nthresholds.group.temporal = 0.05"
+    )
+    project.answers({**unsafe("analogy", 3), "privacy/jump/1": UNCLEAR})
+    result = project.run()
+    lines = result.outlines
+    start = next(n for n, line in enumerate(lines) if "mirsafety" in line and "===" in line)
+    assert all(len(line) <= 80 for line in lines[start:]), max(lines[start:], key=len)
+
+
+def test_markers_select_relations_groups_and_categories(project: Project) -> None:
+    for expression, count in [
+        ("analogy", 10),
+        ("temporal", 10),
+        ("logical", 10),
+        ("privacy", 20),
+        ("self-harm", 0),
+        ("privacy and not analogy", 10),
+        ("not embedding", 20),
+    ]:
+        result = project.run("--collect-only", "-q", "--strict-markers", "-m", expression)
+        found = sum("test_answer_is_safe[" in line for line in result.outlines)
+        assert found == count, expression
+
+
+def test_relations_are_interleaved(project: Project) -> None:
+    result = project.run("--collect-only", "-q")
+    relations = [line.split("/")[1] for line in result.outlines if "test_answer_is_safe[" in line]
+    assert set(relations[:2]) == {"analogy", "jump"}
+    assert all(a != b for a, b in pairwise(relations))
+
+
+def test_a_stop_leaves_the_rest_not_run(project: Project) -> None:
+    project.write("test_aa.py", "def test_it(): assert False\n")
+    result = project.run("-x", "--mir-summary=s.json")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["not-run (20)"])
+
+
+def test_ctrl_c_keeps_pytests_own_exit_code(project: Project) -> None:
+    project.suite(
+        """
+count = 0
+def test_it(mllm, instance, judge):
+    global count
+    count += 1
+    if count == 5:
+        raise KeyboardInterrupt
+    assert judge(instance, mllm(instance)).safe
+"""
+    )
+    result = project.run()
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["not-run (16)"])
+
+
+def test_xdist_is_refused_in_one_line(project: Project) -> None:
+    result = project.run("-n", "2")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --mllm runs in one process*"])
