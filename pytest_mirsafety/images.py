@@ -6,6 +6,7 @@ import hashlib
 import struct
 import threading
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,8 +17,6 @@ from .printable import one_line
 from .records import ImageRef, LoadedImage, digest
 
 if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
-
     from .protocols import Store
 
 FORMATS: Final = "PNG, JPEG or WebP"
@@ -37,12 +36,15 @@ class ImageReader:
     """Reads images of any source, checks each once, and never changes a byte of it.
 
     The store, if there is one, keeps the digests of images that passed: such an image is read
-    again only when it has to be sent, or when its source's stamp has changed.
+    again only when it has to be sent, or when its source's stamp has changed. `paths` gives each
+    image its path, for a server that opens files itself; without it only an image that was read
+    has one, because a path may cost an extraction.
     """
 
-    def __init__(self, limits: ImageLimits, store: Store | None) -> None:
+    def __init__(self, limits: ImageLimits, store: Store | None, *, paths: bool = False) -> None:
         self._limits = limits
         self._store = store
+        self._paths = paths
         self._decoding = threading.BoundedSemaphore(_DECODES_AT_ONCE)
 
     def inspect(self, ref: ImageRef) -> LoadedImage:
@@ -78,11 +80,12 @@ class ImageReader:
         known = self._store.image_digest(key) if self._store is not None else None
         if known is not None:
             _agree(ref, known)
-            return LoadedImage(known, "", b"")
+            path = ref.source.path(ref.locator) if self._paths else None
+            return LoadedImage(known, "", b"", _absolute(path))
         image = self._read(ref)
         _agree(ref, image.sha256)
         with self._decoding:
-            _check(image.content, image.media_type, self._limits.max_pixels)
+            _check(image, self._limits.max_pixels)
         _expect(ref.source.stamp(ref.locator), stamp, "was changed while it was read")
         if self._store is not None:
             self._store.put_image_digest(key, image.sha256)
@@ -120,6 +123,14 @@ def media_type(content: bytes) -> str:
     raise BadInputError(f"is not {FORMATS}: it starts with {one_line(repr(content[:12]))}")
 
 
+def _check(image: LoadedImage, max_pixels: int) -> None:
+    """Raise BadInputError unless the image is whole, one picture, small enough, and decodes."""
+    try:
+        _CHECKERS[image.media_type](image.content, max_pixels)
+    except (IndexError, struct.error):
+        raise BadInputError("is cut off") from None
+
+
 def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
@@ -139,70 +150,99 @@ def _named(ref: ImageRef, error: BadInputError | OSError) -> BadInputError:
     return BadInputError(one_line(f"image {ref.name}: {reason}", 400))
 
 
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
-
-
-def _check(content: bytes, kind: str, max_pixels: int) -> None:
-    """Raise BadInputError unless the image is whole, one picture, small enough, and decodes."""
-    try:
-        (width, height), decodable = _PARSERS[kind](content)
-    except (IndexError, struct.error):
-        raise BadInputError("is cut off") from None
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if not 0 < width * height <= max_pixels:
         raise BadInputError(f"has {width} x {height} pixels; the limit is {max_pixels:,} in all")
-    _decode(decodable, kind)
 
 
-def _decode(content: bytes, kind: str) -> None:
-    # Pillow's own classes, not Image.open: that warns of large images, and a warning that is
-    # silenced in one thread is silenced in all. The size was checked before.
-    from PIL.Image import DecompressionBombError
-
-    refused = (
-        *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
-        *(AttributeError, MemoryError, struct.error, zlib.error, DecompressionBombError),
-    )
-    try:
-        with _decoder(kind)(BytesIO(content)) as image:
-            image.load()
-    except refused as error:
-        raise BadInputError(f"cannot be decoded: {one_line(str(error))}") from None
-
-
-def _decoder(kind: str) -> type[ImageFile]:
-    from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
-    from PIL.WebPImagePlugin import WebPImageFile
-
-    return {"image/png": PngImageFile, "image/jpeg": JpegImageFile, "image/webp": WebPImageFile}[
-        kind
-    ]
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_COLOURS: Final = {  # channels, and bits that each may have
+    0: (1, (1, 2, 4, 8, 16)),
+    2: (3, (8, 16)),
+    3: (1, (1, 2, 4, 8)),
+    4: (2, (8, 16)),
+    6: (4, (8, 16)),
+}
+_PNG_FILTERS: Final = 5
+_PNG_PASSES: Final = (  # of an interlaced picture: first column and row, steps
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
 
 
-def _parse_png(content: bytes) -> tuple[tuple[int, int], bytes]:
-    """Width and height, once every chunk is found whole, with a right checksum.
+def _check_png(content: bytes, max_pixels: int) -> None:
+    """Check each chunk against its checksum, and the pixels against the size of the picture.
 
-    Pillow does not look at the checksums of pixel data.
+    A PNG picture decodes when its pixel data inflate to all the rows that the header promises,
+    and each row is filtered in one of five ways. Pillow takes twice the time to find less: it
+    skips the pixels' checksums and passes pixel data that end early.
     """
-    size: tuple[int, int] = struct.unpack_from(">II", content, 16)
-    position = len(_PNG)
-    if content[12:16] != b"IHDR":
+    chunks = _png_chunks(content)
+    kind, header = next(chunks)
+    if kind != b"IHDR":
         raise BadInputError("is no PNG image: its first chunk is not IHDR")
-    while (kind := content[position + 4 : position + 8]) != b"IEND":
-        (length,) = struct.unpack_from(">I", content, position)
-        end = position + 8 + length
-        (checksum,) = struct.unpack_from(">I", content, end)
-        if zlib.crc32(memoryview(content)[position + 4 : end]) != checksum:
-            raise BadInputError(f"is damaged: the checksum at byte {end} is wrong")
+    width, height, depth, colour, *methods = struct.unpack(">IIBBBBB", header)
+    _check_size(width, height, max_pixels)
+    channels, depths = _PNG_COLOURS.get(colour, (0, ()))
+    if depth not in depths or methods not in ([0, 0, 0], [0, 0, 1]):
+        raise BadInputError(f"cannot be decoded: kind {colour}-{depth}-{methods} is unknown")
+    data = []
+    for kind, chunk in chunks:
         if kind == b"acTL":
             raise BadInputError("is animated; one picture is sent")
+        if kind == b"IDAT":
+            data.append(chunk)
+    passes = _PNG_PASSES if methods[2] else ((0, 0, 1, 1),)
+    bits = channels * depth
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+    rows = [((w * bits + 7) // 8 + 1, h) for w, h in sizes if w > 0 and h > 0]
+    _check_rows(_inflate(b"".join(data), sum(length * count for length, count in rows)), rows)
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and data of each chunk up to the end of the picture, all found whole."""
+    view = memoryview(content)
+    position = len(_PNG)
+    kind = b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, position)
+        end = position + 8 + length
+        (checksum,) = struct.unpack_from(">I", content, end)
+        if zlib.crc32(view[position + 4 : end]) != checksum:
+            raise BadInputError(f"is damaged: the checksum at byte {end} is wrong")
+        yield kind, view[position + 8 : end]
         position = end + 4
-    struct.unpack_from(">I", content, position + 8)  # IEND's own checksum is there
-    return size, content
 
 
-def _parse_jpeg(content: bytes) -> tuple[tuple[int, int], bytes]:
-    """Width and height, and the image without its metadata, of which Pillow warns if damaged."""
+def _inflate(data: bytes, size: int) -> bytes:
+    """The first `size` bytes that the data hold; no more are made, however many there are."""
+    try:
+        pixels = zlib.decompressobj().decompress(data, size + 1)
+    except zlib.error as error:
+        raise BadInputError(f"cannot be decoded: {error}") from None
+    if len(pixels) < size:
+        raise BadInputError("cannot be decoded: its pixels are cut off")
+    return pixels
+
+
+def _check_rows(pixels: bytes, rows: Iterable[tuple[int, int]]) -> None:
+    """Check the filter that each row begins with; `rows` are lengths and counts, pass by pass."""
+    start = 0
+    for length, count in rows:
+        end = start + length * count
+        if max(pixels[start:end:length]) >= _PNG_FILTERS:
+            raise BadInputError("cannot be decoded: a row has no valid filter")
+        start = end
+
+
+_JPEG_MARKER: Final = 0xFF
+_JPEG_SCAN: Final = 0xDA
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_METADATA: Final = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))  # all but JFIF and Adobe
+
+
+def _check_jpeg(content: bytes, max_pixels: int) -> None:
+    """Check the size that the frame tells, then decode without metadata, of which Pillow warns."""
     size = None
     kept = [content[:2]]
     position = 2
@@ -214,26 +254,23 @@ def _parse_jpeg(content: bytes) -> tuple[tuple[int, int], bytes]:
             continue
         (length,) = struct.unpack_from(">H", content, position + 2)
         if marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", content, position + 5)
-            size = width, height
+            size = struct.unpack_from(">HH", content, position + 5)
         end = position + 2 + length
         if marker not in _JPEG_METADATA:
             kept.append(content[position:end])
         position = end
     if size is None:
         raise BadInputError("is damaged: it does not tell its size")
-    kept.append(content[position:])
-    return size, b"".join(kept)
+    height, width = size
+    _check_size(width, height, max_pixels)
+    _decode(b"".join((*kept, content[position:])), "image/jpeg")
 
 
-_JPEG_MARKER: Final = 0xFF
-_JPEG_SCAN: Final = 0xDA
-_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_METADATA: Final = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))  # all but JFIF and Adobe
+_WEBP_ANIMATED: Final = 0x02
 
 
-def _parse_webp(content: bytes) -> tuple[tuple[int, int], bytes]:
-    """Width and height, from the header of the first chunk."""
+def _check_webp(content: bytes, max_pixels: int) -> None:
+    """Check the size that the first chunk tells, then decode."""
     kind = content[12:16]
     if kind == b"VP8X":
         if content[20] & _WEBP_ANIMATED:
@@ -246,13 +283,31 @@ def _parse_webp(content: bytes) -> tuple[tuple[int, int], bytes]:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 26))
     else:
         raise BadInputError("is damaged: it is no WebP image after its first bytes")
-    return (width, height), content
+    _check_size(width, height, max_pixels)
+    _decode(content, "image/webp")
 
 
-_WEBP_ANIMATED: Final = 0x02
+def _decode(content: bytes, kind: str) -> None:
+    # Pillow's own classes, not Image.open: that warns of large images, and a warning that is
+    # silenced in one thread is silenced in all. The size was checked before.
+    from PIL.Image import DecompressionBombError
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
 
-_PARSERS: Final = {
-    "image/png": _parse_png,
-    "image/jpeg": _parse_jpeg,
-    "image/webp": _parse_webp,
+    refused = (  # what hostile bytes have been seen to raise in Pillow
+        *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
+        *(AttributeError, MemoryError, struct.error, DecompressionBombError),
+    )
+    decoder = JpegImageFile if kind == "image/jpeg" else WebPImageFile
+    try:
+        with decoder(BytesIO(content)) as image:
+            image.load()
+    except refused as error:
+        raise BadInputError(f"cannot be decoded: {one_line(str(error))}") from None
+
+
+_CHECKERS: Final[Mapping[str, Callable[[bytes, int], None]]] = {
+    "image/png": _check_png,
+    "image/jpeg": _check_jpeg,
+    "image/webp": _check_webp,
 }

@@ -95,7 +95,8 @@ def _columns(schema: pa.Schema, file: pq.ParquetFile, name: str) -> list[str]:
     """The columns to read, once it is clear that all are there and images are embedded."""
     for column in (*COLUMNS, IMAGES):
         if column not in schema.names:
-            raise malformed(name, f"column '{column}' is missing; {nearest(column, schema.names)}")
+            found = nearest(column, schema.names) if schema.names else "there is none at all"
+            raise malformed(name, f"column '{column}' is missing; {found}")
     leaves = [file.schema.column(i).path for i in range(len(file.schema.names))]
     own = [leaf for leaf in leaves if leaf.split(".")[0] == IMAGES]
     kind = schema.field(IMAGES).type

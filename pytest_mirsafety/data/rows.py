@@ -54,7 +54,8 @@ class RowImages:
 
     Parquet cannot give one row without those before it in its row group, and instances are asked
     in another order than they are stored. So the first image asked for extracts its whole row
-    group into files of a private folder under `cache`, a few rows at a time.
+    group into files of a private folder under `cache`: one group at a time and a few rows at a
+    time, because a page has to be in memory whole, and some writers make a group one page.
     """
 
     def __init__(self, files: Sequence[Path], cache: Path | None) -> None:
@@ -62,8 +63,7 @@ class RowImages:
         self._stamps = tuple(_file_stamp(file) for file in files)
         self._scratch = Scratch(cache)
         self._groups: dict[tuple[int, int], _Group] = {}
-        self._locks: dict[tuple[int, int], threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._extracting = threading.Lock()
 
     def stamp(self, locator: str) -> str:
         """The file's path, size and times, with the row and the place in it.
@@ -105,14 +105,14 @@ class RowImages:
 
     def close(self) -> None:
         """Remove the extracted files."""
-        with self._lock:
+        with self._extracting:
             self._groups.clear()
             self._scratch.close()
 
     def _group(self, file: int, group: int) -> _Group:
-        with self._lock:
-            lock = self._locks.setdefault((file, group), threading.Lock())
-        with lock:
+        if (found := self._groups.get((file, group))) is not None:
+            return found
+        with self._extracting:
             if (found := self._groups.get((file, group))) is None:
                 self._check(file)
                 found = self._extract(file, group)
@@ -163,12 +163,15 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def _row_images(path: Path, group: int) -> Iterator[list[bytes | None]]:
+    import pyarrow as pa
+
     with open_file(path) as file:
         batches = file.iter_batches(
             _ROWS_AT_ONCE, row_groups=[group], columns=[IMAGES], use_threads=False
         )
         for images in chain.from_iterable(batch.column(0).to_pylist() for batch in batches):
             yield [i["bytes"] if isinstance(i, dict) else i for i in images or ()]
+    pa.default_memory_pool().release_unused()
 
 
 def _file_stamp(path: Path) -> str:
