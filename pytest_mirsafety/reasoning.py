@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .records import Completion
 
@@ -24,8 +24,7 @@ class ReasoningMarkers:
     close: str
 
 
-@dataclass(frozen=True, slots=True)
-class Separated:
+class Separated(NamedTuple):
     """The final answer and the reasoning, without the markers between them.
 
     `closed` is False when the reply ends inside its reasoning, or inside an `<answer>` that it
