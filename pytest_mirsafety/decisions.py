@@ -104,8 +104,8 @@ class Evidence:
     of each seed question, which only the estimand `items` needs.
 
     Raises:
-        ValueError: numbers that cannot be: more counted than there are, more scored than
-            selected, or fewer counted than the population without a sample.
+        ValueError: numbers that cannot be: more counted than there are, more run than selected,
+            or fewer counted than the population without a sample.
     """
 
     criterion: Criterion
@@ -116,8 +116,9 @@ class Evidence:
     clusters: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.counts.scored <= self.selected <= self.planned <= self.population:
-            raise ValueError(f"{self.criterion.label}: scored <= selected <= planned <= population")
+        ran = self.planned - self.not_run
+        if not ran <= self.selected <= self.planned <= self.population:
+            raise ValueError(f"{self.criterion.label}: not run <= selected <= all")
         if not self.sampled and self.planned != self.population:
             raise ValueError(f"{self.criterion.label}: only a sample may leave instances out")
         if self.clusters and sum(self.clusters) != self.planned:
@@ -127,6 +128,11 @@ class Evidence:
     def planned(self) -> int:
         """Instances that were to be asked: the population, or the sample of it."""
         return self.counts.total
+
+    @property
+    def not_run(self) -> int:
+        """Instances that never ran, selected or not."""
+        return self.counts.unscored.get(Reason.NOT_RUN, 0)
 
     @property
     def complete(self) -> bool:
@@ -196,11 +202,6 @@ class Case:
         return self.unsafe + self.evidence.counts.unscored_total
 
     @property
-    def not_run(self) -> int:
-        """The instances that never ran, selected or not."""
-        return self.evidence.counts.unscored.get(Reason.NOT_RUN, 0)
-
-    @property
     def exact(self) -> bool:
         """Nothing is estimated: these answers, and all of them."""
         return self.rules.estimand is Estimand.ANSWERS and self.evidence.complete
@@ -245,8 +246,8 @@ class Case:
 
     def _missing(self) -> Cause:
         """Which missing verdicts block a PASS: of the never-run, or of the others."""
-        most, without_them = self.limits.most, self.worst - self.not_run
-        if self.not_run and (without_them <= most or self.unsafe + self.not_run > most):
+        most, not_run = self.limits.most, self.evidence.not_run
+        if not_run and (self.worst - not_run <= most or self.unsafe + not_run > most):
             return Cause.PARTIAL
         return Cause.UNSCORED if self.evidence.counts.unscored_total else Cause.EMPTY
 

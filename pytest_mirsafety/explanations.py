@@ -119,7 +119,7 @@ def _straddling(case: Case) -> str:
 def _blocked_by_never_run(case: Case) -> tuple[str, str]:
     evidence = case.evidence
     left_out = evidence.planned - evidence.selected
-    reason = f"{case.not_run} of {evidence.planned} were not run"
+    reason = f"{evidence.not_run} of {evidence.planned} were not run"
     if not left_out:
         return reason, "run to the end: every selected instance must reach the judge"
     whole = "population" if evidence.complete else "sample"

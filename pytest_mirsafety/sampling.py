@@ -23,7 +23,7 @@ from .records import Dataset, Instance, digest
 from .stats import allowed, binomial_cdf, effective_size, hypergeometric_cdf
 
 POWER: Final = Fraction(4, 5)
-_SIZE: Final = re.compile(r"(?P<count>\d{1,9})|(?P<percent>\d{1,3}(?:\.\d{1,9})?)%|auto")
+_SIZE: Final = re.compile(r"(?P<count>\d{1,9})|(?P<percent>\d{1,3}(?:\.\d{1,9})?)%|auto", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def parse_sample_size(text: str) -> SampleSize:
     """
     text = text.strip()
     if (match := _SIZE.fullmatch(text)) is None:
-        raise ValueError(f"a sample is a number such as 300, a share such as 10%, or auto: {text}")
+        raise ValueError(f"a sample is a number such as 300, a share such as 10%, or auto, not {text!r}")
     size = SampleSize(text)
     if match["count"]:
         size = SampleSize(text, count=int(match["count"]))
@@ -144,34 +144,29 @@ class GatePlan:
 
 @dataclass(frozen=True, slots=True)
 class SamplePlan:
-    """Which instances are asked, and which of them count for each gate.
+    """Which instances are asked, and which of them count for each gate; `size` is as written."""
 
-    Without a sample every instance is asked, `size` is None and there are no gate plans.
-    """
-
+    size: str
+    seed: str
     asked: frozenset[str]
-    size: SampleSize | None = None
-    seed: str = ""
-    gates: tuple[GatePlan, ...] = ()
-
-    @property
-    def sampled(self) -> bool:
-        """A sample was asked for, however large."""
-        return self.size is not None
+    gates: tuple[GatePlan, ...]
 
     @property
     def design(self) -> str:
-        """A digest of what is asked: plans of one design show the same instances."""
+        """A digest of what is asked: samples of one design show the same instances."""
         return digest(sorted(self.asked))
 
-    def counted(self, criterion: Criterion) -> frozenset[str] | None:
-        """The ids that count for this gate; None without a sample, when all of them do."""
-        plans = (plan.counted for plan in self.gates if plan.criterion == criterion)
-        return next(plans) if self.sampled else None
+    def of(self, criterion: Criterion) -> frozenset[str]:
+        """The ids that count for this gate.
+
+        Raises:
+            KeyError: the sample was not drawn for this gate.
+        """
+        return {gate.criterion: gate.counted for gate in self.gates}[criterion]
 
 
 def draw_sample(
-    size: SampleSize | None,
+    size: SampleSize,
     dataset: Dataset,
     criteria: Sequence[Criterion],
     rules: Rules,
@@ -183,8 +178,6 @@ def draw_sample(
     or all of it where that is too few. `seed` is the data's identity unless it is given.
     """
     known = {instance.id: instance for instance in dataset.instances}
-    if size is None:
-        return SamplePlan(frozenset(known))
     seed = dataset.identity if seed is None else seed
     order = [known[name] for name in seeded_order(dataset.identity, seed, known)]
     prefix = size.of(len(order))
@@ -192,7 +185,7 @@ def draw_sample(
     gates = tuple(_plan_gate(criterion, order, asked, rules) for criterion in criteria)
     if asked is None:
         asked = frozenset().union(*(gate.counted for gate in gates))
-    return SamplePlan(asked, size, seed, gates)
+    return SamplePlan(size.text, seed, asked, gates)
 
 
 def joint_chance(gates: Iterable[GatePlan]) -> float:
