@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -235,3 +237,15 @@ def test_a_loader_of_ones_own_keeps_the_rules(
     with pytest.raises(error) as caught:
         data.load(f"{__name__}:{name}", base=tmp_path)
     assert problem in str(caught.value)
+
+
+def test_the_documented_loader_and_suite_work(tmp_path: Path) -> None:
+    page = Path(__file__).parent.parent / "docs" / "reference" / "data.md"
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    module = types.ModuleType("team_suites")
+    exec(blocks["python"], module.__dict__)  # noqa: S102 - our own page
+    dataset = module.load(tmp_path)
+    assert dataset.identity == identity(dataset.instances)
+    (tmp_path / "instances.jsonl").write_text(blocks["json"], "utf-8")
+    [instance] = data.load("jsonl:.", base=tmp_path).instances
+    assert instance.id == "privacy/jump/1"

@@ -41,7 +41,7 @@ def read_text(path: Path, name: str) -> str:
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """Bytes as UTF-8 text, without a byte order mark.
+    """Bytes as UTF-8 text, without a byte order mark; `name` is what messages call them.
 
     Raises:
         DataError: the bytes are not UTF-8.

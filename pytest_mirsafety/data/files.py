@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import posixpath
 import stat
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from ..errors import BadInputError
 from ..printable import one_line
@@ -15,17 +16,11 @@ def inside(text: str) -> str:
     """A dataset's relative path, normalized, with `/` between its parts.
 
     Raises:
-        ValueError: the path is absolute, climbs with `..`, or no system could hold it.
+        ValueError: the path is absolute, climbs with `..` on any system, or is no file's.
     """
-    windows = PureWindowsPath(text)
-    leaves = (
-        PurePosixPath(text).is_absolute()
-        or windows.drive
-        or windows.root
-        or ".." in windows.parts
-        or ".." in PurePosixPath(text).parts
-    )
-    if leaves:
+    parts = text.replace("\\", "/").split("/")
+    climbs = any(not part.strip(". ") and part not in ("", ".") for part in parts)
+    if text.startswith(("/", "\\")) or ntpath.splitdrive(text)[0] or climbs:
         raise ValueError(f"the image path '{text}' leaves the dataset's folder")
     if not text.strip("./ ") or not text.isprintable():
         raise ValueError(f"'{one_line(text)}' is no path of an image")

@@ -10,7 +10,7 @@ from typing import Final
 from ..protocols import ImageSource
 from ..records import Dataset, ImageRef, Instance
 from .assembly import Assembly
-from .fields import Record, malformed, parse_json, read_text, shown
+from .fields import Record, decode_text, malformed, parse_json, shown
 from .files import FileImages, inside
 
 FILE_NAME: Final = "instances.jsonl"
@@ -29,27 +29,31 @@ def load(path: Path, source: str) -> Dataset:
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise malformed(source, f"there is no file {file.name}")
-    lines = read_text(file, file.name)
-    return assemble(lines, file.name, FileImages(file.parent)).dataset(source, name=None)
+    try:
+        with file.open("rb") as lines:
+            assembly = assemble(lines, file.name, FileImages(file.parent))
+    except OSError as error:
+        raise malformed(file.name, f"cannot be read: {error.strerror or error}") from None
+    return assembly.dataset(source, name=None)
 
 
-def assemble(text: str, file: str, images: ImageSource) -> Assembly:
-    """The instances that the lines of `text` describe; blank lines are passed over.
+def assemble(lines: Iterable[bytes], file: str, images: ImageSource) -> Assembly:
+    """The instances that the lines describe; blank lines are passed over.
 
     Raises:
         DataError: something in a line is wrong; the message names `file` and the line.
     """
     assembly = Assembly()
-    for record in _records(text, file):
+    for record in _records(lines, file):
         assembly.add(record, _instance(record, images, assembly))
     return assembly
 
 
-def _records(text: str, file: str) -> Iterator[Record]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            value = parse_json(line, file, number)
-            yield Record.from_value(value, f"{file}, line {number}")
+def _records(lines: Iterable[bytes], file: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        place = f"{file}, line {number}"
+        if (text := decode_text(line, place)).strip():
+            yield Record.from_value(parse_json(text, file, number), place)
 
 
 def _instance(record: Record, images: ImageSource, assembly: Assembly) -> Instance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zipfile
+import zlib
 from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -14,10 +15,9 @@ from typing import Final
 from ..errors import BadInputError, DataError
 from ..records import Dataset
 from . import jsonl
-from .fields import decode_text
 from .scratch import Scratch
 
-IDENTITY: Final = ""
+IDENTITY: Final = "2bf8087803d1d2b691ccc40bec7a8c6ed4f609b8ea2d697aa66dea81c164bfb3"
 _ARCHIVE: Final = "sample.zip"
 
 
@@ -27,8 +27,8 @@ def load(cache: Path | None) -> Dataset:
     Raises:
         DataError: the archive is missing or damaged; the package needs a new installation.
     """
-    text = decode_text(read_member(jsonl.FILE_NAME), jsonl.FILE_NAME)
-    return jsonl.assemble(text, jsonl.FILE_NAME, ArchiveImages(cache)).dataset(
+    lines = read_member(jsonl.FILE_NAME).splitlines()
+    return jsonl.assemble(lines, jsonl.FILE_NAME, ArchiveImages(cache)).dataset(
         "sample", name="sample"
     )
 
@@ -44,7 +44,7 @@ def read_member(name: str) -> bytes:
             return archive.read(name)
     except KeyError:
         raise DataError(f"{_ARCHIVE}: holds no {name}") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{_ARCHIVE}: cannot be read, install the package anew: {error}") from None
 
 
