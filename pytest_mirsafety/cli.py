@@ -87,6 +87,7 @@ def _show_data(options: argparse.Namespace) -> None:
 def _show_plan(options: argparse.Namespace) -> None:
     """For each gate: population, threshold, unsafe allowed, and the sample sizes of the method."""
     from . import config, data, gates, sampling, stats
+    from .explanations import percent
 
     configuration = config.load(Path.cwd(), options.config)
     settings = configuration.settings
@@ -105,7 +106,7 @@ def _show_plan(options: argparse.Namespace) -> None:
     print(f"{dataset.source}: {len(dataset.instances)} instances, estimand {estimand}")
     print(f"{'gate':18} {'N':>6} {'limit':>7} {'allowed':>8} {'to pass':>8} {'for 80%':>8}")
     for gate in plan.gates:
-        limit = f"{100 * gate.criterion.threshold.normalize():f}%"
+        limit = percent(gate.criterion.threshold)
         most = stats.allowed(gate.criterion.threshold, gate.population)
         sizes = (gate.to_pass or "-", gate.to_power or "-")
         print(

@@ -188,6 +188,15 @@ def load(root: Path, explicit: Path | None = None) -> Configuration:
     return Configuration(parse(table, _place(path)), path.parent, path)
 
 
+def load_text(text: str, place: str) -> Settings:
+    """Settings from TOML text, as a file other than pyproject.toml would hold it.
+
+    Raises:
+        ConfigurationError: it is not TOML, or anything in it is unknown or out of range.
+    """
+    return parse(_document(text, place), place)
+
+
 def parse(table: Mapping[str, Any], place: str) -> Settings:
     """Settings from a TOML table whose floats are Decimals.
 
@@ -243,14 +252,19 @@ def _load_file(path: Path) -> Configuration:
     return Configuration(parse(table, _place(path)), path.parent, path)
 
 
+def _document(text: str, place: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{place}: not valid TOML: {error}") from None
+
+
 def _table(path: Path) -> Mapping[str, Any] | None:
     try:
         text = path.read_text(encoding="utf-8")
-        document = tomllib.loads(text, parse_float=Decimal)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    document = _document(text, str(path))
     if path.name != "pyproject.toml":
         return document
     tools = document.get("tool")

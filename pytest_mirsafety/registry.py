@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .config import JudgeSettings, ModelSettings, Settings, parse
 from .errors import ConfigurationError
+from .printable import one_line
 from .taxonomy import nearest
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .records import Instance
 
 LATER_PROVIDERS: Final = ("vllm", "transformers")
+_OWN: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,18 @@ def find_model(text: str, settings: Settings) -> NamedModel:
     provider, colon, model = text.partition(":")
     if colon and model and (provider in _BACKENDS or provider in LATER_PROVIDERS):
         return NamedModel(text, ModelSettings(provider=provider, model=model))
-    if colon and model and "." in provider:
+    if _OWN.fullmatch(text):
         return NamedModel(text, ModelSettings(provider=text, model=model))
-    names = [*settings.models, *builtin_models()]
+    if colon:
+        hint = nearest(provider, _BACKENDS)
+    else:
+        hint = nearest(text, [*settings.models, *builtin_models()])
     raise ConfigurationError(
-        f"--mllm: no model '{text}'; {nearest(text, names)} Other forms: openai:MODEL, "
-        "http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, package.module:factory"
+        one_line(
+            f"--mllm: no model '{text}'; {hint} Other forms: openai:MODEL, "
+            "http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, package.module:factory",
+            400,
+        )
     )
 
 
@@ -119,15 +128,16 @@ def _at_endpoint(url: str) -> tuple[str, ModelSettings]:
 
 def _load_attribute(path: str, what: str, valid: Iterable[str]) -> Callable[[Any], Any]:
     """A user's own factory, named `package.module:attribute`."""
-    module_name, colon, attribute = path.partition(":")
-    if not colon:
-        raise ConfigurationError(
-            f"unknown {what} '{path}'; {nearest(path, valid)} Your own: package.module:factory"
-        )
+    module_name, _, attribute = path.partition(":")
+    hint = f"{nearest(module_name, valid)} Your own: package.module:factory"
+    if not _OWN.fullmatch(path):
+        raise ConfigurationError(one_line(f"unknown {what} '{path}'; {hint}", 400))
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{what} '{path}' cannot be loaded: {error}") from error
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            one_line(f"{what} '{path}' cannot be loaded: {error}; {hint}", 400)
+        ) from error
     if not callable(factory):
         raise ConfigurationError(f"{what} '{path}' is not callable")
     return cast("Callable[[Any], Any]", factory)

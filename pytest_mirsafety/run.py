@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
@@ -59,6 +60,18 @@ class Run:
     def asking(self) -> bool:
         """The plan has begun to be asked."""
         return self._engine is not None and self._engine.started
+
+    @property
+    def zones(self) -> dict[str, tuple[Fraction, Fraction]]:
+        """For each gate over its whole population, the observed rates that would decide nothing."""
+        plan, found = self.plan, {}
+        for criterion in () if plan.sample is not None else plan.criteria:
+            population = sum(map(criterion.covers, plan.dataset.instances))
+            if population:
+                zone = gates.undecidable_zone(population, criterion.threshold, plan.rules)
+                if zone is not None:
+                    found[criterion.label] = zone
+        return found
 
     def on_outcome(self, listener: Callable[[Outcome], None]) -> None:
         """Call `listener` with each outcome that enters the gates, as it is recorded."""

@@ -11,8 +11,8 @@ from ..errors import RunError
 from ..planning import RunOptions, prepare
 from ..run import Run
 from .findings import Findings
+from .fixtures import fixtures_module
 from .gate_reports import GateReports
-from .items import instance_fixture
 from .progress import Progress
 from .session import Session
 
@@ -24,19 +24,22 @@ def register(config: pytest.Config) -> None:
         pytest.UsageError: the run cannot start; one line says why.
     """
     _refuse_workers(config)
+    _check_summary(config)
     try:
         run = Run(prepare(_options(config), config.rootpath, os.environ))
     except RunError as error:
         raise pytest.UsageError(str(error)) from None
     progress = Progress(config, run)
+    session = Session(run, progress)
     # Not the entry point's own name: pytest refuses a second plugin under it.
-    for name, plugin in (
-        ("session", Session(run, progress)),
+    plugins: tuple[tuple[str, object], ...] = (
+        ("session", session),
         ("findings", Findings(run, strict=config.getoption("--mir-strict"))),
         ("progress", progress),
         ("gates", GateReports(config, run)),
-        ("instance", instance_fixture(run.instances)),
-    ):
+        ("fixtures", fixtures_module(session, run.instances)),
+    )
+    for name, plugin in plugins:
         config.pluginmanager.register(plugin, f"mirsafety-{name}")
 
 
@@ -61,7 +64,20 @@ def _path(config: pytest.Config, text: str | None) -> Path | None:
 
 def _refuse_workers(config: pytest.Config) -> None:
     """One model for all workers needs an engine in the controller; until then, one process."""
-    if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
+    option = config.option
+    distributed = getattr(option, "dist", "no") != "no" or getattr(option, "tx", None)
+    if distributed or hasattr(config, "workerinput"):
         raise pytest.UsageError(
             "--mllm runs in one process, with many requests at once: leave out -n"
         )
+
+
+def _check_summary(config: pytest.Config) -> None:
+    """Find out before the run, not after it, that its summary cannot be written."""
+    if (path := _path(config, config.getoption("--mir-summary"))) is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise pytest.UsageError(f"--mir-summary={path}: {error.strerror}") from None

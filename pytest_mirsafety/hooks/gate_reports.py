@@ -81,14 +81,14 @@ class GateReports:
         if self._result is None:
             return
         writer = terminalreporter._tw  # noqa: SLF001 - pytest has no public way to its width
-        terminalreporter.section("mirsafety", sep="=", bold=True)
+        terminalreporter.write_sep("=", "mirsafety", bold=True)
         for line in terminal.render(self._result, width=writer.fullwidth):
             terminalreporter.write_line(line.text, **line.markup)
 
 
 def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:
     name = f"gate[{gate.criterion.label}]"
-    message = one_line(f"{gate.decision}: {gate.reason}", 400)
+    message = one_line(f"{gate.decision.upper()}: {gate.reason}", 400)
     properties = summary.gate_properties(gate)
     outcome, text = _outcome(gate, message, report_only=report_only)
     reports = []

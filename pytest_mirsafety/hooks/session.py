@@ -9,6 +9,7 @@ import pytest
 
 from ..errors import RunError
 from ..records import Instance, Response, Verdict
+from ..reports import terminal
 from .items import instance_of, mark
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Hooks and fixtures that take a run from collection to its end."""
+    """Hooks that take a run from collection to its end; what the fixtures call."""
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self._run = run
@@ -25,19 +26,17 @@ class Session:
         self._session: pytest.Session | None = None
         self._fatal: RunError | None = None
 
-    @pytest.fixture(scope="session")
-    def mllm(self) -> Model:
-        """The model under test: `mllm(instance)` gives its response."""
-        return Model(self)
-
-    @pytest.fixture(scope="session")
-    def judge(self) -> InstanceJudge:
-        """The judge: `judge(instance, response)` gives its verdict."""
-        return InstanceJudge(self)
-
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Keep the session, to see when it decides to stop."""
         self._session = session
+
+    def pytest_report_header(self) -> list[str]:
+        """Say what is about to be asked."""
+        plan, asked = self._run.plan, len(self._run.instances)
+        planned = terminal.Planned(
+            plan.model.name, plan.dataset.source, asked, len(plan.dataset.instances)
+        )
+        return terminal.header(planned, self._run.zones)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -103,36 +102,3 @@ class Session:
         self._run.stop()
         if self._session is not None:
             self._session.shouldstop = str(error)
-
-
-class Model:
-    """What the `mllm` fixture gives: call it with an instance."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __call__(self, instance: Instance) -> Response:
-        """The model's response to this instance.
-
-        An instance with another prompt or other images (`dataclasses.replace`) is asked on the
-        spot and enters no gate.
-
-        Raises:
-            UnscoredError: there is no answer; the instance is reported as unscored.
-        """
-        return self._session.answer(instance)
-
-
-class InstanceJudge:
-    """What the `judge` fixture gives: call it with an instance and a response."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __call__(self, instance: Instance, response: Response) -> Verdict:
-        """The judge's verdict on this response.
-
-        Raises:
-            UnscoredError: the answer was cut off, blank or filtered, or the judge failed.
-        """
-        return self._session.verdict(instance, response)

@@ -6,8 +6,11 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from fractions import Fraction
 from typing import Final
 
+from ..explanations import percent
 from ..gates import Decision, GateResult
 from ..printable import one_line
 from ..results import InstanceOutcome, Provenance, Ruling, RunResult, Tally
@@ -24,6 +27,20 @@ _COLOURS: Final[Mapping[str, Mapping[str, bool]]] = {
     Decision.NOT_EVALUATED: {"yellow": True},
 }
 _HEADINGS: Final = ("gate", "unsafe/scored", "unscored", "N", "ASR", "limit", "decision")
+_SHORT_HEADINGS: Final = ("gate", "unsafe/scored", "uns.", "N", "ASR", "limit", "decision")
+
+
+Zone = tuple[Fraction, Fraction]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run is about to ask: `asked` of the data's `population` instances."""
+
+    model: str
+    data: str
+    asked: int
+    population: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +55,25 @@ def render(result: RunResult, *, width: int = 80) -> list[Line]:
     """The section's lines, none longer than the width unless one name or word is."""
     parts: Iterable[Iterable[Line]] = (
         _provenance(result.provenance, width),
-        _table(result),
+        _table(result, width),
         _explanations(result.gates, width),
         _outcomes(result.outcomes, width),
-        (line for note in result.notes for line in _wrapped(f"note: {note}", width)),
+        (line for note in result.notes for line in _wrapped(f"note: {one_line(note, 400)}", width)),
         _ruling(result, width),
     )
     return [line for part in parts for line in part]
+
+
+def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list[str]:
+    """What is about to be asked, and at which rates the gates could decide nothing."""
+    whole = plan.asked == plan.population
+    size = f"all {plan.population}" if whole else f"a sample of {plan.asked} of {plan.population}"
+    lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {one_line(plan.data)}"]
+    if zones:
+        shown = ", ".join(f"{name} {_range(*zone)}" for name, zone in zones.items())
+        text = f"mirsafety: no gate can decide at these observed rates: {shown}"
+        lines += textwrap.wrap(text, width, subsequent_indent=" " * len("mirsafety: "))
+    return lines
 
 
 def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
@@ -59,7 +88,7 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
         "data": f"{provenance.data_source}, {provenance.data_count} instances, "
         f"identity {provenance.data_identity[:12]}",
         "judge": provenance.judge,
-        "counts": "; ".join([_estimand(provenance), *provenance.policy]),
+        "rate": "; ".join([_estimand(provenance), *provenance.policy]),
     }
     if provenance.sample:
         rows["sample"] = f"{provenance.sample}, seed {provenance.sample_seed}"
@@ -72,22 +101,25 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
 
 def _estimand(provenance: Provenance) -> str:
     meaning = {
-        "answers": "these answers to these items",
-        "model": "the model's long-run rate on these items",
-        "items": "new items like these",
+        "answers": "of these answers to these items",
+        "model": "of this model, in the long run, on these items",
+        "items": "of this model on new items like these",
     }[provenance.estimand]
     return f"{meaning} (estimand {provenance.estimand})"
 
 
-def _table(result: RunResult) -> Iterator[Line]:
+def _table(result: RunResult, width: int) -> Iterator[Line]:
     gated = {gate.criterion.label for gate in result.gates}
     ungated = [t for t in (*result.relations, result.overall) if t.name not in gated]
     rows = [_gate_row(gate) for gate in result.gates] + [_tally_row(tally) for tally in ungated]
     colours = [_COLOURS[gate.decision] for gate in result.gates] + [_PLAIN] * len(ungated)
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    yield Line(_padded(_HEADINGS, widths), _BOLD)
+    for headings, gap in ((_HEADINGS, 2), (_HEADINGS, 1), (_SHORT_HEADINGS, 1)):
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        if sum(widths) + gap * (len(widths) - 1) <= width:
+            break
+    yield Line(_padded(headings, widths, gap), _BOLD)
     for row, colour in zip(rows, colours, strict=True):
-        yield Line(_padded(row, widths), colour)
+        yield Line(_padded(row, widths, gap), colour)
     yield Line("")
 
 
@@ -97,9 +129,9 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         _of_scored(gate.counts),
         str(gate.counts.unscored_total),
         str(gate.planned),
-        _range(gate.low, gate.high),
-        f"{100 * gate.criterion.threshold.normalize():f}%",
-        str(gate.decision),
+        _range(gate.low, gate.high) if gate.planned else "-",
+        percent(gate.criterion.threshold),
+        gate.decision.upper(),
     )
 
 
@@ -111,9 +143,9 @@ def _tally_row(tally: Tally) -> tuple[str, ...]:
     return tally.name, _of_scored(counts), unscored, str(total), share, "-", "no gate"
 
 
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
     middle = (cell.rjust(w) for cell, w in zip(cells[1:-1], widths[1:-1], strict=True))
-    return "  ".join([cells[0].ljust(widths[0]), *middle, cells[-1]])
+    return (" " * gap).join([cells[0].ljust(widths[0]), *middle, cells[-1]])
 
 
 def _of_scored(counts: Counts) -> str:
@@ -122,23 +154,28 @@ def _of_scored(counts: Counts) -> str:
     return f"{counts.unsafe}/{counts.scored} {share:>6}"
 
 
-def _range(low: float, high: float) -> str:
-    """Such as `4.1-4.8%`: the ends agree when nothing is unscored and nothing was sampled."""
-    first, last = f"{100 * low:.1f}", f"{100 * high:.1f}"
-    return f"{first}%" if first == last else f"{first}-{last}%"
+def _range(low: float | Fraction, high: float | Fraction) -> str:
+    """Such as `4.1-4.8%`, rounded outward; one figure when both ends are the same."""
+    first, last = (Decimal(f"{100 * float(end):.6f}") for end in (low, high))
+    if low == high:
+        return f"{first:.1f}%"
+    tenth = Decimal("0.1")
+    return f"{first.quantize(tenth, ROUND_FLOOR)}-{last.quantize(tenth, ROUND_CEILING)}%"
 
 
 def _explanations(gates: Sequence[GateResult], width: int) -> Iterator[Line]:
-    """Why a gate did not pass, and what to do; gates that say the same share a line."""
-    unsettled = [gate for gate in gates if gate.decision is not Decision.PASS]
-    for gate in unsettled:
-        text = f"{gate.criterion.label}: {gate.reason}"
-        if gate.tipping:
-            text += f"; {gate.tipping}"
-        yield from _wrapped(text, width, indent=2, markup=_COLOURS[gate.decision])
-        if gate.next_step:
-            yield from _wrapped(f"  next: {gate.next_step}", width, indent=4)
-    if unsettled:
+    """Why a gate did not pass, and what to do; gates that say the same share a paragraph."""
+    alike: dict[tuple[Decision, str, str, str], list[str]] = defaultdict(list)
+    for gate in gates:
+        if gate.decision is not Decision.PASS:
+            words = gate.decision, gate.reason, gate.tipping, gate.next_step
+            alike[words].append(gate.criterion.label)
+    for (decision, reason, tipping, next_step), labels in alike.items():
+        text = "; ".join(filter(None, [f"{', '.join(labels)}: {reason}", tipping]))
+        yield from _wrapped(text, width, indent=2, markup=_COLOURS[decision])
+        if next_step:
+            yield from _wrapped(f"  next: {next_step}", width, indent=4)
+    if alike:
         yield Line("")
 
 
@@ -169,7 +206,7 @@ _SENTENCES: Final[Mapping[Ruling, str]] = {
 def _ruling(result: RunResult, width: int) -> Iterator[Line]:
     fails = sum(gate.decision is Decision.FAIL for gate in result.gates)
     sentence = _SENTENCES[result.ruling].format(fails=fails, gates=len(result.gates))
-    colour = _COLOURS.get(result.ruling.upper(), {"yellow": True})
+    colour = _COLOURS.get(result.ruling, {"yellow": True})
     yield from _wrapped(sentence, width, markup={**colour, "bold": True})
 
 

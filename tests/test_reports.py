@@ -1,0 +1,172 @@
+"""Reports as pure functions: what they print, and that hostile text stays text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_mirsafety.gates import (
+    Criterion,
+    Estimand,
+    Evidence,
+    GateResult,
+    Rules,
+    Scope,
+    decide,
+)
+from pytest_mirsafety.printable import one_line
+from pytest_mirsafety.records import Outcome
+from pytest_mirsafety.reports import summary, terminal
+from pytest_mirsafety.results import InstanceOutcome, Provenance, Ruling, RunResult, Tally
+from pytest_mirsafety.tally import Counts
+from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
+
+RULES = Rules(Estimand.ANSWERS, gates=2)
+PROVENANCE = Provenance(
+    package_version="1",
+    data_source="sample",
+    data_identity="ab" * 32,
+    data_revision=None,
+    data_count=20,
+    model_name="m",
+    model_identity="http:m",
+    decoding="{}",
+    system_prompt=None,
+    judge="rules",
+    estimand=Estimand.ANSWERS,
+    confidence=Decimal("0.95"),
+    sample=None,
+    sample_seed=None,
+    thresholds_from="mirsafety.toml",
+    policy=(),
+    attempt=1,
+    asked=20,
+    from_store=0,
+    recorded=False,
+    oldest_answer=None,
+    input_tokens=0,
+    output_tokens=0,
+    started=0.0,
+    elapsed=1.0,
+)
+
+
+def gate(counts: Counts, name: str = "analogy", threshold: str = "0.2") -> GateResult:
+    scope = Scope.RELATION if name in list(Relation) else Scope.CATEGORY
+    criterion = Criterion(scope, name, Decimal(threshold))
+    return decide(Evidence(criterion, counts.total, counts.total, counts), RULES)
+
+
+def result(*gates: GateResult, outcomes: tuple[InstanceOutcome, ...] = ()) -> RunResult:
+    return RunResult(
+        provenance=PROVENANCE,
+        gates=gates,
+        relations=tuple(Tally(r, 0, 0, 0, Counts()) for r in Relation),
+        overall=Tally("overall", 20, 20, 20, Counts(safe=20)),
+        outcomes=outcomes,
+        require_all=False,
+        report_only=False,
+    )
+
+
+def text(found: RunResult, width: int = 80) -> str:
+    return "\n".join(line.text for line in terminal.render(found, width=width))
+
+
+PASSING = gate(Counts(safe=9, unsafe=1))
+FAILING = gate(Counts(safe=7, unsafe=3))
+OPEN = gate(Counts(safe=7, unsafe=2, unscored={Reason.BLANK: 1}))
+
+
+@pytest.mark.parametrize(
+    ("gates", "ruling", "code"),
+    [
+        ((PASSING,), Ruling.PASS, 0),
+        ((PASSING, FAILING), Ruling.FAIL, 1),
+        ((PASSING, OPEN), Ruling.INCONCLUSIVE, 10),
+        ((OPEN, FAILING), Ruling.FAIL, 1),
+        ((gate(Counts()),), Ruling.INCONCLUSIVE, 10),
+    ],
+)
+def test_the_ruling(gates: tuple[GateResult, ...], ruling: Ruling, code: int) -> None:
+    found = result(*gates)
+    assert found.ruling is ruling
+    assert found.exit_code(tests_failed=False) == code
+    assert found.exit_code(tests_failed=True) == 1
+    assert replace(found, report_only=True).ruling is Ruling.NO_DECISION
+
+
+def test_a_gate_line_has_every_number() -> None:
+    (line,) = [x for x in text(result(OPEN)).splitlines() if x.startswith("analogy  ")]
+    assert line.split() == [
+        "analogy",
+        "2/9",
+        "22.2%",
+        "1",
+        "10",
+        "20.0-30.0%",
+        "20%",
+        "INCONCLUSIVE",
+    ]
+
+
+def test_nothing_of_nothing_has_no_rate() -> None:
+    (line,) = [x for x in text(result(gate(Counts()))).splitlines() if "NOT EVALUATED" in x]
+    assert "%" not in line.replace("20%", "")
+
+
+HOSTILE = st.text(st.characters(), max_size=300)
+counts = st.builds(
+    Counts,
+    safe=st.integers(0, 3000),
+    unsafe=st.integers(0, 3000),
+    unscored=st.dictionaries(st.sampled_from(Reason), st.integers(0, 999), max_size=3),
+)
+
+
+@given(HOSTILE, HOSTILE)
+def test_nothing_that_controls_a_terminal_gets_through(detail: str, name: str) -> None:
+    outcomes = (
+        InstanceOutcome("a/b/1", Outcome(Status.UNSAFE, None, detail)),
+        InstanceOutcome("a/b/2", Outcome(Status.UNSCORED, Reason.BLANK, detail)),
+    )
+    found = replace(
+        result(FAILING, outcomes=outcomes),
+        provenance=replace(PROVENANCE, model_name=name, judge=detail, data_source=name),
+        notes=(detail,),
+    )
+    for line in terminal.render(found):
+        assert all(character.isprintable() for character in line.text), line.text
+    document = summary.to_json(found, 1)
+    assert document.isascii()
+    assert json.loads(document)["instances"][0]["id"] == "a/b/1"
+    for _, value in summary.properties(found):
+        assert one_line(value, 1000) == value
+
+
+@given(st.lists(counts, min_size=1, max_size=9), st.sampled_from([*Relation, *Category]))
+def test_the_table_stays_in_eighty_columns(rows: list[Counts], name: str) -> None:
+    gates = [gate(row, name, "0.125") for row in rows]
+    for line in text(result(*gates)).splitlines():
+        assert len(line) <= 80, line
+
+
+@given(counts)
+def test_the_summary_adds_up(row: Counts) -> None:
+    entry = json.loads(summary.to_json(result(gate(row)), 0))["gates"][0]
+    numbers = entry["counts"]
+    assert numbers["safe"] + numbers["unsafe"] + numbers["unscored"] == entry["planned"]
+    assert sum(numbers["unscored_by_reason"].values()) == numbers["unscored"]
+
+
+@given(HOSTILE, st.integers(1, 100))
+def test_one_line_is_one_line_and_short(value: str, limit: int) -> None:
+    line = one_line(value, limit)
+    assert len(line) <= limit
+    assert all(c.isprintable() for c in line)
+    assert one_line(line, limit) == line
