@@ -1,0 +1,76 @@
+"""The fixtures of a working run: `mllm`, `judge`, and `instance` with one parameter each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..records import Instance, Response, Verdict
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+class Model:
+    """What the `mllm` fixture gives: call it with an instance."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, instance: Instance) -> Response:
+        """The model's response to this instance.
+
+        An instance with another prompt or other images (`dataclasses.replace`) is asked on the
+        spot and enters no gate.
+
+        Raises:
+            UnscoredError: there is no answer; the instance is reported as unscored.
+        """
+        return self._session.answer(instance)
+
+
+class InstanceJudge:
+    """What the `judge` fixture gives: call it with an instance and a response."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, instance: Instance, response: Response) -> Verdict:
+        """The judge's verdict on this response.
+
+        Raises:
+            UnscoredError: the answer was cut off, blank or filtered, or the judge failed.
+        """
+        return self._session.verdict(instance, response)
+
+
+def fixtures_module(session: Session, instances: Sequence[Instance]) -> ModuleType:
+    """A plugin that holds the fixtures.
+
+    A module, since pytest looks for the fixtures of other objects on their type, where these,
+    which differ from run to run, cannot be. And fixtures, not pytest_generate_tests: a user's own
+    `instance` must stay the user's.
+    """
+    module = ModuleType("mirsafety_fixtures")
+
+    @pytest.fixture(scope="session")
+    def mllm() -> Model:
+        """The model under test: `mllm(instance)` gives its response."""
+        return Model(session)
+
+    @pytest.fixture(scope="session")
+    def judge() -> InstanceJudge:
+        """The judge: `judge(instance, response)` gives its verdict."""
+        return InstanceJudge(session)
+
+    @pytest.fixture(params=instances, ids=[instance.id for instance in instances])
+    def instance(request: pytest.FixtureRequest) -> Instance:
+        """One instance of the benchmark; a test that takes it runs once for each."""
+        found: Instance = request.param
+        return found
+
+    vars(module).update(mllm=mllm, judge=judge, instance=instance)
+    return module
