@@ -169,34 +169,29 @@ class OpenAIBackend:
     # Sending
 
     def _body(self, request: Request, images: Sequence[LoadedImage]) -> bytes:
-        """The JSON body, with each image's data URI put in as bytes.
+        """The JSON body, with each image's data URI put in as bytes, and joined once.
 
         JSON-encoding megabytes of base64 would only copy them: nothing in them needs escaping.
         """
-        parts = [self._image_part(image) for image in images]
-        parts.append(_json({"type": "text", "text": request.prompt}))
-        messages = [b'{"role":"user","content":[' + b",".join(parts) + b"]}"]
+        start = _json({"model": request.model.model, **request.decoding})[:-1] + b',"messages":['
         if request.system is not None:
-            messages.insert(0, _json({"role": "system", "content": request.system}))
-        rest = _json({"model": request.model.model, **request.decoding})
-        return rest[:-1] + b',"messages":[' + b",".join(messages) + b"]}"
+            start += _json({"role": "system", "content": request.system}) + b","
+        fragments = [start, b'{"role":"user","content":[']
+        for image in images:
+            fragments += self._image_part(image)
+        fragments += [_json({"type": "text", "text": request.prompt}), b"]}]}"]
+        return b"".join(fragments)
 
-    def _image_part(self, image: LoadedImage) -> bytes:
+    def _image_part(self, image: LoadedImage) -> tuple[bytes, ...]:
         detail = self._settings.image_detail
-        end = b'"}}' if detail is None else b'","detail":"%s"}}' % detail.encode()
-        if self.needs_bytes:
-            if not image.content:
-                raise BadInputError(f"image {image.sha256[:12]} has no bytes to send")
-            start = f"data:{image.media_type};base64,".encode()
-            url = start + base64.b64encode(image.content)
-        else:
-            if image.path is None:
-                raise BadInputError(
-                    f"image {image.sha256[:12]} is not a file on this machine: "
-                    'use image_transport = "base64"'
-                )
-            url = image.path.absolute().as_uri().encode()
-        return b'{"type":"image_url","image_url":{"url":"' + url + end
+        start = b'{"type":"image_url","image_url":{"url":"'
+        end = b'"}},' if detail is None else b'","detail":"%s"}},' % detail.encode()
+        if not self.needs_bytes:
+            return start, _file_url(image), end
+        if not image.content:
+            raise BadInputError(f"image {image.sha256[:12]} has no bytes to send")
+        kind = f"data:{image.media_type};base64,".encode()
+        return start, kind, base64.b64encode(image.content), end
 
     async def _post(self, body: bytes) -> bytes | None:
         """The body of the reply; None when the provider's filter refused the request.
@@ -343,6 +338,15 @@ def _server_message(error: APIError) -> str:
         found = body.get("message") or body.get("detail") or body
         return found if isinstance(found, str) else json.dumps(found)
     return body if isinstance(body, str) else ""
+
+
+def _file_url(image: LoadedImage) -> bytes:
+    if image.path is None:
+        raise BadInputError(
+            f"image {image.sha256[:12]} is not a file on this machine: "
+            'use image_transport = "base64"'
+        )
+    return image.path.absolute().as_uri().encode()
 
 
 def _json(value: object) -> bytes:
