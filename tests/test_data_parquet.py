@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,28 @@ def test_a_list_that_is_not_as_long_as_declared_is_never_a_shorter_prompt(tmp_pa
             with pytest.raises(BadInputError, match=f"holds {held} images and declares 3"):
                 ref.source.read(ref.locator)
     assert [ref.source.read(ref.locator) for ref in good.images] == [one, two, three]
+
+
+@pytest.mark.parametrize("compliant", [True, False])
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
+def test_writers_may_name_and_size_their_lists(
+    tmp_path: Path, kind: Callable[[Any], Any], compliant: bool
+) -> None:
+    image = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
+    table = pa.Table.from_pylist([parquet_row(ITEMS[0])])
+    column = table.column("images").cast(kind(image))
+    table = table.drop_columns(["images"]).append_column("images", column)
+    pq.write_table(table, tmp_path / "a.parquet", use_compliant_nested_type=compliant)
+    [path] = tmp_path.rglob("*.parquet")
+    assert read_all(load(tmp_path)) == expected(ITEMS[:1])
+    zero_column(path, f"images.list.{'element' if compliant else 'item'}.bytes")
+    assert load(tmp_path).instances
+    table = table.set_column(
+        table.schema.get_field_index("num_images"), "num_images", pa.array([2], pa.int32())
+    )
+    pq.write_table(table, path, use_compliant_nested_type=compliant)
+    with pytest.raises(DataError, match="num_images is 2, images holds 3"):
+        load(tmp_path)
 
 
 def test_an_image_that_is_only_named_is_a_bad_input(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ..printable import one_line
 from ..records import Dataset, ImageRef, Instance, canonical_json
 from ..taxonomy import Category, Relation
 from .fields import Record, malformed, shown
 
 MAX_ID_LENGTH: Final = 200
 MAX_IMAGES: Final = 16
+
+_LINE_LIMIT: Final = 500
 
 _ID = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 _NUMBERS = re.compile(r"([0-9]+)")
@@ -78,7 +81,8 @@ class Assembly:
                 f"{source}: {len(pairs)} instance(s) ask the same as another one, such as "
                 f"'{other}' and '{one}'"
             )
-        return Dataset(source, name, identity(instances), instances, revision, tuple(notes))
+        lines = tuple(one_line(note, _LINE_LIMIT) for note in notes)
+        return Dataset(source, name, identity(instances), instances, revision, lines)
 
 
 def check(dataset: Dataset) -> Dataset:
