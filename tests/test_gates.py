@@ -165,14 +165,19 @@ class TestEveryDecision:
 
     @given(evidences(), RULES)
     def test_agrees_with_its_bounds(self, given_evidence: Evidence, rules: Rules) -> None:
-        """PASS means that the upper bound is within the threshold, FAIL that the lower is not."""
-        result, threshold = decide(given_evidence, rules), given_evidence.criterion.threshold
-        if result.decision is Decision.PASS:
-            assert result.high <= threshold + Decimal("1e-12")
-        elif result.decision is Decision.FAIL:
-            assert result.low > threshold
-        elif result.cause in (Cause.ZONE, Cause.SAMPLE) and not rules.sample_spent:
-            assert result.low <= threshold < result.high
+        """The worst case passes iff the upper bound does, the best fails iff the lower does."""
+        result, case = decide(given_evidence, rules), Case.of(given_evidence, rules)
+        if result.decision is Decision.NOT_EVALUATED:
+            return
+        threshold, margin = float(given_evidence.criterion.threshold), 1e-12
+        if case.worst <= case.limits.most:
+            assert result.high <= threshold + margin
+        else:
+            assert result.high > threshold - margin
+        if case.unsafe >= case.limits.least:
+            assert result.low > threshold - margin
+        else:
+            assert result.low <= threshold + margin
 
     @given(evidences(), RULES)
     def test_fails_and_passes_are_never_both_possible(

@@ -312,6 +312,11 @@ class TestBounds:
         if lower > count:
             assert 1 - hypergeometric_cdf(count - 1, population, lower - 1, drawn) <= alpha
 
+    def test_a_chance_of_exactly_alpha_rejects(self) -> None:
+        """One drawn of 20 that hold 19 unsafe: it is safe with a chance of 1/20."""
+        assert hypergeometric_upper(0, 20, 1, ALPHA) == 18
+        assert hypergeometric_limits(20, 18, 1, ALPHA, ALPHA).most == 0
+
     @given(draws(), ALPHAS)
     def test_agree_with_the_limits(self, case: tuple[int, int, int, int], alpha: Fraction) -> None:
         population, most_allowed, drawn, count = case
