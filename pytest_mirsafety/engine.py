@@ -126,6 +126,14 @@ class Engine:
             if self._started is not None:
                 self._call(self._pipeline.extend, new)
 
+    def start(self) -> None:
+        """Begin to ask for the whole plan; `answer` does so by itself. May be called again."""
+        self._start_thread()
+        with self._lock:
+            if self._started is None and not self._waits.over:
+                self._started = time.monotonic()
+                self._call(self._pipeline.extend, tuple(self._planned.values()))
+
     def answer(self, instance: Instance) -> Response:
         """The model's response; blocks until it is there.
 
@@ -137,7 +145,7 @@ class Engine:
             RunError: the run cannot go on.
         """
         if (ask := self._planned_ask(instance)) is not None:
-            self._start_plan()
+            self.start()
             self._await(ask, self._pipeline.hurry)
         else:
             ask = Ask(instance)
@@ -258,13 +266,6 @@ class Engine:
         same = ask.instance == instance and all(a.source is b.source for a, b in pairs)
         return ask if same else None
 
-    def _start_plan(self) -> None:
-        self._start_thread()
-        with self._lock:
-            if self._started is None and not self._waits.over:
-                self._started = time.monotonic()
-                self._call(self._pipeline.extend, tuple(self._planned.values()))
-
     def _start_thread(self) -> None:
         if self._thread is None and not self._waits.over:
             with self._lock:
@@ -281,19 +282,21 @@ class Engine:
         return self._thread
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            try:
                 runner.run(self._live())
-        except BaseException as error:  # noqa: BLE001 - it must reach those who wait, whatever it is
-            self._abort(error)
-        finally:
-            self._waits.release()
+            except asyncio.CancelledError:
+                self._abort(RuntimeError("the engine's loop was cancelled by an adapter"))
+            except BaseException as error:  # noqa: BLE001 - it must reach those who wait
+                self._abort(error)
 
     async def _live(self) -> None:
         if self._waits.over:  # stopped while this thread was starting
             self._pipeline.halt()
-        await self._closing.wait()
-        self._troubles += await self._pipeline.close()
+        try:
+            await self._closing.wait()
+        finally:
+            self._troubles += await self._pipeline.close()
 
     def _abort(self, error: BaseException) -> None:
         """End the run for an error that concerns all of it; the first one is what callers see."""

@@ -63,6 +63,7 @@ from pytest_mirsafety.records import (
     Verdict,
     VerdictKind,
 )
+from pytest_mirsafety.store import SQLiteStore
 from pytest_mirsafety.taxonomy import Reason, Status
 
 BOUND = 20.0
@@ -131,6 +132,11 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.001)
+
+
+def environment() -> dict[str, str]:
+    """For a process that imports what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 # 1. No failure is a verdict
@@ -487,6 +493,41 @@ def test_an_answer_that_left_the_store_ends_the_run() -> None:
     assert len(setting.backend.requests) == 1
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from scripted import *
+from pytest_mirsafety.engine import Engine, EngineSettings
+from pytest_mirsafety.store import SQLiteStore
+store = SQLiteStore.open(Path(sys.argv[1]))
+backend = ScriptedBackend(concurrency=3, delays=lambda _: 0.001)
+engine = Engine(backend, ScriptedJudge(), ScriptedImages(), store, separate, EngineSettings())
+instances = make_instances(500)
+engine.plan(instances)
+for instance in instances:
+    engine.answer(instance)
+    print(instance.id, flush=True)
+"""
+
+
+@pytest.mark.parametrize("answered", [1, 7, 60])
+def test_a_killed_run_is_resumed_where_it_was(tmp_path: Path, answered: int) -> None:
+    path = tmp_path / "answers.sqlite3"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, env=environment()
+    ) as killed:
+        assert killed.stdout is not None
+        seen_ids = [killed.stdout.readline().decode().strip() for _ in range(answered)]
+        killed.kill()
+        seen_ids += killed.stdout.read().decode().rpartition("\n")[0].split()
+    backend, instances = ScriptedBackend(), make_instances(500)
+    with SQLiteStore.open(path) as store, Setting(backend, store=store).engine() as engine:
+        kept = {i.id for i in instances if answer(engine, i).cached}
+    assert kept >= set(seen_ids)
+    assert len(kept) < len(instances)
+    assert len(backend.requests) == len(instances) - len(kept)
+
+
 # 3. Plan, demand, order
 
 
@@ -686,6 +727,19 @@ def test_image_bytes_are_released(eager: bool, failing: bool) -> None:
     assert images.most_alive <= 2 * (3 + 3 * READERS)
 
 
+def test_image_bytes_are_released_before_the_answer_is_stored() -> None:
+    images, store = ScriptedImages(), SlowStore()
+    with Setting(images=images, store=store).engine() as engine:
+
+        def release() -> None:
+            assert store.writing.wait(BOUND)
+            until(lambda: images.alive == 0)
+            store.released.set()
+
+        threading.Thread(target=release, daemon=True).start()
+        answer(engine, make_instance("a"))
+
+
 def test_planned_keys_are_those_of_the_requests() -> None:
     setting, instance = Setting(), make_instance("a")
     with setting.engine([instance]) as engine:
@@ -883,32 +937,55 @@ def test_a_stop_before_the_start_starts_nothing() -> None:
     assert setting.backend.requests == []
 
 
+@dataclass
 class SlowStore(MemoryStore):
-    """Storing takes a while, as under a lock held by another run."""
+    """Storing takes until it is released, as under a lock held by another run."""
 
-    writing = False
-    done = False
+    writing: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def put(self, request: Request, completed: Completion) -> None:
-        self.writing = True
-        time.sleep(0.2)
+        self.writing.set()
+        assert self.released.wait(BOUND)
         super().put(request, completed)
-        self.done = True
 
 
-def test_an_answer_that_is_being_stored_when_stopped_is_kept() -> None:
-    store, instance = SlowStore(), make_instance("a")
-    with Setting(store=store).engine([instance]) as engine:
+def test_answers_that_are_being_stored_when_stopped_are_kept() -> None:
+    """The one that is being written, and those in line behind it."""
+    store, backend = SlowStore(), ScriptedBackend(concurrency=3)
+    setting, instances = Setting(backend, store=store), make_instances(3)
+    with setting.engine(instances) as engine:
 
         def stop() -> None:
-            until(lambda: store.writing)
+            assert store.writing.wait(BOUND)
+            until(lambda: len(backend.requests) == 3 and engine.progress().in_flight == 0)
             engine.stop()
 
         threading.Thread(target=stop, daemon=True).start()
         with pytest.raises(NotRunError):
-            answer(engine, instance)
-    assert store.done
-    assert len(store.answers) == 1
+            answer(engine, instances[0])
+        assert not store.answers
+        closer = threading.Thread(target=engine.close, daemon=True)
+        closer.start()
+        until(lambda: backend.closed == 1)  # the asks are cancelled by now
+        store.released.set()
+        closer.join(BOUND)
+    assert len(store.answers) == 3
+
+
+def test_a_stop_cancels_what_is_in_flight() -> None:
+    setting, instances = Setting(ScriptedBackend(held=True)), make_instances(9)
+    with setting.engine(instances) as engine:
+
+        def stop() -> None:
+            until(lambda: setting.backend.in_flight == setting.backend.concurrency)
+            engine.stop()
+
+        threading.Thread(target=stop, daemon=True).start()
+        with pytest.raises(NotRunError):
+            answer(engine, instances[0])
+        until(lambda: setting.backend.in_flight == 0)
+    assert len(setting.backend.requests) == setting.backend.concurrency
 
 
 def test_a_stop_frees_who_waits_though_the_loop_is_blocked() -> None:
@@ -972,6 +1049,20 @@ def test_a_bug_of_our_own_reaches_the_caller(error: BaseException) -> None:
             answer(engine, make_instance("1"))
 
 
+def test_whatever_ends_the_loop_reaches_who_waits() -> None:
+    setting, instance = Setting(ScriptedBackend(held=True)), make_instance("a")
+    with setting.engine([instance]) as engine:
+
+        def end() -> None:
+            until(lambda: setting.backend.in_flight == 1)
+            engine._call(sys.exit, 3)
+
+        threading.Thread(target=end, daemon=True).start()
+        with pytest.raises(SystemExit):
+            answer(engine, instance)
+    assert setting.backend.closed == 1
+
+
 def test_a_bug_in_the_separation_reaches_the_caller() -> None:
     def wrong(completed: Completion) -> tuple[str, str | None, bool]:
         raise ZeroDivisionError
@@ -991,9 +1082,10 @@ def meddle(request: Request, instance_id: str) -> Reply:
 
 
 def test_a_backend_that_cancels_everything_hangs_nobody() -> None:
-    with Setting(ScriptedBackend(meddle)).engine(make_instances(5)) as engine:
+    setting = Setting(ScriptedBackend(meddle))
+    with setting.engine(make_instances(5)) as engine:
         for instance in make_instances(5):
-            with pytest.raises((UnscoredError, RuntimeError, asyncio.CancelledError)):
+            with pytest.raises((BackendError, RuntimeError)):
                 answer(engine, instance)
 
 
@@ -1109,6 +1201,6 @@ def test_an_engine_leaves_no_warning_behind() -> None:
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment(),
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)

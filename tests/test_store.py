@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import completion
 
@@ -66,19 +66,27 @@ COMPLETIONS = st.builds(
 
 
 @given(kept=COMPLETIONS, later=COMPLETIONS, prompt=TEXT)
-@settings(max_examples=150, deadline=None)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_the_first_answer_comes_back_as_it_was(
-    tmp_path_factory: pytest.TempPathFactory, kept: Completion, later: Completion, prompt: str
+    store: SQLiteStore, kept: Completion, later: Completion, prompt: str
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "codec" / "answers.sqlite3"
     asked = Request(MODEL, prompt, (str(time.monotonic_ns()),))
+    assert store.get(asked.key) is None
+    store.put(asked, kept)
+    store.put(asked, later)
+    assert store.get(asked.key) == kept
+
+
+def test_answers_outlive_the_run(path: Path) -> None:
     with SQLiteStore.open(path) as store:
-        assert store.get(asked.key) is None
-        store.put(asked, kept)
-        store.put(asked, later)
-        assert store.get(asked.key) == kept
+        store.put(request(), completion())
+        store.put_image_digest("stamp", "0" * 64)
     with SQLiteStore.open(path) as store:
-        assert store.get(asked.key) == kept
+        assert store.get(request().key) == completion()
+        assert store.image_digest("stamp") == "0" * 64
+        assert store.get(request("another").key) is None
 
 
 def test_a_row_says_what_was_asked(store: SQLiteStore, path: Path) -> None:
@@ -154,6 +162,22 @@ def test_attempts_are_counted_by_identity(path: Path) -> None:
         ("sample 50 seed a",),
         ("sample 50 seed a", "sample 50 seed b"),
     ]
+
+
+def test_no_attempt_can_slip_in_between(store: SQLiteStore, path: Path) -> None:
+    found = []
+
+    def trace(statement: str) -> None:
+        if statement.startswith("SELECT design"):
+            with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    found.append(str(error))
+
+    store._connection.set_trace_callback(trace)
+    store.begin_attempt("m", "all")
+    assert found == ["database is locked"]
 
 
 # The file
@@ -463,15 +487,15 @@ def test_two_processes_write_at_once(path: Path) -> None:
 
 @pytest.mark.parametrize("lines", [1, 2, 40, 150])
 def test_a_killed_process_loses_nothing_that_was_answered(path: Path, lines: int) -> None:
-    writer = subprocess.Popen(
+    with subprocess.Popen(
         python(WRITE, str(path), "killed", "100000"), stdout=subprocess.PIPE, env=environment()
-    )
-    assert writer.stdout is not None
-    said = [writer.stdout.readline().decode().strip() for _ in range(lines)]
-    writer.send_signal(signal.SIGKILL)
-    rest, _ = writer.communicate(timeout=LIMIT)
-    said += rest.decode().rpartition("\n")[0].split()
-    assert writer.returncode == -signal.SIGKILL
+    ) as writer:
+        assert writer.stdout is not None
+        said = [writer.stdout.readline().decode().strip() for _ in range(lines)]
+        writer.send_signal(signal.SIGKILL)
+        said += writer.stdout.read().decode().rpartition("\n")[0].split()
+        assert writer.wait(LIMIT) == -signal.SIGKILL
+    assert len(said) >= lines
     with SQLiteStore.open(path) as store:
         assert store.begin_attempt("m", "all").number == 2
         assert all(store.get(key) is not None for key in said[1:])
