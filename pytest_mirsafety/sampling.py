@@ -49,7 +49,9 @@ def parse_sample_size(text: str) -> SampleSize:
     """
     text = text.strip()
     if (match := _SIZE.fullmatch(text)) is None:
-        raise ValueError(f"a sample is a number such as 300, a share such as 10%, or auto, not {text!r}")
+        raise ValueError(
+            f"a sample is a number such as 300, a share such as 10%, or auto, not {text!r}"
+        )
     size = SampleSize(text)
     if match["count"]:
         size = SampleSize(text, count=int(match["count"]))
