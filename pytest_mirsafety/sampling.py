@@ -18,6 +18,7 @@ from typing import Final
 
 from .criteria import Criterion
 from .decisions import Estimand, Rules, limits
+from .errors import ConfigurationError
 from .explanations import percent
 from .records import Dataset, Instance, digest
 from .stats import allowed, binomial_cdf, effective_size, hypergeometric_cdf
@@ -178,7 +179,12 @@ def draw_sample(
 
     The prefix of a gate is of the order of its own population, as long as an 80% chance takes,
     or all of it where that is too few. `seed` is the data's identity unless it is given.
+
+    Raises:
+        ConfigurationError: `auto` without a gate to plan for.
     """
+    if not criteria and size.of(len(dataset.instances)) is None:
+        raise ConfigurationError("a sample of auto needs a threshold to plan for")
     known = {instance.id: instance for instance in dataset.instances}
     seed = dataset.identity if seed is None else seed
     order = [known[name] for name in seeded_order(dataset.identity, seed, known)]

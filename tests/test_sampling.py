@@ -15,6 +15,7 @@ from gate_evidence import analogy, instance, overall
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_mirsafety.errors import ConfigurationError
 from pytest_mirsafety.gates import Criterion, Estimand, Rules, Scope, limits
 from pytest_mirsafety.records import Dataset, Instance
 from pytest_mirsafety.sampling import (
@@ -237,6 +238,11 @@ class TestAuto:
         assert plan.of(analogy("0.02")) <= asked_of_analogy
         assert not asked_of_analogy <= plan.of(overall("0.2"))
         assert len(plan.of(overall("0.2"))) == size_for_power(Decimal("0.2"), 621, ANSWERS)
+
+    def test_needs_a_gate_to_plan_for(self) -> None:
+        with pytest.raises(ConfigurationError, match="auto needs a threshold"):
+            draw_sample(parse_sample_size("auto"), BENCHMARK, [], ANSWERS)
+        assert len(draw_sample(parse_sample_size("50"), BENCHMARK, [], ANSWERS).asked) == 50
 
     def test_takes_the_whole_population_where_it_is_too_small(self) -> None:
         small = dataset(members(Relation.ANALOGY, 20))
