@@ -202,7 +202,7 @@ def fated(fates: Sequence[str], *, concurrency: int = 3, store: Store | None = N
     concurrency=st.integers(1, 5),
     stored=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_fault_schedule_yields_a_verdict(
     fates: list[str], order: object, concurrency: int, stored: bool
 ) -> None:
@@ -329,7 +329,7 @@ def test_a_cut_answer_is_judged_where_the_setting_says_so() -> None:
     stored=st.booleans(),
     failing=st.sets(st.integers(0, 5), max_size=2),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_request_key_is_asked_once(
     prompts: list[int],
     planned: int,
@@ -608,7 +608,7 @@ def test_a_waited_for_verdict_jumps_the_queue() -> None:
 
 
 @given(concurrency=st.integers(1, 6), count=st.integers(0, 25))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_more_are_in_flight_than_allowed(concurrency: int, count: int) -> None:
     backend = ScriptedBackend(concurrency=concurrency, delays=lambda _: 0.001)
     instances = make_instances(count)
@@ -645,7 +645,7 @@ def test_a_concurrency_below_one_is_refused(broken: str) -> None:
     images=st.lists(st.lists(st.sampled_from("abcd"), max_size=4), min_size=1, max_size=6),
     eager=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_number_order_and_digests_of_the_images_sent(images: list[list[str]], eager: bool) -> None:
     instances = [
         make_instance(str(n), images=[f"{name}.png" for name in names])
@@ -873,7 +873,7 @@ def test_progress_tells_rate_and_time_left() -> None:
     delay=st.sampled_from([0.0, 0.0005, 0.002]),
     stored=st.booleans(),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_stop_at_any_moment_leaves_everything_accounted_for(
     count: int, before: int, delay: float, stored: bool
 ) -> None:
@@ -1177,9 +1177,10 @@ def test_what_does_not_close_is_named_and_holds_nothing_up() -> None:
 
 
 CLEAN = """
-import sys
+import logging
 from scripted import *
 from pytest_mirsafety.engine import Engine, EngineSettings
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # on a busy machine it calls callbacks slow
 backend, instances = ScriptedBackend(), make_instances(30)
 for stop_early in (False, True):
     engine = Engine(backend, ScriptedJudge(), ScriptedImages(), MemoryStore(), separate,

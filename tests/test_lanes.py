@@ -30,7 +30,7 @@ async def idle(lane: Lane[Any]) -> None:
     limit=st.integers(1, 4),
     hurried=st.sets(st.integers(0, 19)),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_each_job_is_worked_on_once_within_the_limit(
     jobs: list[tuple[int, bool]], limit: int, hurried: set[int]
 ) -> None:

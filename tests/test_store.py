@@ -66,9 +66,7 @@ COMPLETIONS = st.builds(
 
 
 @given(kept=COMPLETIONS, later=COMPLETIONS, prompt=TEXT)
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_first_answer_comes_back_as_it_was(
     store: SQLiteStore, kept: Completion, later: Completion, prompt: str
 ) -> None:
