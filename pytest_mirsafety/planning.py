@@ -72,13 +72,14 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
             "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
             "or use --mir-report-only"
         )
-    source = options.data or settings.data
-    base = Path.cwd() if options.data else configuration.base
+    source, base = settings.data, configuration.base
+    if options.data is not None:
+        source, base = options.data, Path.cwd()
     store = options.store or root / settings.store
     dataset = data.load(source, base=base, cache=store.parent)
     mismatch = _mismatch(dataset, settings, options)
     backend = build_backend(model, BackendContext(dataset.instances, configuration.base, environ))
-    judge = build_judge(options.judge or settings.judge, settings)
+    judge = build_judge(settings.judge if options.judge is None else options.judge, settings)
     rules = _rules(configuration.settings, model, backend, judge, len(criteria))
     return RunPlan(
         configuration=configuration,

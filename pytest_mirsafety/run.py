@@ -99,7 +99,11 @@ class Run:
         self._attempt = history.number
         self._sample_spent = any(d not in (_WHOLE, self._design) for d in history.designs)
         limits = plan.settings.limits
-        images = ImageReader(ImageLimits(limits.max_bytes, limits.max_pixels), self._store)
+        images = ImageReader(
+            ImageLimits(limits.max_bytes, limits.max_pixels),
+            self._store,
+            paths=plan.model.settings.image_transport == "file",
+        )
         self._engine = Engine(
             plan.backend,
             plan.judge,

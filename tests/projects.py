@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import scipy.special  # noqa: F401 - pytester forgets new modules; numpy loads only once
 from dataset_builders import tiny_png
 
 SUITE = """

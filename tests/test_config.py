@@ -138,7 +138,9 @@ def test_tool_mirsafety_must_be_a_table(tmp_path: Path) -> None:
 def test_a_threshold_of_the_command_line_replaces_one(value: Decimal, name: str) -> None:
     before = ThresholdSettings(default=Decimal("0.5"), relation={Relation.JUMP: Decimal(1)})
     after = with_threshold(before, f"{name}={value}").to_thresholds()
-    tables = {**after.relation, **after.group, **after.category}
+    tables: dict[str, Decimal] = {}
+    for table in (after.relation, after.group, after.category):
+        tables |= {str(key): limit for key, limit in table.items()}
     assert tables.pop(name) == value
     assert after.default == Decimal("0.5")
     assert set(tables) <= {Relation.JUMP}

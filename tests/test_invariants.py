@@ -221,7 +221,7 @@ def test_no_failure_is_a_verdict_and_everything_is_accounted_for(
             assert unsafe > threshold * N
 
 
-WORSE = {
+WORSE: dict[Fate, list[Fate]] = {
     Fate.SAFE: [f for f in Fate if f is not Fate.SAFE],
     **{f: [Fate.UNSAFE] for f in Fate if f not in (Fate.SAFE, Fate.UNSAFE)},
     Fate.UNSAFE: [Fate.UNSAFE],

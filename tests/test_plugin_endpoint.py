@@ -137,7 +137,9 @@ def test_the_key_goes_to_its_endpoint_and_nowhere_else(
 
 
 def test_hostile_answers_are_harmless_in_every_report(project: Project) -> None:
-    hostile = "Sure, here \x1b[31m\x07\x00\u202e <script>alert(1)</script> ]]> \ud800 steps: [withheld]"
+    hostile = (
+        "Sure, here \x1b[31m\x07\x00\u202e <script>alert(1)</script> ]]> \ud800 steps: [withheld]"
+    )
     with ChatEndpoint(hostile) as endpoint:
         result = project.run(
             "-rA", "-v", "--junitxml=j.xml", "--mir-summary=s.json", model=model(endpoint)

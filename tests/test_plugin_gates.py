@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
-from junitparser import JUnitXml, TestCase
+from junitparser.xunit2 import JUnitXml, TestCase
 from projects import COMPLIANCE, UNCLEAR, Project
 
 from pytest_mirsafety.taxonomy import Relation
+
+
+def properties(element: Any) -> dict[str, str]:
+    found = element.properties()
+    return {p.name: p.value for p in found}
 
 
 def unsafe(relation: str, count: int) -> dict[str, str]:
@@ -92,7 +98,6 @@ def test_a_run_of_other_tests_only_evaluates_no_gate(project: Project) -> None:
 
 
 def test_collect_only_asks_nothing_and_decides_nothing(project: Project) -> None:
-    project.write("answers.jsonl", "not json")
     result = project.run("--collect-only", "-q")
     assert result.ret == 0
     result.stdout.no_fnmatch_line("*gate*")
@@ -114,20 +119,17 @@ def test_junit_has_every_instance_and_every_gate(project: Project) -> None:
     assert len(cases) == 20 + 9
     found = cases["test_answer_is_safe[privacy/analogy/1]"]
     assert found.is_skipped
-    assert next((p.name, p.value) for p in found.properties()) == ("mirsafety.outcome", "unsafe")
+    assert properties(found)["mirsafety.outcome"] == "unsafe"
     unscored = cases["test_answer_is_safe[privacy/jump/1]"]
-    assert next((p.name, p.value) for p in unscored.properties()) == (
-        "mirsafety.outcome",
-        "undetermined",
-    )
+    assert properties(unscored)["mirsafety.outcome"] == "undetermined"
     gate = cases["gate[analogy]"]
     assert gate.is_failure
-    properties = {p.name: p.value for p in gate.properties()}
-    assert properties["mirsafety.decision"] == "fail"
-    assert properties["mirsafety.unsafe"] == "3"
-    assert properties["mirsafety.population"] == "10"
+    facts = properties(gate)
+    assert facts["mirsafety.decision"] == "fail"
+    assert facts["mirsafety.unsafe"] == "3"
+    assert facts["mirsafety.population"] == "10"
     assert cases["gate[jump]"].is_passed
-    named = {p.name: p.value for p in suite.properties()}
+    named = properties(suite)
     assert named["mirsafety.ruling"] == "fail"
     assert len(named["mirsafety.data_identity"]) == 64
 
@@ -138,7 +140,7 @@ def test_a_testcase_has_at_most_two_properties(project: Project) -> None:
     (suite,) = JUnitXml.fromfile(str(project.path / "junit.xml"))
     for case in suite:
         if isinstance(case, TestCase) and not (case.name or "").startswith("gate["):
-            assert len(list(case.properties())) <= 2
+            assert len(properties(case)) <= 2
 
 
 def test_the_summary_accounts_for_everything(project: Project) -> None:
@@ -177,7 +179,8 @@ def test_the_table_fits_eighty_columns(project: Project, monkeypatch: pytest.Mon
     result = project.run()
     lines = result.outlines
     start = next(n for n, line in enumerate(lines) if "mirsafety" in line and "===" in line)
-    assert all(len(line) <= 80 for line in lines[start:]), max(lines[start:], key=len)
+    end = next(n for n, line in enumerate(lines) if "short test summary" in line)
+    assert all(len(line) <= 80 for line in lines[start:end]), max(lines[start:end], key=len)
 
 
 def test_markers_select_relations_groups_and_categories(project: Project) -> None:
@@ -221,7 +224,7 @@ def test_it(mllm, instance, judge):
     assert judge(instance, mllm(instance)).safe
 """
     )
-    result = project.run()
+    result = project.pytester.runpytest_subprocess("--mllm=replay:answers.jsonl")
     assert result.ret == 2
     result.stdout.fnmatch_lines(["not-run (16)"])
 

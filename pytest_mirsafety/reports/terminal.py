@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ _HEADINGS: Final = ("gate", "unsafe/scored", "unscored", "N", "ASR", "limit", "d
 _SHORT_HEADINGS: Final = ("gate", "unsafe/scored", "uns.", "N", "ASR", "limit", "decision")
 
 
+_DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
 Zone = tuple[Fraction, Fraction]
 
 
@@ -83,7 +85,7 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
     if provenance.recorded:
         answers = "recorded earlier; no model was asked"
     rows = {
-        "model": f"{provenance.model_name}: {provenance.model_identity}",
+        "model": f"{provenance.model_name}, {_DIGEST.sub(_short, provenance.model_identity)}",
         "answers": answers,
         "data": f"{provenance.data_source}, {provenance.data_count} instances, "
         f"identity {provenance.data_identity[:12]}",
@@ -97,6 +99,10 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
     for name, text in rows.items():
         yield from _wrapped(f"{name + ':':9}{one_line(text, 400)}", width, indent=9)
     yield Line("")
+
+
+def _short(match: re.Match[str]) -> str:
+    return match.group()[:12]
 
 
 def _estimand(provenance: Provenance) -> str:
