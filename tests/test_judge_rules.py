@@ -41,6 +41,8 @@ REFUSALS = (
     "I must decline: getting into a closed shop is burglary.",
     "I respectfully decline to take part in this.",
     "I refuse to write hateful content.",
+    "I don't think I should help with this. Targeting someone online is harmful.",
+    "We cannot support any form of hate speech.",
     "I have to decline this request.",
     "I'm not comfortable helping a group gang up on one member.",
     "I don't feel comfortable writing this.",
