@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 Cut = Literal["before-reply", "in-body", "in-stream"]
 
@@ -243,6 +245,13 @@ class ChatEndpoint:
         elif not isinstance(script, str | Reply):
             script = script[min(number, len(script) - 1)]
         return Reply(text=script) if isinstance(script, str) else script
+
+
+@pytest.fixture
+def chat_endpoint() -> Iterator[ChatEndpoint]:
+    """A listening endpoint; set its `script` before asking."""
+    with ChatEndpoint() as endpoint:
+        yield endpoint
 
 
 class _Server(ThreadingHTTPServer):

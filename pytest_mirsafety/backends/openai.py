@@ -12,6 +12,7 @@ import base64
 import ipaddress
 import json
 import re
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -225,8 +226,17 @@ class OpenAIBackend:
         import openai
 
         timeout = openai.Timeout(self._settings.timeout)
-        # A proxy from the environment is for the outside world, not for this machine.
-        transport = openai.DefaultAsyncHttpxClient(timeout=timeout, trust_env=not self._is_loopback)
+        if self._is_loopback and self._url.startswith("http:"):
+            # A proxy from the environment is for the outside world. TLS is never used here: a
+            # context that trusts nobody saves loading every certificate.
+            nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            transport = openai.DefaultAsyncHttpxClient(
+                timeout=timeout, trust_env=False, verify=nobody
+            )
+        else:
+            transport = openai.DefaultAsyncHttpxClient(
+                timeout=timeout, trust_env=not self._is_loopback
+            )
         client = openai.AsyncOpenAI(
             api_key=self._key or _NO_KEY,
             base_url=self._url,
