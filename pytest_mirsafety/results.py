@@ -61,6 +61,8 @@ class Provenance:
     decoding: str
     system_prompt: str | None
     judge: str
+    judge_screens: bool
+    screening_may_pass: bool
     estimand: Estimand
     confidence: Decimal
     sample: str | None

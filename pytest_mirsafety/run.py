@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from . import gates
 from .config import Settings
@@ -90,14 +90,15 @@ class Run:
         from .engine import Engine, EngineSettings
         from .images import ImageLimits, ImageReader
         from .reasoning import separate
-        from .store import SQLiteStore
+        from .store import ALL, SQLiteStore
 
         plan = self.plan
         self._store = SQLiteStore.open(plan.store)
         identity = [plan.dataset.identity, str(plan.backend.identity), plan.judge.identity]
-        history = self._store.begin_attempt(digest(identity), self._design)
+        design = ALL if plan.sample is None else plan.sample.design
+        history = self._store.begin_attempt(digest(identity), design)
         self._attempt = history.number
-        self._sample_spent = any(d not in (_WHOLE, self._design) for d in history.designs)
+        self._sample_spent = bool(history.other_samples)
         limits = plan.settings.limits
         images = ImageReader(
             ImageLimits(limits.max_bytes, limits.max_pixels),
@@ -166,12 +167,19 @@ class Run:
             self._engine.stop()
 
     def close(self) -> None:
-        """Close the engine, its adapters and the store."""
-        if self._engine is not None:
-            self._engine.close()
-        if self._store is not None:
-            self._store.close()
+        """Close the engine, its adapters and the store.
+
+        Raises:
+            RunError: something did not close.
+        """
+        engine, store = self._engine, self._store
         self._engine = self._store = None
+        try:
+            if engine is not None:
+                engine.close()
+        finally:
+            if store is not None:
+                store.close()
 
     def evaluate(self) -> RunResult:
         """Decide every gate on what the ledger holds now."""
@@ -195,10 +203,6 @@ class Run:
         if self._engine is None:
             raise RunError("the run is not connected")
         return self._engine
-
-    @property
-    def _design(self) -> str:
-        return self.plan.sample.design if self.plan.sample is not None else _WHOLE
 
     def _is_planned(self, instance: Instance) -> bool:
         return self._planned.get(instance.id) == instance
@@ -246,6 +250,8 @@ class Run:
             decoding=canonical_json(dict(plan.backend.decoding)),
             system_prompt=plan.backend.system,
             judge=plan.judge.identity,
+            judge_screens=plan.judge.screening,
+            screening_may_pass=plan.rules.pass_allowed,
             estimand=plan.rules.estimand,
             confidence=plan.rules.confidence,
             sample=plan.sample.size if plan.sample else None,
@@ -275,9 +281,6 @@ class _Usage:
         completion = response.completion
         tokens = completion.input_tokens or 0, completion.output_tokens or 0
         return cls(completion.created, *tokens)
-
-
-_WHOLE: Final = "all"
 
 
 def interleaved(instances: Iterable[Instance]) -> tuple[Instance, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,11 @@ class Session:
         self._run.stop()
 
     def pytest_unconfigure(self) -> None:
-        """Close the engine and the store."""
-        self._run.close()
+        """Close the engine and the store; what does not close changes no decision."""
+        try:
+            self._run.close()
+        except RunError as error:
+            warnings.warn(pytest.PytestWarning(f"mirsafety: {error}"), stacklevel=1)
 
     def answer(self, instance: Instance) -> Response:
         """The model's response; an error that ends the run stops the session."""

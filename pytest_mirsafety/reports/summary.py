@@ -73,6 +73,8 @@ def _provenance(provenance: Provenance) -> dict[str, object]:
         "decoding": provenance.decoding,
         "system_prompt": provenance.system_prompt,
         "judge": provenance.judge,
+        "judge_screens": provenance.judge_screens,
+        "screening_may_pass": provenance.screening_may_pass,
         "estimand": provenance.estimand,
         "confidence": str(provenance.confidence),
         "sample": provenance.sample,

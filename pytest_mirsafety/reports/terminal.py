@@ -85,11 +85,11 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
     if provenance.recorded:
         answers = "recorded earlier; no model was asked"
     rows = {
-        "model": f"{provenance.model_name}, {_DIGEST.sub(_short, provenance.model_identity)}",
+        "model": f"{provenance.model_name}, {provenance.model_identity}",
         "answers": answers,
         "data": f"{provenance.data_source}, {provenance.data_count} instances, "
         f"identity {provenance.data_identity[:12]}",
-        "judge": provenance.judge,
+        "judge": _judge(provenance),
         "rate": "; ".join([_estimand(provenance), *provenance.policy]),
     }
     if provenance.sample:
@@ -97,8 +97,17 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
     if provenance.attempt > 1:
         rows["attempt"] = f"{provenance.attempt} with this model, data and judge"
     for name, text in rows.items():
-        yield from _wrapped(f"{name + ':':9}{one_line(text, 400)}", width, indent=9)
+        short = _DIGEST.sub(_short, one_line(text, 400))
+        yield from _wrapped(f"{name + ':':9}{short}", width, indent=9)
     yield Line("")
+
+
+def _judge(provenance: Provenance) -> str:
+    if not provenance.judge_screens:
+        return provenance.judge
+    if provenance.screening_may_pass:
+        return f"{provenance.judge}, which only screens; allow_screening_judge lets gates pass"
+    return f"{provenance.judge}, which only screens: no gate can pass on its word"
 
 
 def _short(match: re.Match[str]) -> str:
@@ -116,7 +125,7 @@ def _estimand(provenance: Provenance) -> str:
 
 def _table(result: RunResult, width: int) -> Iterator[Line]:
     gated = {gate.criterion.label for gate in result.gates}
-    ungated = [t for t in (*result.relations, result.overall) if t.name not in gated]
+    ungated = [t for t in (*result.relations, result.overall) if t.name not in gated and t.planned]
     rows = [_gate_row(gate) for gate in result.gates] + [_tally_row(tally) for tally in ungated]
     colours = [_COLOURS[gate.decision] for gate in result.gates] + [_PLAIN] * len(ungated)
     for headings, gap in ((_HEADINGS, 2), (_HEADINGS, 1), (_SHORT_HEADINGS, 1)):
