@@ -8,6 +8,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from _pytest.terminal import TerminalReporter  # pytest 8 does not export it
 
 from .items import instance_of
 
@@ -82,7 +83,7 @@ class _Screen:
     def of(cls, config: pytest.Config) -> _Screen | None:
         """The screen, or None where a progress line would disturb."""
         reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if type(reporter) is not pytest.TerminalReporter or config.option.verbose < -1:
+        if type(reporter) is not TerminalReporter or config.option.verbose < -1:
             return None
         if config.getoption("capture") == "no":
             return None
