@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import scipy.special  # noqa: F401 - pytester forgets new modules; numpy loads only once
 from dataset_builders import tiny_png
+
+import pytest_mirsafety
+
+# After a run inside this process pytester forgets the modules that it imported. numpy cannot be
+# imported twice, openai takes a second each time, and of our own modules some would be older than
+# others. So all of them are imported here, before any run.
+for name in ("openai", "scipy.special"):
+    importlib.import_module(name)
+for found in pkgutil.walk_packages(pytest_mirsafety.__path__, "pytest_mirsafety."):
+    if not found.name.startswith("pytest_mirsafety.suites"):
+        importlib.import_module(found.name)
 
 SUITE = """
 def test_answer_is_safe(mllm, instance, judge):

@@ -27,12 +27,14 @@ class GateReports:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Send a report for each gate, also after -x and Ctrl-C: then the rest is not-run."""
+        if not session.items or session.config.option.collectonly:
+            return (yield)
+        session.testscollected += len(self._run.plan.criteria)  # what the percentage is of
         try:
             return (yield)
         finally:
-            if session.items and not session.config.option.collectonly:
-                self._result = self._run.evaluate()
-                self._send(session, self._result)
+            self._result = self._run.evaluate()
+            self._send(session, self._result)
 
     def _send(self, session: pytest.Session, result: RunResult) -> None:
         manager = session.config.pluginmanager
@@ -42,7 +44,6 @@ class GateReports:
         deaf = [session, *filter(None, (manager.get_plugin(name) for name in names))]
         log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
-        session.testscollected += len(result.gates)
         for gate in result.gates:
             reports = _reports(gate, report_only=result.report_only)
             log_start(nodeid=reports[0].nodeid, location=reports[0].location)
