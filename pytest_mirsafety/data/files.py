@@ -18,13 +18,16 @@ def inside(text: str) -> str:
     Raises:
         ValueError: the path is absolute, climbs with `..` on any system, or is no file's.
     """
+    path = posixpath.normpath(text)
     parts = text.replace("\\", "/").split("/")
     climbs = any(not part.strip(". ") and part not in ("", ".") for part in parts)
-    if text.startswith(("/", "\\")) or ntpath.splitdrive(text)[0] or climbs:
+    # Both spellings: "./c:/x" is absolute only once it is normalized.
+    absolute = any(t.startswith(("/", "\\")) or ntpath.splitdrive(t)[0] for t in (text, path))
+    if absolute or climbs:
         raise ValueError(f"the image path '{text}' leaves the dataset's folder")
     if not text.strip("./ ") or not text.isprintable():
         raise ValueError(f"'{one_line(text)}' is no path of an image")
-    return posixpath.normpath(text)
+    return path
 
 
 class FileImages:
