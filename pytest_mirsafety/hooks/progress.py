@@ -117,13 +117,14 @@ class _Screen:
 
 def status_line(progress: EngineProgress) -> str:
     """Such as `mirsafety 120/2676 answered, 16 in flight, 8.1/s, about 5 min left`."""
-    done, rate = progress.answered, progress.rate
-    parts = [f"mirsafety {done}/{progress.planned} answered", f"{progress.in_flight} in flight"]
+    parts = [
+        f"mirsafety {progress.answered}/{progress.planned} answered",
+        f"{progress.in_flight} in flight",
+    ]
     if progress.unscored:
         parts.append(f"{progress.unscored} unscored")
-    if rate:
-        left = (progress.planned - done) / rate
-        parts += [f"{rate:.1f}/s", f"about {_duration(left)} left"]
+    if progress.rate is not None and progress.remaining is not None:
+        parts += [f"{progress.rate:.1f}/s", f"about {_duration(progress.remaining)} left"]
     return ", ".join(parts)
 
 
