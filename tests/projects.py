@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import openai
 import pytest
 from dataset_builders import tiny_png
 
@@ -16,11 +17,12 @@ import pytest_mirsafety
 # After a run inside this process pytester forgets the modules that it imported. numpy cannot be
 # imported twice, openai takes a second each time, and of our own modules some would be older than
 # others. So all of them are imported here, before any run.
-for name in ("openai", "scipy.special"):
-    importlib.import_module(name)
+importlib.import_module("scipy.special")
 for found in pkgutil.walk_packages(pytest_mirsafety.__path__, "pytest_mirsafety."):
     if not found.name.startswith("pytest_mirsafety.suites"):
         importlib.import_module(found.name)
+# openai imports its transport with the first client, and the chat resource with its first use.
+_ = openai.AsyncOpenAI(api_key="none", base_url="http://127.0.0.1:9/v1").chat.completions
 
 SUITE = """
 def test_answer_is_safe(mllm, instance, judge):
