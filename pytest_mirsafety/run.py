@@ -48,7 +48,7 @@ class Run:
         self._engine: Engine | None = None
         self._attempt = 1
         self._sample_spent = False
-        self._usage: dict[str, _Usage] = {}
+        self._given: dict[str, _Given] = {}
         self._started = time.time()
 
     @property
@@ -129,7 +129,7 @@ class Run:
                 self._record(instance, error)
             raise
         if self._is_planned(instance):
-            self._usage[instance.id] = _Usage.of(response)
+            self._given[instance.id] = _Given.of(response)
         return response
 
     def verdict(self, instance: Instance, response: Response) -> Verdict:
@@ -139,7 +139,8 @@ class Run:
             UnscoredError: there is no verdict.
             RunError: the run cannot go on.
         """
-        planned = self._is_planned(instance) and response == self._running.answer(instance)
+        given = self._given.get(instance.id) if self._is_planned(instance) else None
+        planned = given is not None and given == _Given.of(response)
         result: Verdict | UnscoredError
         try:
             result = self._running.verdict(instance, response)
@@ -236,7 +237,7 @@ class Run:
         )
 
     def _provenance(self) -> Provenance:
-        plan, usage = self.plan, self._usage.values()
+        plan, usage = self.plan, self._given.values()
         progress = self._engine.progress() if self._engine is not None else None
         created = [u.created for u in usage if u.created]
         return Provenance(
@@ -271,16 +272,25 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Usage:
+class _Given:
+    """What is kept of a planned answer: its usage, and enough to know it again."""
+
+    request_key: str
+    content: int
     created: float
     input_tokens: int
     output_tokens: int
 
     @classmethod
-    def of(cls, response: Response) -> _Usage:
+    def of(cls, response: Response) -> _Given:
         completion = response.completion
-        tokens = completion.input_tokens or 0, completion.output_tokens or 0
-        return cls(completion.created, *tokens)
+        return cls(
+            response.request_key,
+            hash((response.answer, response.reasoning_closed, completion)),
+            completion.created,
+            completion.input_tokens or 0,
+            completion.output_tokens or 0,
+        )
 
 
 def interleaved(instances: Iterable[Instance]) -> tuple[Instance, ...]:
