@@ -75,10 +75,12 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     source, base = settings.data, configuration.base
     if options.data is not None:
         source, base = options.data, Path.cwd()
-    store = options.store or root / settings.store
+    store = options.store or configuration.base / settings.store
     dataset = data.load(source, base=base, cache=store.parent)
     mismatch = _mismatch(dataset, settings, options)
-    backend = build_backend(model, BackendContext(dataset.instances, configuration.base, environ))
+    # A path belongs to where it was written: in the configuration, or on the command line.
+    written_in = configuration.base if model.name in settings.models else Path.cwd()
+    backend = build_backend(model, BackendContext(dataset.instances, written_in, environ))
     judge = build_judge(settings.judge if options.judge is None else options.judge, settings)
     rules = _rules(configuration.settings, model, backend, judge, len(criteria))
     return RunPlan(

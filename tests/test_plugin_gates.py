@@ -233,3 +233,19 @@ def test_xdist_is_refused_in_one_line(project: Project) -> None:
     result = project.run("-n", "2")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: --mllm runs in one process*"])
+
+
+def test_paths_belong_to_where_they_were_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("ci/mirsafety.toml", (project.path / "mirsafety.toml").read_text("utf-8"))
+    (project.path / "mirsafety.toml").unlink()
+    for name in ("instances.jsonl", "images"):
+        (project.path / name).rename(project.path / "ci" / name)
+    assert project.run("--mir-config=ci/mirsafety.toml").ret == 0
+    assert (project.path / "ci/.mirsafety/answers.sqlite3").exists()
+    (project.path / "below").mkdir()
+    monkeypatch.chdir(project.path / "below")
+    assert project.run("--mir-config=../ci/mirsafety.toml", "..").ret == 4
+    result = project.run("--mir-config=../ci/mirsafety.toml", "..", model="replay:../answers.jsonl")
+    assert result.ret == 0
