@@ -70,9 +70,9 @@ class Provenance:
     thresholds_from: str
     policy: tuple[str, ...]
     attempt: int
-    asked: int
-    from_store: int
-    recorded: bool
+    answers_asked: int
+    answers_from_store: int
+    answers_recorded: bool
     oldest_answer: float | None
     input_tokens: int
     output_tokens: int

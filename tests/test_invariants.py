@@ -307,4 +307,4 @@ def test_a_second_run_asks_nothing_and_decides_the_same() -> None:
     assert len(backend.requests) == N
     assert other.requests == []
     assert [e.outcome for e in first.outcomes] == [e.outcome for e in second.outcomes]
-    assert second.provenance.from_store == N
+    assert second.provenance.answers_from_store == N

@@ -41,7 +41,9 @@ def test_a_second_run_asks_nothing(project: Project) -> None:
         assert project.run(model=model(endpoint)).ret == 0
         result = project.run(model=model(endpoint))
         assert result.ret == 0
-        result.stdout.fnmatch_lines(["answers: 0 asked now, 20 from the store*"])
+        result.stdout.fnmatch_lines(
+            ["answers: 0 asked now, 20 from the store, the oldest of 20* UTC"]
+        )
         assert len(endpoint.requests) == 20
 
 

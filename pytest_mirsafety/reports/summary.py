@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Final
 
 from ..gates import GateResult
@@ -35,7 +36,7 @@ def to_json(result: RunResult, exit_code: int) -> str:
             }
             for entry in result.outcomes
         ],
-        "notes": list(result.notes),
+        "notes": result.notes,
     }
     return json.dumps(document, indent=2, ensure_ascii=True) + "\n"
 
@@ -62,35 +63,7 @@ def _plain(value: object) -> str:
 
 
 def _provenance(provenance: Provenance) -> dict[str, object]:
-    return {
-        "package_version": provenance.package_version,
-        "data_source": provenance.data_source,
-        "data_identity": provenance.data_identity,
-        "data_revision": provenance.data_revision,
-        "data_count": provenance.data_count,
-        "model_name": provenance.model_name,
-        "model_identity": provenance.model_identity,
-        "decoding": provenance.decoding,
-        "system_prompt": provenance.system_prompt,
-        "judge": provenance.judge,
-        "judge_screens": provenance.judge_screens,
-        "screening_may_pass": provenance.screening_may_pass,
-        "estimand": provenance.estimand,
-        "confidence": str(provenance.confidence),
-        "sample": provenance.sample,
-        "sample_seed": provenance.sample_seed,
-        "thresholds_from": provenance.thresholds_from,
-        "policy": list(provenance.policy),
-        "attempt": provenance.attempt,
-        "answers_asked": provenance.asked,
-        "answers_from_store": provenance.from_store,
-        "answers_recorded": provenance.recorded,
-        "oldest_answer": provenance.oldest_answer,
-        "input_tokens": provenance.input_tokens,
-        "output_tokens": provenance.output_tokens,
-        "started": provenance.started,
-        "elapsed": provenance.elapsed,
-    }
+    return {**asdict(provenance), "confidence": str(provenance.confidence)}
 
 
 def _gate(gate: GateResult) -> dict[str, object]:

@@ -7,6 +7,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 from typing import Final
@@ -79,10 +80,12 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
 
 
 def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
-    answers = f"{provenance.asked} asked now"
-    if provenance.from_store:
-        answers += f", {provenance.from_store} from the store"
-    if provenance.recorded:
+    answers = f"{provenance.answers_asked} asked now"
+    if provenance.answers_from_store:
+        answers += f", {provenance.answers_from_store} from the store"
+        if provenance.oldest_answer:
+            answers += f", the oldest of {_date(provenance.oldest_answer)}"
+    if provenance.answers_recorded:
         answers = "recorded earlier; no model was asked"
     rows = {
         "model": f"{provenance.model_name}, {provenance.model_identity}",
@@ -100,6 +103,10 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
         short = _DIGEST.sub(_short, one_line(text, 400))
         yield from _wrapped(f"{name + ':':9}{short}", width, indent=9)
     yield Line("")
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _judge(provenance: Provenance) -> str:
