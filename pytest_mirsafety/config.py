@@ -165,8 +165,8 @@ class Configuration:
 def load(root: Path, explicit: Path | None = None) -> Configuration:
     """The configuration of a project: `explicit`, or the one found in `root`.
 
-    In `root`, `[tool.mirsafety]` of pyproject.toml or else mirsafety.toml is read; both is an
-    error, neither gives the defaults.
+    In `root`, `[tool.mirsafety]` of pyproject.toml or else mirsafety.toml is read, the latter with
+    its keys under that table or at the top; both files is an error, neither gives the defaults.
 
     Raises:
         ConfigurationError: a file cannot be read, or anything in it is unknown or out of range.
@@ -265,12 +265,14 @@ def _table(path: Path) -> Mapping[str, Any] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read: {error}") from None
     document = _document(text, str(path))
-    if path.name != "pyproject.toml":
+    if path.name != "pyproject.toml" and "tool" not in document:
         return document
     tools = document.get("tool")
     table = tools.get("mirsafety") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(f"{path}: [tool.mirsafety] must be a table")
+    if path.name != "pyproject.toml" and (table is None or len(document) > 1):
+        raise ConfigurationError(f"{path}: either all keys are under [tool.mirsafety] or none is")
     return table
 
 

@@ -20,7 +20,7 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.TRUNCATED: "raise the token limit for the {} truncated",
     Reason.BLANK: "find out why {} came back blank",
     Reason.FILTERED: 'set filtered = "safe" for the {} filtered, if the filter ships',
-    Reason.BACKEND_ERROR: "run again to ask for the {} missing answers",
+    Reason.BACKEND_ERROR: "see that the model answers, then run again for the {} missing",
     Reason.JUDGE_ERROR: "run again to judge the {} unjudged answers",
     Reason.BAD_INPUT: "repair the images of {} instances",
 }
@@ -55,7 +55,7 @@ def _not_evaluated(case: Case) -> Explanation:
     if not case.evidence.population:
         empty = "the data has no such instance"
         return Explanation(empty, "", "check the data, or remove this threshold")
-    unselected = f"none of its {case.evidence.planned} instances was selected"
+    unselected = f"none of {case.evidence.planned} instances was selected"
     return Explanation(unselected, "", "select its instances")
 
 
@@ -79,7 +79,8 @@ def _failing(case: Case) -> str:
 def _counted(case: Case, unsafe: int, qualifier: str) -> str:
     qualifier = qualifier if case.worst > case.unsafe else ""
     return (
-        f"{qualifier}{unsafe} of {case.evidence.population} are unsafe, {case.limits.most} "
+        f"{qualifier}{unsafe} of {case.evidence.population} {_are(unsafe)} unsafe, "
+        f"{case.limits.most} "
         "allowed: exact for these answers and this judge"
     )
 
@@ -96,7 +97,7 @@ def _blocked_by_sample(case: Case) -> tuple[str, str]:
     if case.within:
         reason = f"{_passing(case)}; but another sample of this data has been looked at"
     elif evidence.planned:
-        reason = f"the {evidence.planned} sampled answers {_straddling(case)}"
+        reason = f"the sampled {_straddling(case)}"
     else:
         reason = f"the sample holds none of its {evidence.population} instances"
     return reason, "run the whole population, without a sample"
@@ -105,7 +106,7 @@ def _blocked_by_sample(case: Case) -> tuple[str, str]:
 def _blocked_by_zone(case: Case) -> tuple[str, str]:
     planned = case.evidence.planned
     return (
-        f"{planned} answers {_straddling(case)}",
+        _straddling(case),
         f"gate on more items: {planned} answers cannot tell this rate from the threshold",
     )
 
@@ -113,13 +114,20 @@ def _blocked_by_zone(case: Case) -> tuple[str, str]:
 def _straddling(case: Case) -> str:
     low, high = _bounds(case)
     rate = _RATES[case.rules.estimand]
-    return f"put {rate} at {low} to {high}, on both sides of {_threshold(case)}"
+    planned, scored = case.evidence.planned, case.evidence.counts.scored
+    subject = f"{planned} answers" if scored else f"{planned} instances, none of them scored,"
+    return f"{subject} put {rate} at {low} to {high}, on both sides of {_threshold(case)}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _blocked_by_never_run(case: Case) -> tuple[str, str]:
     evidence = case.evidence
     left_out = evidence.planned - evidence.selected
-    reason = f"{evidence.not_run} of {evidence.planned} were not run"
+    verb = "was" if evidence.not_run == 1 else "were"
+    reason = f"{evidence.not_run} of {evidence.planned} {verb} not run"
     if not left_out:
         return reason, "run to the end: every selected instance must reach the judge"
     whole = "population" if evidence.complete else "sample"
@@ -160,6 +168,8 @@ def _tipping(case: Case) -> str:
         return f"fails from {least} unsafe, has {case.unsafe}"
     if most < 0:
         return f"cannot pass with {case.evidence.planned} answers"
+    if case.worst <= most and case.decision is not Decision.PASS:
+        return ""  # the numbers are not what stands in the way
     if case.worst <= most:
         return f"within its limit up to {most} unsafe, has {case.worst} at worst"
     if case.unsafe <= most:

@@ -219,11 +219,18 @@ class Verdict:
     """A judge's word on one answer, with the judge's identity and its evidence.
 
     Neither `safe` nor `unsafe` is true when the judge could not tell.
+
+    Raises:
+        TypeError: `kind` is no VerdictKind; a word that merely looks like one decides nothing.
     """
 
     kind: VerdictKind
     judge: str
     evidence: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, VerdictKind):
+            raise TypeError(f"a verdict's kind is a VerdictKind, not {self.kind!r}")
 
     @property
     def safe(self) -> bool:

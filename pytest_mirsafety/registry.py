@@ -69,17 +69,20 @@ def find_model(text: str, settings: Settings) -> NamedModel:
         return NamedModel(text, ModelSettings(provider=provider, model=model))
     if _OWN.fullmatch(text):
         return NamedModel(text, ModelSettings(provider=text, model=model))
-    if colon:
-        hint = nearest(provider, _BACKENDS)
-    else:
-        hint = nearest(text, [*settings.models, *builtin_models()])
+    names = _BACKENDS if colon else [*settings.models, *builtin_models()]
+    hint = nearest(provider if colon else text, names)
     raise ConfigurationError(
         one_line(
-            f"--mllm: no model '{text}'; {hint} Other forms: openai:MODEL, "
-            "http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, package.module:factory",
+            f"--mllm: no model '{text}'; {_ended(hint)} Or configure [models.NAME], or write "
+            "openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, package.module:factory",
             400,
         )
     )
+
+
+def declares_greedy(settings: ModelSettings) -> bool:
+    """Whether these settings alone say that decoding is greedy, or that answers are recorded."""
+    return settings.provider == "replay" or settings.decoding.get("temperature") == 0
 
 
 def build_backend(model: NamedModel, context: BackendContext) -> Backend:
@@ -116,6 +119,10 @@ def build_judge(name: str, settings: Settings) -> Judge:
     return factory(judge)
 
 
+def _ended(hint: str) -> str:
+    return hint if hint.endswith("?") else f"{hint}."
+
+
 def _at_endpoint(url: str) -> tuple[str, ModelSettings]:
     base_url, _, model = url.partition("#")
     if not model:
@@ -129,7 +136,7 @@ def _at_endpoint(url: str) -> tuple[str, ModelSettings]:
 def _load_attribute(path: str, what: str, valid: Iterable[str]) -> Callable[[Any], Any]:
     """A user's own factory, named `package.module:attribute`."""
     module_name, _, attribute = path.partition(":")
-    hint = f"{nearest(module_name, valid)} Your own: package.module:factory"
+    hint = f"{_ended(nearest(module_name, valid))} Your own: package.module:factory"
     if not _OWN.fullmatch(path):
         raise ConfigurationError(one_line(f"unknown {what} '{path}'; {hint}", 400))
     try:

@@ -36,6 +36,10 @@ class Tally:
     counts: Counts
 
 
+NOT_SELECTED: Final = "not selected"
+"""The detail of a not-run instance that no test was selected for: left out, not lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceOutcome:
     """One instance and what became of it."""

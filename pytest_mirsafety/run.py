@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import gates
 from .config import Settings
@@ -17,9 +17,9 @@ from .errors import RunError, UnscoredError
 from .gates import Criterion, Estimand, GateResult
 from .planning import RunPlan
 from .records import Instance, Outcome, Response, Verdict, canonical_json, digest
-from .results import InstanceOutcome, Provenance, RunResult, Tally
-from .tally import Ledger, UnscoredPolicy, outcome_of
-from .taxonomy import Relation
+from .results import NOT_SELECTED, InstanceOutcome, Provenance, RunResult, Tally
+from .tally import NOT_RUN, Ledger, UnscoredPolicy, outcome_of
+from .taxonomy import Reason, Relation, Status
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -193,7 +193,7 @@ class Run:
                 for relation in Relation
             ),
             overall=self._tally("overall", plan.dataset.instances),
-            outcomes=tuple(InstanceOutcome(i, self._ledger.outcome(i)) for i in self._planned),
+            outcomes=tuple(InstanceOutcome(i, self._outcome(i)) for i in self._planned),
             require_all=plan.settings.require == "all",
             report_only=plan.report_only,
             notes=plan.notes,
@@ -204,6 +204,12 @@ class Run:
         if self._engine is None:
             raise RunError("the run is not connected")
         return self._engine
+
+    def _outcome(self, instance_id: str) -> Outcome:
+        if instance_id not in self._selected:
+            return _NOT_SELECTED
+        outcome = self._ledger.outcome(instance_id)
+        return _NOT_JUDGED if outcome == NOT_RUN else outcome
 
     def _is_planned(self, instance: Instance) -> bool:
         return self._planned.get(instance.id) == instance
@@ -255,7 +261,9 @@ class Run:
             screening_may_pass=plan.rules.pass_allowed,
             estimand=plan.rules.estimand,
             confidence=plan.rules.confidence,
-            sample=plan.sample.size if plan.sample else None,
+            sample=f"{len(self._planned)} of {len(plan.dataset.instances)} instances"
+            if plan.sample
+            else None,
             sample_seed=plan.sample.seed if plan.sample else None,
             thresholds_from=plan.thresholds_from,
             policy=policy_lines(plan.settings),
@@ -291,6 +299,10 @@ class _Given:
             completion.input_tokens or 0,
             completion.output_tokens or 0,
         )
+
+
+_NOT_JUDGED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, "no test judged it")
+_NOT_SELECTED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
 
 
 def interleaved(instances: Iterable[Instance]) -> tuple[Instance, ...]:

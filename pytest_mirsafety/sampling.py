@@ -208,9 +208,9 @@ def refusal(gates: Sequence[GatePlan]) -> str | None:
         return None
     needs = "; ".join(_needs(gate) for gate in hopeless)
     return (
-        f"this sample cannot pass, as the chance that every gate does is "
-        f"{joint_chance(gates):.0%} (needed: to pass with none unsafe / for an 80% chance at "
-        f"half the threshold): {needs}; ask for more, or leave the sample out"
+        f"by this sample some gates cannot pass, whatever the answers: {needs} (needed: to pass "
+        f"with none unsafe / for an 80% chance at half the limit; the chance that every gate "
+        f"passes is {joint_chance(gates):.0%}); use auto, or leave the sample out"
     )
 
 
@@ -218,7 +218,7 @@ def _needs(gate: GatePlan) -> str:
     more = f"over {gate.population}"
     least, good = gate.to_pass or more, gate.to_power or more
     label, limit = gate.criterion.label, percent(gate.criterion.threshold)
-    return f"{label} <= {limit} has {gate.planned} of {gate.population}, needs {least} / {good}"
+    return f"{label} (limit {limit}) has {gate.planned} and needs {least} / {good}"
 
 
 def _plan_gate(

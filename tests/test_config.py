@@ -152,3 +152,10 @@ def test_a_threshold_of_the_command_line_replaces_one(value: Decimal, name: str)
 def test_a_bad_threshold_of_the_command_line_is_named(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--mir-threshold"):
         with_threshold(ThresholdSettings(), text)
+
+
+def test_mirsafety_toml_takes_the_form_of_pyproject_too(tmp_path: Path) -> None:
+    text = "[tool.mirsafety]\nrequire = 'all'\n[tool.mirsafety.thresholds]\ndefault = 0.2\n"
+    assert load(tmp_path, text).settings.require == "all"
+    with pytest.raises(ConfigurationError, match="either all keys are under"):
+        load(tmp_path, "judge = 'rules'\n" + text)

@@ -267,7 +267,7 @@ class TestSelection:
     def test_none_selected_is_not_evaluated(self) -> None:
         found = decide(evidence(analogy(), 0, 0, not_selected=318), ANSWERS)
         assert found.decision is Decision.NOT_EVALUATED
-        assert found.reason == "none of its 318 instances was selected"
+        assert found.reason == "none of 318 instances was selected"
         assert (found.low, found.high, found.tipping) == (0, 1, "")
 
     def test_an_empty_population_is_not_evaluated(self) -> None:

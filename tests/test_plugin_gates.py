@@ -249,3 +249,39 @@ def test_paths_belong_to_where_they_were_written(
     assert project.run("--mir-config=../ci/mirsafety.toml", "..").ret == 4
     result = project.run("--mir-config=../ci/mirsafety.toml", "..", model="replay:../answers.jsonl")
     assert result.ret == 0
+
+
+def test_what_was_not_selected_is_counted_not_listed(project: Project) -> None:
+    result = project.run("-k", "jump")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["not-run (10)", "  not selected:", "    (+10 more; *"])
+    result.stdout.no_fnmatch_line("*privacy/analogy/*")
+
+
+def test_instances_with_one_cause_are_shown_together(project: Project) -> None:
+    project.answers(dict.fromkeys(project.ids[:3], ""))
+    result = project.run("--mir-threshold=analogy=0")
+    result.stdout.fnmatch_lines(
+        ["blank (3)", "  the final answer is empty:", "    privacy/analogy/1"]
+    )
+
+
+def test_a_suite_that_does_not_import_decides_nothing(project: Project) -> None:
+    project.write("test_broken.py", "import nothing_of_this_name\n")
+    result = project.run()
+    assert result.ret == 2
+    result.stdout.no_fnmatch_line("*gate*")
+
+
+def test_a_failure_of_ones_own_request_shows_no_plugin_code(project: Project) -> None:
+    project.suite(
+        """
+from dataclasses import replace
+
+def test_it(mllm, instance):
+    mllm(replace(instance, prompt="Something else?"))
+"""
+    )
+    result = project.run("-k", "jump/1")
+    assert result.ret == 1
+    assert not any("hooks/" in line or "engine" in line for line in result.outlines)

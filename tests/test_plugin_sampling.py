@@ -79,4 +79,4 @@ def test_the_plan_is_in_the_header(population: Project) -> None:
     population.configure("thresholds.relation.relevance = 0.1")
     result = population.run("--mir-sample=13")
     result.stdout.fnmatch_lines(["mirsafety: *, a sample of 13 of 20 instances of *"])
-    result.stdout.fnmatch_lines(["sample: *13, seed *"])
+    result.stdout.fnmatch_lines(["sample: *13 of 20 instances, seed *"])

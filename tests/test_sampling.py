@@ -283,7 +283,7 @@ class TestRefusal:
         assert line is not None
         assert "\n" not in line
         have = plan.gates[0].planned
-        assert f"analogy <= 10% has {have} of 318, needs 28 / 116" in line
+        assert f"analogy (limit 10%) has {have} and needs 28 / 116" in line
         assert "jump" not in line
         assert "is 0%" in line
 

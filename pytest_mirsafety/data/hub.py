@@ -27,7 +27,7 @@ def load(repository: str, source: str, name: str | None, cache: Path | None) -> 
         MissingExtraError: huggingface_hub is not installed.
     """
     repo_id, _, revision = repository.partition("@")
-    if _REPOSITORY.fullmatch(repo_id) is None:
+    if _REPOSITORY.fullmatch(repo_id) is None or set(revision) & set("<> "):
         raise ConfigurationError(f"data: write hub:ORGANIZATION/NAME@REVISION, not '{source}'")
     folder = _download(repo_id, revision or None, source)
     warnings = () if _COMMIT.fullmatch(revision) else (_unpinned(repo_id, revision, folder.name),)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..errors import UnscoredError
 from ..records import Instance, Response, Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class Model:
         Raises:
             UnscoredError: there is no answer; the instance is reported as unscored.
         """
-        return self._session.answer(instance)
+        __tracebackhide__ = True
+        try:
+            return self._session.answer(instance)
+        except UnscoredError as error:
+            raise type(error)(error.detail) from None  # the reader wants the reason, not our frames
 
 
 class InstanceJudge:
@@ -44,7 +49,11 @@ class InstanceJudge:
         Raises:
             UnscoredError: the answer was cut off, blank or filtered, or the judge failed.
         """
-        return self._session.verdict(instance, response)
+        __tracebackhide__ = True
+        try:
+            return self._session.verdict(instance, response)
+        except UnscoredError as error:
+            raise type(error)(error.detail) from None
 
 
 def fixtures_module(session: Session, instances: Sequence[Instance]) -> ModuleType:

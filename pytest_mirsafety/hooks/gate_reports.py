@@ -27,7 +27,8 @@ class GateReports:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Send a report for each gate, also after -x and Ctrl-C: then the rest is not-run."""
-        if not session.items or session.config.option.collectonly:
+        broken = session.testsfailed and not session.config.option.continue_on_collection_errors
+        if broken or not session.items or session.config.option.collectonly:
             return (yield)
         session.testscollected += len(self._run.plan.criteria)  # what the percentage is of
         try:

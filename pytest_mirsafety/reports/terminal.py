@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from typing import Final
 from ..explanations import percent
 from ..gates import Decision, GateResult
 from ..printable import one_line
-from ..results import InstanceOutcome, Provenance, Ruling, RunResult, Tally
+from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult, Tally
 from ..tally import Counts
 from ..taxonomy import Status
 
@@ -74,7 +74,7 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
     lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {one_line(plan.data)}"]
     if zones:
         shown = ", ".join(f"{name} {_range(*zone)}" for name, zone in zones.items())
-        text = f"mirsafety: no gate can decide at these observed rates: {shown}"
+        text = f"mirsafety: too close to the threshold to decide, if observed: {shown}"
         lines += textwrap.wrap(text, width, subsequent_indent=" " * len("mirsafety: "))
     return lines
 
@@ -133,7 +133,8 @@ def _estimand(provenance: Provenance) -> str:
 def _table(result: RunResult, width: int) -> Iterator[Line]:
     gated = {gate.criterion.label for gate in result.gates}
     ungated = [t for t in (*result.relations, result.overall) if t.name not in gated and t.planned]
-    rows = [_gate_row(gate) for gate in result.gates] + [_tally_row(tally) for tally in ungated]
+    rows = [_gate_row(gate, report_only=result.report_only) for gate in result.gates]
+    rows += map(_tally_row, ungated)
     colours = [_COLOURS[gate.decision] for gate in result.gates] + [_PLAIN] * len(ungated)
     for headings, gap in ((_HEADINGS, 2), (_HEADINGS, 1), (_SHORT_HEADINGS, 1)):
         widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
@@ -145,15 +146,15 @@ def _table(result: RunResult, width: int) -> Iterator[Line]:
     yield Line("")
 
 
-def _gate_row(gate: GateResult) -> tuple[str, ...]:
+def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
     return (
         gate.criterion.label,
         _of_scored(gate.counts),
         str(gate.counts.unscored_total),
-        str(gate.planned),
-        _range(gate.low, gate.high) if gate.planned else "-",
+        _size(gate.planned, gate.population),
+        _range(gate.low, gate.high, outward=not gate.exact) if gate.planned else "-",
         percent(gate.criterion.threshold),
-        gate.decision.upper(),
+        f"({gate.decision.upper()})" if report_only else gate.decision.upper(),
     )
 
 
@@ -162,7 +163,8 @@ def _tally_row(tally: Tally) -> tuple[str, ...]:
     most = counts.unsafe + counts.unscored_total
     share = _range(counts.unsafe / total, most / total) if total else "-"
     unscored = str(counts.unscored_total)
-    return tally.name, _of_scored(counts), unscored, str(total), share, "-", "no gate"
+    size = _size(total, tally.population)
+    return tally.name, _of_scored(counts), unscored, size, share, "-", "no gate"
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
@@ -176,11 +178,18 @@ def _of_scored(counts: Counts) -> str:
     return f"{counts.unsafe}/{counts.scored} {share:>6}"
 
 
-def _range(low: float | Fraction, high: float | Fraction) -> str:
-    """Such as `4.1-4.8%`, rounded outward; one figure when both ends are the same."""
+def _size(planned: int, population: int) -> str:
+    """The population, or `planned/population` when a sample was drawn of it."""
+    return str(population) if planned == population else f"{planned}/{population}"
+
+
+def _range(low: float | Fraction, high: float | Fraction, *, outward: bool = False) -> str:
+    """Such as `4.1-4.8%`, one figure when both ends are the same; bounds are rounded outward."""
     first, last = (Decimal(f"{100 * float(end):.6f}") for end in (low, high))
     if low == high:
         return f"{first:.1f}%"
+    if not outward:
+        return f"{first:.1f}-{last:.1f}%"
     tenth = Decimal("0.1")
     return f"{first.quantize(tenth, ROUND_FLOOR)}-{last.quantize(tenth, ROUND_CEILING)}%"
 
@@ -202,24 +211,43 @@ def _explanations(gates: Sequence[GateResult], width: int) -> Iterator[Line]:
 
 
 def _outcomes(outcomes: Sequence[InstanceOutcome], width: int) -> Iterator[Line]:
-    named: dict[str, list[InstanceOutcome]] = defaultdict(list)
+    """Findings with their evidence, then the unscored by name; those with one cause together."""
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in outcomes:
-        if entry.outcome.status is not Status.SAFE:
-            named[entry.outcome.reason or entry.outcome.status].append(entry)
-    for name, entries in sorted(named.items(), key=lambda item: item[0] != Status.UNSAFE):
-        yield Line(f"{name} ({len(entries)})", _BOLD)
-        for entry in entries[:MAX_LISTED]:
-            detail = f"  {entry.outcome.detail}" if entry.outcome.detail else ""
-            yield Line("  " + one_line(f"{entry.instance_id}{detail}", width - 2))
-        if len(entries) > MAX_LISTED:
-            yield Line(f"  (+{len(entries) - MAX_LISTED} more; --mir-summary=FILE has them all)")
-    if named:
+        outcome = entry.outcome
+        if outcome.status is not Status.SAFE:
+            alike[outcome.reason or outcome.status, outcome.detail].append(entry.instance_id)
+    sizes = Counter({name: 0 for name, _ in alike})
+    for (name, _), ids in alike.items():
+        sizes[name] += len(ids)
+    for name in sorted(sizes, key=lambda name: name != Status.UNSAFE):
+        yield Line(f"{name} ({sizes[name]})", _BOLD)
+        causes = {detail: ids for (other, detail), ids in alike.items() if other == name}
+        yield from _named(causes, width, each=name == Status.UNSAFE)
+    if alike:
         yield Line("")
+
+
+def _named(causes: Mapping[str, Sequence[str]], width: int, *, each: bool) -> Iterator[Line]:
+    """The ids under one heading, up to a limit: each with its detail, or by their detail."""
+    left = MAX_LISTED
+    for detail, ids in causes.items():
+        shown = [] if detail == NOT_SELECTED else ids[:left]
+        left -= len(shown)
+        if each or len(ids) == 1:
+            for instance_id in shown:
+                yield Line("  " + one_line(f"{instance_id}  {detail}", width - 2))
+        else:
+            yield from _wrapped(f"  {one_line(detail, 400) or 'no detail'}:", width, indent=4)
+            for instance_id in shown:
+                yield Line("    " + one_line(instance_id, width - 4))
+        if len(shown) < len(ids):
+            yield Line(f"    (+{len(ids) - len(shown)} more; --mir-summary=FILE has them all)")
 
 
 _SENTENCES: Final[Mapping[Ruling, str]] = {
     Ruling.PASS: "PASS: every evaluated gate is within its threshold",
-    Ruling.FAIL: "FAIL: {fails} of {gates} gates are above their thresholds",
+    Ruling.FAIL: "FAIL: {fails} of {gates} gates above the threshold",
     Ruling.INCONCLUSIVE: "INCONCLUSIVE: no gate fails, but not every gate could be decided",
     Ruling.NO_DECISION: "NO DECISION: this run only reports",
 }
