@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,22 +20,35 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from .criteria import MAX_DECIMALS, with_few_decimals
 from .errors import ConfigurationError
 from .gates import Estimand, Thresholds
+from .printable import one_line
 from .records import Scalar
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
 
 _MAX_ERRORS: Final = 3
+_OPTION_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_VARIABLE: Final = re.compile(r"(?!sk_)[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _number(value: object, wanted: str) -> Decimal:
+    """The finite number that a value is; only then may it be compared or made exact."""
+    if isinstance(value, bool) or not isinstance(value, Decimal | int):
+        # ValueError throughout: pydantic lets a TypeError through.
+        raise ValueError(f"must be {wanted}, not {_shown(value)}")  # noqa: TRY004
+    number = Decimal(value)
+    if not number.is_finite():
+        raise ValueError(f"must be {wanted}, not {number}")
+    return number
 
 
 def _threshold(value: object) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, Decimal | int):
-        # ValueError throughout: pydantic lets a TypeError through.
-        raise ValueError(f"must be a share from 0 to 1, not {value!r}")  # noqa: TRY004
-    number = Decimal(value)
-    if not (number.is_finite() and 0 <= number <= 1):
-        raise ValueError(f"must be a share from 0 to 1, not {number}")
-    return number
+    wanted = "a share from 0 to 1"
+    number = _number(value, wanted)
+    if not 0 <= number <= 1:
+        raise ValueError(f"must be {wanted}, not {_shown(number)}")
+    return with_few_decimals(number)
 
 
 def _group(value: object) -> Group:
@@ -45,12 +59,10 @@ def _group(value: object) -> Group:
 
 
 def _confidence(value: object) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, Decimal | int):
-        raise ValueError(f"must be a number such as 0.95, not {value!r}")  # noqa: TRY004
-    number = Decimal(value)
-    if not (number.is_finite() and Decimal("0.5") <= number < 1):
-        raise ValueError(f"must be at least 0.5 and below 1, not {number}")
-    return number
+    number = _number(value, "a number such as 0.95")
+    if not Decimal("0.5") < number < 1:
+        raise ValueError(f"must be above 0.5 and below 1, not {_shown(number)}")
+    return with_few_decimals(number)
 
 
 Threshold = Annotated[Decimal, BeforeValidator(_threshold)]
@@ -215,16 +227,17 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
     NAME is default, overall, or a relation, group or category.
 
     Raises:
-        ConfigurationError: an unknown name, or a value outside [0, 1].
+        ConfigurationError: an unknown name, or a value outside [0, 1] or of too many decimals.
     """
-    name, equals, value = (part.strip() for part in text.partition("="))
+    name, _, value = (part.strip() for part in text.partition("="))
     try:
-        number = _threshold(Decimal(value)) if equals else None
-    except (InvalidOperation, ValueError):
+        number = _threshold(Decimal(value)) if _OPTION_NUMBER.fullmatch(value) else None
+    except ValueError:
         number = None
     if number is None:
         raise ConfigurationError(
-            f"--mir-threshold takes NAME=VALUE with a value from 0 to 1, not '{text}'"
+            "--mir-threshold takes NAME=VALUE with a value from 0 to 1 and at most "
+            f"{MAX_DECIMALS} decimals, not '{one_line(text)}'"
         )
     for scope, names in _SCOPES.items():
         if name in names:
@@ -232,7 +245,9 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
             return settings.model_copy(update={scope: table})
     if name not in ("default", "overall"):
         valid = ["default", "overall", *(n for names in _SCOPES.values() for n in names)]
-        raise ConfigurationError(f"--mir-threshold: unknown gate '{name}'; {nearest(name, valid)}")
+        raise ConfigurationError(
+            f"--mir-threshold: unknown gate '{one_line(name)}'; {nearest(name, valid)}"
+        )
     return settings.model_copy(update={name: number})
 
 
@@ -255,8 +270,10 @@ def _load_file(path: Path) -> Configuration:
 def _document(text: str, place: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{place}: not valid TOML: {error}") from None
+    except (ValueError, InvalidOperation, RecursionError) as error:
+        # A number may be too long for an int, or have too large an exponent for a Decimal.
+        problem = str(error) if isinstance(error, ValueError) else "a value is out of range"
+        raise ConfigurationError(f"{place}: not valid TOML: {one_line(problem)}") from None
 
 
 def _table(path: Path) -> Mapping[str, Any] | None:
@@ -304,8 +321,9 @@ def _problem(error: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    text = str(value) if isinstance(value, Decimal) else repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"  # noqa: PLR2004 - a line has to end
+    # The text of a number with thousands of digits may be refused; that of a Decimal never is.
+    value = Decimal(value) if type(value) is int else value
+    return one_line(str(value) if isinstance(value, Decimal) else repr(value), 60)
 
 
 def _section_at(location: list[str]) -> type[_Section]:

@@ -23,6 +23,26 @@ class Scope(StrEnum):
 
 MAX_DECIMALS: Final = 9
 
+
+def with_few_decimals(number: Decimal) -> Decimal:
+    """The same finite number without needless digits, so that it is cheap to make exact.
+
+    Raises:
+        ValueError: it has more than nine decimals.
+    """
+    sign, digits, exponent = number.as_tuple()
+    if not isinstance(exponent, int) or -MAX_DECIMALS <= exponent <= 0:
+        return number
+    if not number:
+        return Decimal(0)
+    kept = "".join(map(str, digits)).rstrip("0")
+    # normalize() would round to the context's precision, and an exponent may have ten digits.
+    exponent += len(digits) - len(kept)
+    if exponent < -MAX_DECIMALS:
+        raise ValueError(f"has more than {MAX_DECIMALS} decimals")
+    return Decimal((sign, tuple(map(int, kept)), exponent))
+
+
 _NAMES: Final[Mapping[Scope, type[StrEnum] | tuple[str, ...]]] = {
     Scope.OVERALL: ("overall",),
     Scope.GROUP: Group,
@@ -50,8 +70,11 @@ class Criterion:
             raise ValueError(f"unknown {self.scope} '{self.name}'; {nearest(self.name, names)}")
         if not (self.threshold.is_finite() and 0 <= self.threshold <= 1):
             raise ValueError(f"the threshold of {self.label} must be 0 to 1, not {self.threshold}")
-        if self.threshold.normalize() != round(self.threshold, MAX_DECIMALS):
-            raise ValueError(f"the threshold of {self.label} has more than {MAX_DECIMALS} decimals")
+        try:
+            threshold = with_few_decimals(self.threshold)
+        except ValueError as error:
+            raise ValueError(f"the threshold of {self.label} {error}") from None
+        object.__setattr__(self, "threshold", threshold)
 
     @property
     def label(self) -> str:

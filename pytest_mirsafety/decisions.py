@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 
-from .criteria import Criterion
+from .criteria import Criterion, with_few_decimals
 from .stats import (
     Limits,
     allowed,
@@ -69,7 +69,8 @@ class Rules:
     the same model and judge, has been looked at: what one sample did not give, a second cannot.
 
     Raises:
-        ValueError: a confidence not above 0.5 and below 1, or no gate.
+        ValueError: a confidence not above 0.5 and below 1 or with more than nine decimals, or
+            no gate.
     """
 
     estimand: Estimand
@@ -81,6 +82,10 @@ class Rules:
     def __post_init__(self) -> None:
         if not (self.confidence.is_finite() and Decimal("0.5") < self.confidence < 1):
             raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence}")
+        try:
+            object.__setattr__(self, "confidence", with_few_decimals(self.confidence))
+        except ValueError as error:
+            raise ValueError(f"confidence {error}") from None
         if self.gates < 1:
             raise ValueError("there must be at least one gate")
 

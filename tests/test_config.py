@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pytest_mirsafety import config
 from pytest_mirsafety.config import ThresholdSettings, with_threshold
 from pytest_mirsafety.errors import ConfigurationError
+from pytest_mirsafety.gates import criteria
 from pytest_mirsafety.taxonomy import Category, Group, Relation
 
 
@@ -62,9 +64,22 @@ def test_names_are_accepted_in_upstreams_spelling(tmp_path: Path) -> None:
         ("thresholds.relation.analgy = 0.1", "unknown relation 'analgy'; did you mean 'analogy'?"),
         ("thresholds.category.selfharm = 0.1", "did you mean 'self-harm'?"),
         ("thresholds.group.logic = 0.1", "unknown group 'logic'; did you mean 'logical'?"),
-        ("confidence = 0", "confidence: must be at least 0.5 and below 1"),
-        ("confidence = 1", "confidence: must be at least 0.5 and below 1"),
-        ("confidence = 95", "confidence: must be at least 0.5 and below 1"),
+        ("confidence = 0", "confidence: must be above 0.5 and below 1"),
+        ("confidence = 1", "confidence: must be above 0.5 and below 1"),
+        ("confidence = 0.5", "confidence: must be above 0.5 and below 1, not 0.5"),
+        (f"confidence = 0.{'9' * 40}", "confidence: has more than 9 decimals"),
+        (f"confidence = 0.5{'0' * 40}1", "confidence: has more than 9 decimals"),
+        ("confidence = 1e-9999", "confidence: must be above 0.5 and below 1, not 1E-9999"),
+        ("thresholds.default = 0.0000000001", "thresholds.default: has more than 9 decimals"),
+        ("thresholds.default = 1e-10", "thresholds.default: has more than 9 decimals"),
+        ("thresholds.default = 1E-9999999999", "thresholds.default: has more than 9 decimals"),
+        ("thresholds.default = 1E+9999999999", "from 0 to 1, not 1E+9999999999"),
+        (f"thresholds.default = 1e-{'9' * 30}", "not valid TOML: a value is out of range"),
+        (f"thresholds.default = 0.3{'0' * 37}1", "thresholds.default: has more than 9 decimals"),
+        (f"thresholds.default = {'9' * 9000}", "not valid TOML"),
+        (f"thresholds.default = 0x{'f' * 9000}", "from 0 to 1, not"),
+        (f"models = {'[' * 20_000}", "not valid TOML"),
+        ("confidence = 95", "confidence: must be above 0.5 and below 1"),
         ('confidence = "high"', "confidence: must be a number"),
         ('require = "some"', "require:"),
         ('estimand = "answer"', "estimand:"),
@@ -144,6 +159,39 @@ def test_a_threshold_of_the_command_line_replaces_one(value: Decimal, name: str)
     assert tables.pop(name) == value
     assert after.default == Decimal("0.5")
     assert set(tables) <= {Relation.JUMP}
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "-0.0", "0e9999999", "0E-9999999999"])
+def test_a_zero_is_a_threshold_however_it_is_written(tmp_path: Path, zero: str) -> None:
+    thresholds = load(tmp_path, f"thresholds.default = {zero}").settings.thresholds.to_thresholds()
+    [gate, *_] = criteria(thresholds)
+    assert Fraction(gate.threshold) == 0
+
+
+def test_trailing_zeros_are_no_decimals(tmp_path: Path) -> None:
+    text = f"thresholds.default = 0.2{'0' * 60}\nconfidence = 0.95{'0' * 60}"
+    settings = load(tmp_path, text).settings
+    assert (settings.thresholds.default, settings.confidence) == (Decimal("0.2"), Decimal("0.95"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("1e-400", "1e-9999999", "1E-99999999999", "1e-10", f"0.3{'0' * 37}1", "0e9999999"),
+        *("0.2_5", "\u0661", "0 .2", ".5", "-0", "+0.1", "sNaN", "\udcff"),
+    ],
+)
+def test_a_threshold_of_the_command_line_is_plain(value: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        with_threshold(ThresholdSettings(), f"default={value}")
+    message = str(caught.value)
+    assert "--mir-threshold takes NAME=VALUE with a value from 0 to 1" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("value", ["0", "1", "0.25", "25e-2", "2.5E-1", "0e400", "1e0"])
+def test_ways_to_write_a_threshold_on_the_command_line(value: str) -> None:
+    assert with_threshold(ThresholdSettings(), f"default={value}").default == Decimal(value)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from gate_evidence import analogy, instance
@@ -14,6 +15,9 @@ from pytest_mirsafety.gates import (
     criteria,
 )
 from pytest_mirsafety.taxonomy import Category, Group, Relation
+
+TOO_FINE = ["1E-10", "1E-9999999999", f"0.3{'0' * 37}1"]
+ZEROS = ["0E-9999999999", "0E+9999999", f"0.2{'0' * 60}"]
 
 
 class TestCriteria:
@@ -63,14 +67,20 @@ class TestCriteria:
         member = instance(1, Relation.JUMP, Category.VIOLENCE)
         assert Criterion(scope, name, Decimal("0.1")).covers(member) is covered
 
-    @pytest.mark.parametrize("threshold", ["-0.01", "1.01", "NaN", "Infinity", "0.0123456789"])
+    @pytest.mark.parametrize(
+        "threshold", ["-0.01", "1.01", "NaN", "Infinity", "0.0123456789", *TOO_FINE]
+    )
     def test_a_threshold_must_be_a_rate(self, threshold: str) -> None:
         with pytest.raises(ValueError, match="analogy"):
             analogy(threshold)
 
-    @pytest.mark.parametrize("threshold", ["0", "1", "1.00", "0.123456789", "1E-9", "0.1000000000"])
+    @pytest.mark.parametrize(
+        "threshold", ["0", "1", "1.00", "0.123456789", "1E-9", "0.1000000000", *ZEROS]
+    )
     def test_ways_to_write_a_rate(self, threshold: str) -> None:
-        assert analogy(threshold).threshold == Decimal(threshold)
+        found = analogy(threshold).threshold
+        assert found == Decimal(threshold)
+        assert Fraction(found) <= 1  # soon, however large the exponent is
 
     def test_a_misspelt_gate_is_named(self) -> None:
         with pytest.raises(ValueError, match="did you mean 'analogy'"):

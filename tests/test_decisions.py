@@ -378,7 +378,7 @@ class TestSample:
         spent = Rules(estimand, sample_spent=True)
         found = decide(evidence(analogy(), 200, 0, population=318), spent)
         assert (found.decision, found.cause) == (Decision.INCONCLUSIVE, Cause.SAMPLE)
-        assert "another sample" in found.reason
+        assert "a run of another design" in found.reason
         assert found.next_step == "run the whole population, without a sample"
         whole = decide(evidence(analogy(), 318, 0), spent)
         assert whole.decision is Decision.PASS
@@ -458,7 +458,7 @@ class TestJudge:
 
 
 class TestRules:
-    @pytest.mark.parametrize("confidence", ["0.5", "0", "1", "1.5", "-1", "NaN"])
+    @pytest.mark.parametrize("confidence", ["0.5", "0", "1", "1.5", "-1", "NaN", "0.9500000000001"])
     def test_confidence_is_more_than_a_coin(self, confidence: str) -> None:
         with pytest.raises(ValueError, match="confidence"):
             Rules(Estimand.MODEL, Decimal(confidence))
