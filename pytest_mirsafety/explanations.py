@@ -95,7 +95,7 @@ def _blocked_by_judge(case: Case) -> tuple[str, str]:
 def _blocked_by_sample(case: Case) -> tuple[str, str]:
     evidence = case.evidence
     if case.within:
-        reason = f"{_passing(case)}; but another sample of this data has been looked at"
+        reason = f"{_passing(case)}; but a run of another design has seen this data before"
     elif evidence.planned:
         reason = f"the sampled {_straddling(case)}"
     else:

@@ -112,6 +112,10 @@ def _mismatch(dataset: Dataset, settings: Settings, options: RunOptions) -> tupl
 def _rules(
     settings: Settings, model: NamedModel, backend: Backend, judge: Judge, number: int
 ) -> Rules:
+    if settings.estimand is Estimand.ANSWERS and not backend.greedy:
+        raise ConfigurationError(
+            'estimand = "answers" is for greedy decoding: declare temperature = 0, or take "model"'
+        )
     allowed = settings.allow_screening_judge or model.settings.allow_screening_judge
     return Rules(
         estimand=settings.estimand or (Estimand.ANSWERS if backend.greedy else Estimand.MODEL),
@@ -127,8 +131,13 @@ def _thresholds(
     """The thresholds, and where they come from in words."""
     settings = configuration.settings.thresholds
     origin = str(configuration.file.name) if configuration.file is not None else "the defaults"
-    if settings == ThresholdSettings() and model.settings.thresholds is not None:
-        settings, origin = model.settings.thresholds, f"the model {model.name}"
+    own = model.settings.thresholds
+    if own is not None and settings == ThresholdSettings():
+        settings, origin = own, f"the model {model.name}"
+    elif own is not None and model.name in configuration.settings.models:
+        raise ConfigurationError(
+            f"thresholds stand in the configuration and in models.{model.name}; keep one of them"
+        )
     for text in options.thresholds:
         settings = with_threshold(settings, text)
     if options.thresholds:

@@ -42,10 +42,14 @@ NOT_SELECTED: Final = "not selected"
 
 @dataclass(frozen=True, slots=True)
 class InstanceOutcome:
-    """One instance and what became of it."""
+    """One instance and what became of it.
+
+    `request_key` is the digest of what was asked, images included; None if nothing was.
+    """
 
     instance_id: str
     outcome: Outcome
+    request_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

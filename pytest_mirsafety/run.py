@@ -79,7 +79,7 @@ class Run:
 
     def select(self, instances: Sequence[Instance]) -> None:
         """Fix which instances the tests cover, in their order; others are not-run."""
-        self._selected = {i.id: i for i in instances if self._is_planned(i)}
+        self._selected = {i.id: self._planned[i.id] for i in instances if self._is_planned(i)}
 
     def connect(self) -> None:
         """Open the store and hand the engine its plan; nothing is asked yet.
@@ -94,11 +94,14 @@ class Run:
 
         plan = self.plan
         self._store = SQLiteStore.open(plan.store)
-        identity = [plan.dataset.identity, str(plan.backend.identity), plan.judge.identity]
+        # Not the endpoint: the same model at another spelling of its address is no new chance.
+        model = plan.backend.identity
+        asked_of = [model.provider, model.model, model.revision]
+        identity = [plan.dataset.identity, asked_of, plan.judge.identity]
         design = ALL if plan.sample is None else plan.sample.design
         history = self._store.begin_attempt(digest(identity), design)
         self._attempt = history.number
-        self._sample_spent = bool(history.other_samples)
+        self._sample_spent = bool(history.other_designs)
         limits = plan.settings.limits
         images = ImageReader(
             ImageLimits(limits.max_bytes, limits.max_pixels),
@@ -140,7 +143,11 @@ class Run:
             RunError: the run cannot go on.
         """
         given = self._given.get(instance.id) if self._is_planned(instance) else None
-        planned = given is not None and given == _Given.of(response)
+        planned = (
+            given is not None
+            and given == _Given.of(response)
+            and response.request_key == self._running.planned_key(instance.id)
+        )
         result: Verdict | UnscoredError
         try:
             result = self._running.verdict(instance, response)
@@ -185,6 +192,7 @@ class Run:
     def evaluate(self) -> RunResult:
         """Decide every gate on what the ledger holds now."""
         plan = self.plan
+        same = self._note_equal_requests()
         return RunResult(
             provenance=self._provenance(),
             gates=tuple(self._decide(criterion) for criterion in plan.criteria),
@@ -193,10 +201,12 @@ class Run:
                 for relation in Relation
             ),
             overall=self._tally("overall", plan.dataset.instances),
-            outcomes=tuple(InstanceOutcome(i, self._outcome(i)) for i in self._planned),
+            outcomes=tuple(
+                InstanceOutcome(i, self._outcome(i), self._key(i)) for i in self._planned
+            ),
             require_all=plan.settings.require == "all",
             report_only=plan.report_only,
-            notes=plan.notes,
+            notes=(*plan.notes, *same),
         )
 
     @property
@@ -205,6 +215,29 @@ class Run:
             raise RunError("the run is not connected")
         return self._engine
 
+    def _key(self, instance_id: str) -> str | None:
+        return None if self._engine is None else self._engine.planned_key(instance_id)
+
+    def _note_equal_requests(self) -> list[str]:
+        """What is asked twice is not two instances.
+
+        A published benchmark is taken as it is, with a note. In a private suite the second of
+        two equal requests is bad input: copies of a safe instance would dilute the rate.
+        """
+        first: dict[str, str] = {}
+        repeated: dict[str, str] = {}
+        for instance_id in self._selected:
+            key = self._key(instance_id)
+            if key is not None and first.setdefault(key, instance_id) != instance_id:
+                repeated[instance_id] = first[key]
+        if self.plan.dataset.name is None:
+            for instance_id, original in repeated.items():
+                detail = f"asks exactly what {original} asks"
+                outcome = Outcome(Status.UNSCORED, Reason.BAD_INPUT, detail)
+                self._ledger.record(instance_id, outcome)
+        number = len(repeated)
+        return [f"{number} instances ask exactly what another one asks"] if number else []
+
     def _outcome(self, instance_id: str) -> Outcome:
         if instance_id not in self._selected:
             return _NOT_SELECTED
@@ -212,7 +245,12 @@ class Run:
         return _NOT_JUDGED if outcome == NOT_RUN else outcome
 
     def _is_planned(self, instance: Instance) -> bool:
-        return self._planned.get(instance.id) == instance
+        known = self._planned.get(instance.id)
+        if known is None or known is instance:
+            return known is not None
+        # Equal words do not make equal pictures: another copy of the data is another source.
+        pairs = zip(known.images, instance.images, strict=False)
+        return known == instance and all(a.source is b.source for a, b in pairs)
 
     def _record(self, instance: Instance, result: Verdict | UnscoredError) -> None:
         outcome = outcome_of(result, policy(self.plan.settings))
@@ -270,7 +308,7 @@ class Run:
             attempt=self._attempt,
             answers_asked=progress.asked if progress else 0,
             answers_from_store=progress.from_store if progress else 0,
-            answers_recorded=not plan.backend.cacheable,
+            answers_recorded=plan.backend.identity.provider == "replay",
             oldest_answer=min(created, default=None),
             input_tokens=sum(u.input_tokens for u in usage),
             output_tokens=sum(u.output_tokens for u in usage),

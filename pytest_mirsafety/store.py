@@ -86,9 +86,9 @@ class AttemptHistory:
         return self.earlier + 1
 
     @property
-    def other_samples(self) -> tuple[str, ...]:
-        """Samples of another design that were drawn before: the run has seen other instances."""
-        return tuple(d for d in self.designs if d not in {ALL, self.design})
+    def other_designs(self) -> tuple[str, ...]:
+        """Earlier runs of another design: they have shown instances that this one may choose."""
+        return tuple(design for design in self.designs if design != self.design)
 
 
 class SQLiteStore:

@@ -90,6 +90,24 @@ EXIT_4: list[tuple[str, Change, list[str], str]] = [
     ("unknown-relation", config("thresholds.relation.jmp = 0.1"), [], "did you mean 'jump'?"),
     ("threshold-range", config("thresholds.default = 20"), [], "from 0 to 1, not 20"),
     ("confidence", config(THRESHOLD + "confidence = 95"), [], "confidence"),
+    (
+        "estimand-sampled",
+        config(
+            THRESHOLD + 'estimand = "answers"\nmodels.m = { provider = "http", model = "m", '
+            'base_url = "http://127.0.0.1:1/v1", decoding = { temperature = 1 } }'
+        ),
+        ["--mllm=m"],
+        "greedy",
+    ),
+    (
+        "thresholds-twice",
+        config(
+            THRESHOLD + 'models.m = { provider = "replay", model = "answers.jsonl", '
+            "thresholds = { overall = 0 } }"
+        ),
+        ["--mllm=m"],
+        "keep one of them",
+    ),
     ("judge-name", config(THRESHOLD + 'judge = "harmbnch"'), [], "harmbnch"),
     ("not-toml", file("mirsafety.toml", "= ="), [], "not valid TOML"),
     ("digest", config(THRESHOLD + f'data_digest = "{"0" * 64}"'), [], "data_digest"),

@@ -6,7 +6,12 @@ import json
 from collections.abc import Callable
 
 import pytest
-from projects import COMPLIANCE, SUITE, Project
+from chat_endpoint import ChatEndpoint
+from dataset_builders import tiny_png
+from projects import COMPLIANCE, REFUSAL, SUITE, Project
+
+from pytest_mirsafety import load_dataset
+from pytest_mirsafety.sampling import seeded_order
 
 UNSAFE = [f"privacy/analogy/{n}" for n in (2, 5, 8)]
 
@@ -57,6 +62,36 @@ def pytest_runtest_setup(item):
     if "analogy/2]" in item.nodeid:
         pytest.exit("enough", returncode=0)
 """
+
+
+EXIT = "import pytest\ndef {hook}: pytest.exit('no GPU here', returncode=0)\n"
+EMPTIED = """
+import pytest
+@pytest.hookimpl(tryfirst=True, wrapper=True)
+def pytest_runtestloop(session):
+    session.items.clear()
+    return (yield)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EXIT.format(hook="pytest_collection_modifyitems(items)"),
+        EXIT.format(hook="pytest_sessionstart(session)"),
+        EXIT.format(hook="pytest_sessionfinish(session)"),
+        EMPTIED,
+    ],
+    ids=["at collection", "at the start", "at the end", "emptied"],
+)
+def test_leaving_with_a_zero_of_ones_own(bad: Project, text: str) -> None:
+    bad.write("conftest.py", text)
+    assert bad.run().ret in (1, 10)
+
+
+@pytest.mark.parametrize("part", ["gates", "session", "findings", "progress", "fixtures"])
+def test_a_run_without_one_of_its_parts(bad: Project, part: str) -> None:
+    assert bad.run("-p", f"no:mirsafety-{part}").ret == 4
 
 
 @pytest.mark.parametrize(
@@ -140,8 +175,6 @@ def forget_answers(project: Project) -> None:
 
 
 def forget_instances(project: Project) -> None:
-    from pytest_mirsafety import load_dataset
-
     identity = load_dataset("jsonl:instances.jsonl", base=project.path).identity
     project.configure(f'data_digest = "sha256:{identity}"\nthresholds.default = 0.2')
     lines = (project.path / "instances.jsonl").read_text("utf-8").splitlines()
@@ -192,8 +225,83 @@ def test_another_seed_after_a_sample_cannot_pass(project: Project) -> None:
     project.configure(settings + 'sample_seed = "two"')
     result = project.run(*sample)
     assert result.ret == 10
-    result.stdout.fnmatch_lines(["*another sample*"])
+    result.stdout.fnmatch_lines(["*a run of another design*"])
     assert project.run("-m", "relevance").ret == 0
+
+
+def test_a_sample_chosen_after_seeing_all_cannot_pass(project: Project) -> None:
+    project.data({"relevance": 60})
+    project.answers(dict.fromkeys(project.ids[:12], COMPLIANCE))
+    project.configure("thresholds.relation.relevance = 0.1")
+    assert project.run().ret == 1
+    unsafe = set(project.ids[:12])
+    identity = load_dataset("jsonl:instances.jsonl", base=project.path).identity
+    seed = next(
+        seed
+        for seed in map(str, range(100_000))
+        if unsafe.isdisjoint(seeded_order(identity, seed, project.ids)[:23])
+    )
+    project.configure(f'thresholds.relation.relevance = 0.1\nsample_seed = "{seed}"')
+    assert project.run("--mir-sample=23", "--mir-store=fresh.sqlite3").ret == 0  # it would
+    assert project.run("--mir-sample=23").ret == 10
+
+
+def test_another_spelling_of_the_address_is_no_new_chance(project: Project) -> None:
+    project.data({"relevance": 30})
+    settings = "thresholds.relation.relevance = 0.1\n"
+    with ChatEndpoint(REFUSAL) as endpoint:
+        project.configure(settings + 'sample_seed = "one"')
+        assert project.run("--mir-sample=20", model=f"{endpoint.url}#m").ret == 0
+        project.configure(settings + 'sample_seed = "two"')
+        other = endpoint.url.replace("127.0.0.1", "localhost")
+        assert project.run("--mir-sample=20", model=f"{other}#m").ret == 10
+
+
+def test_copies_of_a_safe_instance_are_not_instances(bad: Project) -> None:
+    lines = (bad.path / "instances.jsonl").read_text("utf-8").splitlines()
+    first = json.loads(lines[0])
+    for number in range(100, 120):
+        files = []
+        for k, image in enumerate(first["images"]):
+            name = f"images/copy-{number}-{k}.png"
+            (bad.path / name).write_bytes((bad.path / image["file"]).read_bytes())
+            files.append({"file": name})
+        copy = {**first, "id": f"privacy/analogy/{number}", "images": files}
+        lines.append(json.dumps(copy))
+        bad.ids.append(copy["id"])
+    bad.write("instances.jsonl", "\n".join(lines))
+    bad.answers(dict.fromkeys(UNSAFE, COMPLIANCE))
+    result = bad.run()
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["bad-input (20)", "  asks exactly what privacy/analogy/1 asks:"])
+
+
+FOREIGN = """
+from pathlib import Path
+import pytest
+from pytest_mirsafety import load_dataset
+OTHER = {{i.id: i for i in load_dataset("jsonl:other", base=Path()).instances}}
+
+{decorator}
+def test_it(mllm, instance, judge):
+    instance = OTHER[instance.id]
+    assert judge(instance, mllm(instance)).safe
+"""
+
+
+@pytest.mark.parametrize(
+    "decorator", ["", '@pytest.mark.parametrize("instance", OTHER.values(), ids=lambda i: i.id)']
+)
+def test_another_copy_of_the_data_is_not_the_data(project: Project, decorator: str) -> None:
+    (project.path / "other/images").mkdir(parents=True)
+    for file in ["instances.jsonl", *(f"images/{p.name}" for p in project.path.glob("images/*"))]:
+        (project.path / "other" / file).write_bytes((project.path / file).read_bytes())
+    (project.path / "other/images/analogy-2-1.png").write_bytes(tiny_png(999))
+    project.suite(FOREIGN.format(decorator=decorator))
+    with ChatEndpoint(REFUSAL) as endpoint:
+        result = project.run(model=f"{endpoint.url}#m")
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["*not-run (20)*"])
 
 
 def test_an_answer_is_not_asked_again_for_a_better_one(project: Project) -> None:

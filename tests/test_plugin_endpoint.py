@@ -159,3 +159,40 @@ def test_a_missing_key_is_one_line(project: Project, monkeypatch: pytest.MonkeyP
     assert result.ret == 4
     (line,) = [line for line in result.errlines if line.startswith("ERROR")]
     assert "OPENAI_API_KEY" in line
+
+
+def test_x_stops_the_asking(project: Project) -> None:
+    project.configure(
+        "thresholds.default = 1\nmodels.m = { provider = 'http', model = 'test-model', "
+        "base_url = 'URL', concurrency = 1 }"
+    )
+    project.suite(
+        "def test_it(mllm, instance, judge):\n    judge(instance, mllm(instance))\n    assert False"
+    )
+    with ChatEndpoint(Reply(REFUSAL, delay=0.2)) as endpoint:
+        configuration = project.path / "mirsafety.toml"
+        configuration.write_text(configuration.read_text("utf-8").replace("URL", endpoint.url))
+        assert project.run("-x", model="m").ret == 1
+        assert len(endpoint.requests) < 20
+
+
+def test_files_are_named_in_a_second_run_too(project: Project) -> None:
+    project.configure(
+        "thresholds.default = 1\nmodels.m = { provider = 'http', model = 'test-model', "
+        "base_url = 'URL', image_transport = 'file', max_retries = 0, "
+        "decoding = { temperature = 0 } }"
+    )
+    broken = [True]
+
+    def script(request: ReceivedRequest) -> Reply:
+        return Reply.error(500) if "jump 3?" in request.prompt and broken[0] else Reply(REFUSAL)
+
+    with ChatEndpoint(script) as endpoint:
+        configuration = project.path / "mirsafety.toml"
+        configuration.write_text(configuration.read_text("utf-8").replace("URL", endpoint.url))
+        assert project.run("--mir-threshold=default=0", model="m").ret == 10
+        broken[0] = False
+        assert project.run("--mir-threshold=default=0", model="m").ret == 0
+        last = endpoint.requests[-1]
+    assert len(endpoint.requests) == 21
+    assert last.image_urls[0] == (project.path / "images/jump-3-1.png").as_uri()

@@ -106,6 +106,7 @@ def test_collect_only_asks_nothing_and_decides_nothing(project: Project) -> None
 def test_gates_leave_lastfailed_alone(project: Project) -> None:
     project.answers(unsafe("analogy", 3))
     assert project.run().ret == 1
+    assert not (project.path / ".pytest_cache/v/cache/lastfailed").exists()
     result = project.run("--lf")
     result.stdout.no_fnmatch_line("*gates::*not found*")
     assert result.ret == 1
@@ -285,3 +286,65 @@ def test_it(mllm, instance):
     result = project.run("-k", "jump/1")
     assert result.ret == 1
     assert not any("hooks/" in line or "engine" in line for line in result.outlines)
+
+
+def test_report_only_still_fails_for_a_failing_test(project: Project) -> None:
+    project.write("test_other.py", "def test_it(): assert False\n")
+    assert project.run("--mir-report-only").ret == 1
+
+
+def test_allowing_other_data_only_reports(project: Project) -> None:
+    project.configure(f'data_digest = "{"0" * 64}"\nthresholds.default = 0.2')
+    assert project.run().ret == 4
+    result = project.run("--mir-allow-data-mismatch")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["note: report-only: *", "NO DECISION: *"])
+
+
+def test_an_older_summary_is_not_left_to_be_read(project: Project) -> None:
+    assert project.summary()["ruling"] == "pass"
+    assert project.run("--mir-summary=summary.json", "-k", "nothing").ret == 5
+    assert not (project.path / "summary.json").exists()
+
+
+def test_a_summary_that_cannot_be_written_is_exit_4(project: Project) -> None:
+    result = project.run("--mir-summary=/dev/full")
+    assert result.ret == 4
+    result.stdout.fnmatch_lines(["ERROR: --mir-summary=/dev/full cannot be written: *"])
+
+
+OWN_BACKEND = """
+from pytest_mirsafety import Completion, ModelIdentity
+from pytest_mirsafety.errors import StoreError
+
+class Backend:
+    identity = ModelIdentity("own", "m")
+    system = None
+    decoding = {}
+    greedy = True
+    cacheable = True
+    needs_bytes = False
+    concurrency = 1
+    asked = 0
+
+    async def complete(self, request, images, instance_id):
+        Backend.asked += 1
+        if Backend.asked == 3:
+            raise StoreError("the disk is full")
+        return Completion("I'm sorry, but I can't help with that.", "stop")
+
+    async def aclose(self):
+        print("asked", Backend.asked)
+
+def build(settings):
+    return Backend()
+"""
+
+
+def test_an_error_that_ends_the_run_is_exit_4_and_one_line(project: Project) -> None:
+    project.write("own_backend_ends.py", OWN_BACKEND)
+    project.pytester.syspathinsert()
+    result = project.run(model="own_backend_ends:build")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: the disk is full"])
+    assert result.parseoutcomes().get("failed", 0) <= 1

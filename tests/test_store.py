@@ -152,12 +152,12 @@ def test_attempts_are_counted_by_identity(path: Path) -> None:
             found.append(store.begin_attempt(identity, design))
     assert [history.number for history in found] == [1, 2, 1, 3, 4, 5]
     assert found[5] == AttemptHistory("all", 4, ("sample 50 seed a", "all", "sample 50 seed b"))
-    assert [history.other_samples for history in found] == [
+    assert [history.other_designs for history in found] == [
         (),
         ("sample 50 seed a",),
         (),
-        (),
-        ("sample 50 seed a",),
+        ("all",),
+        ("sample 50 seed a", "all"),
         ("sample 50 seed a", "sample 50 seed b"),
     ]
 

@@ -40,7 +40,8 @@ def register(config: pytest.Config) -> None:
         ("fixtures", fixtures_module(session, run.instances)),
     )
     for name, plugin in plugins:
-        config.pluginmanager.register(plugin, f"mirsafety-{name}")
+        if config.pluginmanager.register(plugin, f"mirsafety-{name}") is None:
+            raise pytest.UsageError(f"-p no:mirsafety-{name}: a run needs all of its parts")
 
 
 def _options(config: pytest.Config) -> RunOptions:
@@ -79,5 +80,7 @@ def _check_summary(config: pytest.Config) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()
+        if path.is_file():
+            path.unlink()  # a run that writes none must not leave an older one to be read
     except OSError as error:
         raise pytest.UsageError(f"--mir-summary={path}: {error.strerror}") from None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
-from ..gates import Decision, GateResult
+from ..gates import Decision, GateResult, exit_code
 from ..printable import one_line
 from ..reports import summary, terminal
 from ..results import RunResult
 
 if TYPE_CHECKING:
     from ..run import Run
+
+
+_UNDECIDED: Final = exit_code((), require_all=False, tests_failed=False)
 
 
 class GateReports:
@@ -23,12 +26,22 @@ class GateReports:
         self._config = config
         self._run = run
         self._result: RunResult | None = None
+        self._trouble: str | None = None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        """Whoever leaves before the session has begun gives no 0 either."""
+        try:
+            return (yield)
+        except pytest.exit.Exception as error:
+            error.returncode = error.returncode or _UNDECIDED
+            raise
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Send a report for each gate, also after -x and Ctrl-C: then the rest is not-run."""
         broken = session.testsfailed and not session.config.option.continue_on_collection_errors
-        if broken or not session.items or session.config.option.collectonly:
+        if broken or not session.testscollected or session.config.option.collectonly:
             return (yield)
         session.testscollected += len(self._run.plan.criteria)  # what the percentage is of
         try:
@@ -60,22 +73,42 @@ class GateReports:
             return "inconclusive", "I", ("INCONCLUSIVE", {"red": True, "bold": True})
         return None
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None, object, object]:
         """Let the gates decide the exit code, unless something worse already has."""
-        if self._result is None:
-            return
+        if self._result is not None:
+            self._settle(session, self._result, exitstatus)
+        elif exitstatus == pytest.ExitCode.OK and not self._only_shows():
+            # Somebody left before the first test, with a 0 that no gate has given.
+            session.exitstatus = _UNDECIDED
+        try:
+            return (yield)
+        except pytest.exit.Exception as error:
+            error.returncode = error.returncode or int(session.exitstatus)
+            raise
+
+    def _settle(self, session: pytest.Session, result: RunResult, exitstatus: int) -> None:
         for plugin in session.config.pluginmanager.get_plugins():
             if add := getattr(plugin, "add_global_property", None):
-                for name, value in summary.properties(self._result):
+                for name, value in summary.properties(result):
                     add(name, value)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            session.exitstatus = self._result.exit_code(tests_failed=bool(exitstatus))
-        if (name := self._config.getoption("--mir-summary")) is not None:
-            path = self._config.invocation_params.dir / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            text = summary.to_json(self._result, int(session.exitstatus))
-            path.write_text(text, encoding="utf-8")
+            session.exitstatus = result.exit_code(tests_failed=bool(exitstatus))
+        if (name := self._config.getoption("--mir-summary")) is None:
+            return
+        path = self._config.invocation_params.dir / name
+        try:
+            path.write_text(summary.to_json(result, int(session.exitstatus)), encoding="utf-8")
+        except OSError as error:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            self._trouble = f"--mir-summary={path} cannot be written: {error.strerror}"
+
+    def _only_shows(self) -> bool:
+        option = self._config.option
+        shows = ("collectonly", "showfixtures", "show_fixtures_per_test")
+        return self._run.plan.report_only or any(getattr(option, name, False) for name in shows)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -86,6 +119,8 @@ class GateReports:
         terminalreporter.write_sep("=", "mirsafety", bold=True)
         for line in terminal.render(self._result, width=writer.fullwidth):
             terminalreporter.write_line(line.text, **line.markup)
+        if self._trouble is not None:
+            terminalreporter.write_line(f"ERROR: {self._trouble}", red=True)
 
 
 def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:

@@ -85,7 +85,7 @@ class _Screen:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if type(reporter) is not TerminalReporter or config.option.verbose < -1:
             return None
-        if config.getoption("capture") == "no":
+        if config.getoption("capture", "no") == "no":
             return None
         return cls(reporter, tty=bool(reporter.isatty) and os.environ.get("TERM") != "dumb")
 

@@ -55,7 +55,7 @@ class Session:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Connect before the first test; end with exit code 4 what could not go on."""
-        if session.items and not session.config.option.collectonly:
+        if session.testscollected and not session.config.option.collectonly:
             try:
                 self._run.connect()
             except RunError as error:

@@ -33,6 +33,7 @@ def to_json(result: RunResult, exit_code: int) -> str:
                 "status": entry.outcome.status,
                 "reason": entry.outcome.reason,
                 "detail": one_line(entry.outcome.detail),
+                "request_key": entry.request_key,
             }
             for entry in result.outcomes
         ],
@@ -44,7 +45,7 @@ def to_json(result: RunResult, exit_code: int) -> str:
 def properties(result: RunResult) -> list[tuple[str, str]]:
     """The provenance as JUnit suite properties, each value on one line."""
     facts = {**_provenance(result.provenance), "ruling": result.ruling}
-    return [(f"mirsafety.{name}", one_line(str(value), 400)) for name, value in facts.items()]
+    return [(f"mirsafety.{name}", one_line(_plain(value), 400)) for name, value in facts.items()]
 
 
 def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
@@ -59,6 +60,8 @@ def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {number}" for name, number in value.items())
+    if isinstance(value, tuple):
+        return "; ".join(map(str, value))
     return "" if value is None else str(value)
 
 
