@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -28,6 +28,7 @@ from .records import Scalar
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
 
 _MAX_ERRORS: Final = 3
+_LINE_LIMIT: Final = 1000
 _OPTION_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _VARIABLE: Final = re.compile(r"(?!sk_)[A-Za-z_][A-Za-z0-9_]*")
 
@@ -51,8 +52,7 @@ def _threshold(value: object) -> Decimal:
     return with_few_decimals(number)
 
 
-def _group(value: object) -> Group:
-    text = str(value)
+def _group(text: str) -> Group:
     if text not in list(Group):
         raise ValueError(f"unknown group '{text}'; {nearest(text, list(Group))}")
     return Group(text)
@@ -65,10 +65,48 @@ def _confidence(value: object) -> Decimal:
     return with_few_decimals(number)
 
 
+def _parsed(parse: Callable[[str], Relation | Category | Group]) -> BeforeValidator:
+    """Takes a name; what is wrong with it is printable, as pydantic needs it to be."""
+
+    def take(value: object) -> object:
+        try:
+            return parse(str(value))
+        except ValueError as error:
+            raise ValueError(one_line(str(error), _LINE_LIMIT)) from None
+
+    return BeforeValidator(take)
+
+
+def _one_key_each(parse: Callable[[str], Relation | Category]) -> BeforeValidator:
+    """Refuses two keys that are one name, of which only the last would count."""
+
+    def check(table: object) -> object:
+        first: dict[str, str] = {}
+        for key in map(str, table) if isinstance(table, dict) else ():
+            try:
+                name = parse(key)
+            except ValueError:
+                continue  # the keys' own validator says what is wrong with it
+            if (other := first.setdefault(name, key)) != key:
+                raise ValueError(
+                    f"'{one_line(other)}' and '{one_line(key)}' are both {name}; keep one"
+                )
+        return table
+
+    return BeforeValidator(check)
+
+
+def _variable(value: object) -> object:
+    # The value is not repeated: somebody may have pasted the key itself.
+    if value is not None and not (isinstance(value, str) and _VARIABLE.fullmatch(value)):
+        raise ValueError("must be the name of an environment variable, not the key itself")
+    return value
+
+
 Threshold = Annotated[Decimal, BeforeValidator(_threshold)]
-RelationName = Annotated[Relation, BeforeValidator(lambda v: parse_relation(str(v)))]
-CategoryName = Annotated[Category, BeforeValidator(lambda v: parse_category(str(v)))]
-GroupName = Annotated[Group, BeforeValidator(_group)]
+RelationName = Annotated[Relation, _parsed(parse_relation)]
+CategoryName = Annotated[Category, _parsed(parse_category)]
+GroupName = Annotated[Group, _parsed(_group)]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -85,9 +123,9 @@ class ThresholdSettings(_Section):
 
     default: Threshold | None = None
     overall: Threshold | None = None
-    relation: dict[RelationName, Threshold] = {}
+    relation: Annotated[dict[RelationName, Threshold], _one_key_each(parse_relation)] = {}
     group: dict[GroupName, Threshold] = {}
-    category: dict[CategoryName, Threshold] = {}
+    category: Annotated[dict[CategoryName, Threshold], _one_key_each(parse_category)] = {}
 
     def to_thresholds(self) -> Thresholds:
         """The same as the gates take it."""
@@ -101,7 +139,7 @@ class ModelSettings(_Section):
     model: Name
     revision: str | None = None
     base_url: str | None = None
-    api_key_env: str | None = None
+    api_key_env: Annotated[str | None, BeforeValidator(_variable)] = None
     system: str | None = None
     decoding: dict[str, Annotated[Scalar, BeforeValidator(_plain_number)]] = {}
     image_transport: Literal["base64", "file"] = "base64"
@@ -302,7 +340,7 @@ def _describe(error: ValidationError, place: str) -> str:
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     problems = list(dict.fromkeys(map(_problem, errors)))
     more = f" (+{len(problems) - _MAX_ERRORS} more)" if len(problems) > _MAX_ERRORS else ""
-    return f"{place}: " + "; ".join(problems[:_MAX_ERRORS]) + more
+    return one_line(f"{place}: " + "; ".join(problems[:_MAX_ERRORS]) + more, _LINE_LIMIT)
 
 
 def _problem(error: ErrorDetails) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_mirsafety import config
@@ -100,6 +101,23 @@ def test_names_are_accepted_in_upstreams_spelling(tmp_path: Path) -> None:
         ("judges.x = { kind = 'rules' }", "judges.x"),
         ("limits.max_bytes = 0", "limits.max_bytes"),
         ("limits.max_pixel = 1", "did you mean 'max_pixels'?"),
+        (
+            "thresholds.relation = { analogy = 0.1, Analogy = 0.9 }",
+            "thresholds.relation: 'analogy' and 'Analogy' are both analogy; keep one",
+        ),
+        (
+            "thresholds.relation = { Temporal_Jump = 0.1, jump = 0.9 }",
+            "thresholds.relation: 'Temporal_Jump' and 'jump' are both jump; keep one",
+        ),
+        (
+            "thresholds.category = { Self-Harm = 0.1, self_harm = 0.9 }",
+            "thresholds.category: 'Self-Harm' and 'self_harm' are both self-harm; keep one",
+        ),
+        (
+            "models.x = { thresholds.relation = { 'jump' = 0.1, ' Jump ' = 0.9 } }",
+            "models.x.thresholds.relation: 'jump' and 'Jump' are both jump",
+        ),
+        ("thresholds.relation = { anlogy = 0.1, anlogi = 0.1 }", "unknown relation 'anlogy'"),
         ('unscored.filtered = "safe"', "filter_ships = true"),
         ('unscored.undetermined = "safe"', "unscored.undetermined"),
         ("a = ", "not valid TOML"),
@@ -112,6 +130,65 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, text: str, expected:
     assert expected in message
     assert "mirsafety.toml" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("sk-live-abcdefgh123456789", "sk_live_abcdefgh123456789", "9876abcdef", "a key", ""),
+        *("KEY\n", "\u00c4KEY_abcdef", "\udcff", 987654321, True, ["secret"], {"x": "secret"}),
+    ],
+)
+def test_a_key_in_place_of_its_variable_is_not_repeated(key: object) -> None:
+    model = {"provider": "openai", "model": "m", "api_key_env": key}
+    with pytest.raises(ConfigurationError) as caught:
+        config.parse({"models": {"x": model}}, "mirsafety.toml")
+    assert str(caught.value) == (
+        "mirsafety.toml: models.x.api_key_env: must be the name of an environment variable, "
+        "not the key itself"
+    )
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "_key2", "SK", "sk"])
+def test_the_name_of_a_variable_is_fine(name: str) -> None:
+    model = {"provider": "openai", "model": "m", "api_key_env": name}
+    assert config.parse({"models": {"x": model}}, "x").models["x"].api_key_env == name
+
+
+ODD = st.text(st.characters(codec=None), max_size=20) | st.sampled_from(["\udcff", "\0", "\x1b["])
+TABLES = st.recursive(
+    ODD | st.booleans() | st.integers() | st.decimals() | st.none(),
+    lambda inner: st.dictionaries(ODD | st.sampled_from(list(config.Settings.model_fields)), inner),
+    max_leaves=6,
+)
+
+
+def problem(table: Mapping[str, object]) -> str:
+    """The line that a table is refused with, or nothing."""
+    try:
+        config.parse(table, "mirsafety.toml")
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from([*config.Settings.model_fields, "x", "\udcff"]), TABLES))
+def test_any_table_is_settings_or_one_line(table: dict[str, object]) -> None:
+    assert problem(table).isprintable()
+
+
+@settings(max_examples=40)
+@given(ODD)
+def test_odd_names_are_settings_or_one_line(text: str) -> None:
+    model = {"provider": text, "model": text, "base_url": text, text: text}
+    tables: list[dict[str, object]] = [
+        {text: text},
+        {"models": {text: model}},
+        {"thresholds": {"relation": {text: 1}}},
+    ]
+    for table in tables:
+        assert problem(table).isprintable()
 
 
 def test_several_problems_are_all_named(tmp_path: Path) -> None:
@@ -170,8 +247,8 @@ def test_a_zero_is_a_threshold_however_it_is_written(tmp_path: Path, zero: str) 
 
 def test_trailing_zeros_are_no_decimals(tmp_path: Path) -> None:
     text = f"thresholds.default = 0.2{'0' * 60}\nconfidence = 0.95{'0' * 60}"
-    settings = load(tmp_path, text).settings
-    assert (settings.thresholds.default, settings.confidence) == (Decimal("0.2"), Decimal("0.95"))
+    found = load(tmp_path, text).settings
+    assert (found.thresholds.default, found.confidence) == (Decimal("0.2"), Decimal("0.95"))
 
 
 @pytest.mark.parametrize(
