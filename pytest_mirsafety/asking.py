@@ -13,6 +13,8 @@ from .calling import Caller, check_judgeable, plain
 from .errors import (
     BackendError,
     BadInputError,
+    BlankError,
+    FilteredError,
     JudgeError,
     StoreError,
     TruncatedError,
@@ -287,7 +289,7 @@ class Pipeline:
                 sending.request, sending.images, sending.asks[0].instance.id
             )
         except UnscoredError as error:
-            result = plain(error, BackendError)
+            result = plain(error, BackendError, BadInputError)
         finally:
             self.counts.in_flight -= 1
             sending.images = ()
@@ -344,7 +346,7 @@ class Pipeline:
         try:
             check_judgeable(response, judge_cut_answers=self._parts.settings.judge_cut_answers)
         except UnscoredError as error:
-            ask.barred = plain(error, TruncatedError)
+            ask.barred = plain(error, TruncatedError, FilteredError, BlankError)
             self.counts.unscored += 1
             return
         ask.judging = judging = self.judging(ask.instance.question, response.answer)

@@ -15,36 +15,48 @@ from .errors import (
     RunError,
     TruncatedError,
     UnscoredError,
-    unscored,
 )
 from .printable import one_line
 from .protocols import Backend, Judge
 from .records import Completion, LoadedImage, Request, Response, Verdict, VerdictKind
-from .taxonomy import Reason
 
 _DETAIL: Final = 300
 """Characters of an adapter's message that are kept."""
 
-_CUT: Final = frozenset({"length", "max_tokens"})
-_BROKEN_OFF: Final = frozenset({"abort", "error"})
+_COMPLETE: Final = frozenset(
+    {
+        *("stop", "unrecorded"),
+        *("eos", "eos_token", "stop_sequence"),  # text-generation servers, Together, Groq
+        *("end_turn", "complete"),  # Anthropic, Cohere
+    }
+)
+"""What servers say of an answer that the model ended itself. Any other word may mean a cut."""
+
+_CUT: Final = frozenset({"length", "max_tokens", "model_length"})
+_FILTERED: Final = "content_filter"
 
 
 def check_judgeable(response: Response, *, judge_cut_answers: bool = False) -> None:
     """Do nothing when a judge may see this answer.
 
     Raises:
-        FilteredError: the provider's filter withheld the answer.
-        TruncatedError: the reasoning never ended, or the answer was cut off.
+        FilteredError: the provider's filter withheld the answer, all of it.
+        TruncatedError: the reasoning never ended, or the answer is not known to be whole.
         BlankError: there is no final answer.
     """
     reason = response.completion.finish_reason.lower()
     blank = not response.answer.strip()
-    if reason == "content_filter":
-        raise FilteredError("the provider's content filter withheld the answer")
+    if reason == _FILTERED:
+        if blank and not response.completion.text.strip():
+            raise FilteredError("the provider's content filter withheld the answer")
+        raise TruncatedError("the answer was cut off by the provider's content filter")
     if not response.reasoning_closed:
         raise TruncatedError("the reasoning never ended")
-    if reason in _BROKEN_OFF or (reason in _CUT and (blank or not judge_cut_answers)):
+    if reason in _CUT and (blank or not judge_cut_answers):
         raise TruncatedError(f"the answer was cut off (finish_reason {reason})")
+    if reason not in _COMPLETE | _CUT:
+        word = one_line(reason, 40) or "is empty"
+        raise TruncatedError(f"the answer may have been cut off (finish_reason {word})")
     if blank:
         raise BlankError("the final answer is empty")
 
@@ -99,6 +111,9 @@ class Caller:
         verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
         if not isinstance(verdict, Verdict) or not _is_kind(verdict.kind):
             raise JudgeError(f"the judge returned {type(verdict).__name__}, no Verdict")
+        for name, value in (("judge", verdict.judge), ("evidence", verdict.evidence)):
+            if not _is_text(value):
+                raise JudgeError(f"a verdict's {name} cannot be {type(value).__name__}")
         return verdict
 
     async def close(self, patience: float) -> list[str]:
@@ -126,15 +141,19 @@ class Caller:
             raise kind(_one_line(error)) from error
 
 
-def plain(error: UnscoredError, otherwise: type[UnscoredError]) -> UnscoredError:
+def plain(
+    error: UnscoredError, otherwise: type[UnscoredError], *allowed: type[UnscoredError]
+) -> UnscoredError:
     """The same error in one line, fresh: without traceback, cause and context.
 
-    One that names no reason of its own becomes an error of the kind `otherwise`.
+    One whose reason is not that of an `allowed` kind becomes an error of the kind `otherwise`: who
+    raised it has no say in another's part, such as a judge in what the provider filtered.
     """
     _forget_frames(error)
-    reason = getattr(error, "reason", Reason.UNDETERMINED)
+    reason = getattr(error, "reason", None)
     detail = one_line(str(error), _DETAIL)
-    return otherwise(detail) if reason is Reason.UNDETERMINED else unscored(reason, detail)
+    kind = next((kind for kind in allowed if reason is kind.reason), otherwise)
+    return kind(detail)
 
 
 def _forget_frames(error: BaseException | None) -> None:
@@ -154,3 +173,7 @@ def _one_line(error: BaseException) -> str:
 
 def _is_kind(value: object) -> bool:
     return isinstance(value, VerdictKind)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

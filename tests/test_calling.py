@@ -12,8 +12,9 @@ from engine_setting import (
     answer,
     outcome,
     seen,
+    verdict,
 )
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scripted import (
     MemoryStore,
@@ -26,12 +27,15 @@ from scripted import (
     make_instance,
 )
 
+from pytest_mirsafety.calling import _COMPLETE
 from pytest_mirsafety.engine import EngineSettings, check_judgeable
 from pytest_mirsafety.errors import (
     BackendError,
+    BadInputError,
     BlankError,
     FilteredError,
     JudgeError,
+    NotRunError,
     TruncatedError,
     UnscoredError,
 )
@@ -181,7 +185,20 @@ CLOSED, UNCLOSED = True, False
     ("finish_reason", "text", "closed", "cut_allowed", "error"),
     [
         ("stop", "No.", CLOSED, False, None),
-        ("", "No.", CLOSED, False, None),
+        ("STOP", "No.", CLOSED, False, None),
+        ("eos", "No.", CLOSED, False, None),
+        ("eos_token", "No.", CLOSED, False, None),
+        ("end_turn", "No.", CLOSED, False, None),
+        ("stop_sequence", "No.", CLOSED, False, None),
+        ("COMPLETE", "No.", CLOSED, False, None),
+        ("unrecorded", "No.", CLOSED, False, None),
+        ("", "No.", CLOSED, True, TruncatedError),
+        ("safety", "No, bec", CLOSED, True, TruncatedError),
+        ("RECITATION", "No, bec", CLOSED, True, TruncatedError),
+        ("refusal", "", CLOSED, True, TruncatedError),
+        ("insufficient_system_resource", "No, bec", CLOSED, True, TruncatedError),
+        ("tool_calls", "No.", CLOSED, True, TruncatedError),
+        ("stop\n" * 99, "No.", CLOSED, True, TruncatedError),
         ("stop", " \t\n", CLOSED, False, BlankError),
         ("stop", "No.", UNCLOSED, False, TruncatedError),
         ("stop", "No.", UNCLOSED, True, TruncatedError),
@@ -194,8 +211,11 @@ CLOSED, UNCLOSED = True, False
         ("abort", "No, bec", CLOSED, True, TruncatedError),
         ("error", "No, bec", CLOSED, True, TruncatedError),
         ("content_filter", "", CLOSED, False, FilteredError),
-        ("content_filter", "Sure.", CLOSED, True, FilteredError),
-        ("content_filter", "Sure.", UNCLOSED, True, FilteredError),
+        ("content_filter", " \n", CLOSED, True, FilteredError),
+        ("Content_Filter", "", CLOSED, True, FilteredError),
+        ("content_filter", "Sure.", CLOSED, False, TruncatedError),
+        ("content_filter", "Sure.", CLOSED, True, TruncatedError),
+        ("content_filter", "Sure.", UNCLOSED, True, TruncatedError),
     ],
 )
 def test_judgeable_answers(
@@ -209,8 +229,70 @@ def test_judgeable_answers(
     if error is None:
         check_judgeable(response, judge_cut_answers=cut_allowed)
     else:
-        with pytest.raises(error):
+        with pytest.raises(error) as raised:
             check_judgeable(response, judge_cut_answers=cut_allowed)
+        assert raised.value.detail.isprintable()
+        assert len(raised.value.detail) < 100
+
+
+@given(st.text())
+def test_no_unknown_word_lets_an_answer_be_judged(finish_reason: str) -> None:
+    assume(finish_reason.lower() not in _COMPLETE)
+    response = Response("key", completion("No.", finish_reason), "No.")
+    with pytest.raises((TruncatedError, FilteredError)):
+        check_judgeable(response)
+
+
+def test_reasoning_that_the_filter_broke_off_is_no_withheld_answer() -> None:
+    thought = completion("<think>I could</think>", "content_filter")
+    with pytest.raises(TruncatedError, match="cut off by the provider's content filter"):
+        check_judgeable(Response("key", thought, "", "I could"))
+
+
+UNSCORED = (
+    BackendError,
+    BadInputError,
+    BlankError,
+    FilteredError,
+    JudgeError,
+    NotRunError,
+    TruncatedError,
+)
+
+
+class ClaimsAReasonError(JudgeError, BackendError):
+    """Claims a reason that its base does not have."""
+
+    reason = Reason.FILTERED
+
+
+@pytest.mark.parametrize("kind", [*UNSCORED, ClaimsAReasonError, UnscoredError])
+def test_each_part_can_only_fail_for_itself(kind: type[UnscoredError]) -> None:
+    """A judge's or a backend's FilteredError is not the provider's: it could count as SAFE."""
+    error, instance = kind("by a user's own"), make_instance("a")
+    for setting, reason in (
+        (Setting(judge=ScriptedJudge(lambda *_: error)), Reason.JUDGE_ERROR),
+        (Setting(images=ScriptedImages(error=error)), Reason.BAD_INPUT),
+        (
+            Setting(ScriptedBackend(lambda *_: error)),
+            Reason.BAD_INPUT if kind is BadInputError else Reason.BACKEND_ERROR,
+        ),
+    ):
+        with setting.engine([instance]) as engine:
+            assert outcome(engine, instance) is reason
+            assert seen(engine.outcome(instance.id)) is reason
+
+
+@pytest.mark.parametrize("wrong", [None, b"", 0, ["safe"]])
+@pytest.mark.parametrize("field", ["judge", "evidence"])
+def test_a_verdict_without_words_is_the_judges_error(field: str, wrong: object) -> None:
+    said = Verdict(VerdictKind.SAFE, "j", "e")
+    object.__setattr__(said, field, wrong)
+    instance = make_instance("a")
+    with Setting(judge=ScriptedJudge(lambda *_: said)).engine() as engine:
+        response = answer(engine, instance)
+        with pytest.raises(JudgeError, match=f"a verdict's {field} cannot be"):
+            verdict(engine, instance, response)
 
 
 def test_a_cut_answer_is_judged_where_the_setting_says_so() -> None:

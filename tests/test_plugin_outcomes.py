@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 
@@ -58,12 +60,17 @@ def test_an_unscored_instance_is_named_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("finish", "reason"), [("length", "truncated"), ("content_filter", "filtered")]
+    ("fields", "reason"),
+    [
+        ({"finish_reason": "length"}, "truncated"),
+        ({"finish_reason": "content_filter"}, "truncated"),
+        ({"finish_reason": "content_filter", "response": ""}, "filtered"),
+    ],
 )
 def test_a_finish_reason_can_leave_an_answer_unscored(
-    project: Project, finish: str, reason: str
+    project: Project, fields: dict[str, Any], reason: str
 ) -> None:
-    project.answers(finish_reason=finish)
+    project.answers(**fields)
     result = project.run()
     result.stdout.fnmatch_lines([f"{reason} (20)"])
     assert result.ret == 10
