@@ -335,7 +335,7 @@ def test_image_paths_are_no_embedded_images(tmp_path: Path) -> None:
         ("data\n\x1b[31m", "Write sample"),
         ("hub:MIR-SafetyBench", "hub:ORGANIZATION/NAME@REVISION"),
         ("hub:a/b/c@main", "hub:ORGANIZATION/NAME@REVISION"),
-        ("no_such_module:load", "unknown data 'no_such_module:load'"),
+        ("no_such_module:load", "must be importable"),
         ("json:lood", "no such callable"),
         ("json:decoder", "no such callable"),
     ],

@@ -7,7 +7,6 @@ import re
 import shutil
 import types
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from hypothesis import strategies as st
 
 from pytest_mirsafety import data
 from pytest_mirsafety.data.assembly import identity
-from pytest_mirsafety.errors import ConfigurationError, DataError
-from pytest_mirsafety.protocols import ImageSource
-from pytest_mirsafety.records import Dataset, ImageRef, Instance
+from pytest_mirsafety.records import Dataset
 from pytest_mirsafety.taxonomy import PUBLISHED_TOTAL, Category, Relation
 
 Records = list[dict[str, Any]]
@@ -169,74 +166,6 @@ def test_a_private_suite_has_no_published_counts(tmp_path: Path) -> None:
     assert dataset.name is None
     assert data.mismatch(dataset, None) is None
     assert data.mismatch(dataset, f"sha256:{'0' * 64}") is not None
-
-
-class NoImages:
-    def stamp(self, locator: str) -> str:
-        return locator
-
-    def read(self, locator: str) -> bytes:
-        return locator.encode()
-
-    def path(self, locator: str) -> Path | None:  # noqa: ARG002 - the protocol's
-        return None
-
-
-def own_suite(base: Path) -> Dataset:
-    source: ImageSource = NoImages()
-    instance = Instance(
-        "team/1",
-        Relation.JUMP,
-        Category.PRIVACY,
-        "Question",
-        base.name,
-        (ImageRef("a", "a", source),),
-    )
-    return Dataset("own", None, identity([instance]), (instance,))
-
-
-def wrong_identity(base: Path) -> Dataset:
-    return replace(own_suite(base), identity="0" * 64)
-
-
-def wrong_id(base: Path) -> Dataset:
-    [instance] = own_suite(base).instances
-    return replace(own_suite(base), instances=(replace(instance, id="a b"),))
-
-
-def twice(base: Path) -> Dataset:
-    return replace(own_suite(base), instances=own_suite(base).instances * 2)
-
-
-def empty(base: Path) -> Dataset:
-    return Dataset("own", None, identity([]), ())
-
-
-def no_dataset(base: Path) -> object:
-    return base
-
-
-def test_a_loader_of_ones_own_gets_the_base(tmp_path: Path) -> None:
-    dataset = data.load(f"{__name__}:own_suite", base=tmp_path)
-    assert [i.prompt for i in dataset.instances] == [tmp_path.name]
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "problem"),
-    [
-        ("wrong_identity", DataError, "own: the identity is '000"),
-        ("wrong_id", DataError, "own, instance 1: the id 'a b'"),
-        ("twice", DataError, "own, instance 2: the id 'team/1' is already used"),
-        ("empty", DataError, "own: holds no instances"),
-        ("no_dataset", ConfigurationError, "must return a Dataset, not"),
-    ],
-)
-def test_a_loader_of_ones_own_keeps_the_rules(
-    tmp_path: Path, name: str, error: type[Exception], problem: str
-) -> None:
-    with pytest.raises(error) as caught:
-        data.load(f"{__name__}:{name}", base=tmp_path)
-    assert problem in str(caught.value)
 
 
 def test_the_documented_loader_and_suite_work(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -130,25 +129,15 @@ def _load_jsonl(place: _Place) -> Dataset:
 
 
 def _load_own(place: _Place) -> Dataset:
-    from .assembly import check
+    from . import own
 
-    module_name, _, attribute = place.source.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
+        return own.load(place.source, place.base)
+    except own.MissingModuleError:
+        kind = place.source.partition(":")[0]
+        if "." not in kind and nearest(kind, _LOADERS).startswith("did you"):
             raise _unknown(place.source) from None
-        raise ConfigurationError(f"data '{place.source}' cannot be loaded: {error}") from error
-    except ImportError as error:
-        raise ConfigurationError(f"data '{place.source}' cannot be loaded: {error}") from error
-    own = getattr(module, attribute, None)
-    if not callable(own):
-        raise ConfigurationError(f"data '{place.source}': {module_name} has no such callable")
-    dataset = own(place.base)
-    if not isinstance(dataset, Dataset):
-        kind = type(dataset).__name__
-        raise ConfigurationError(f"data '{place.source}' must return a Dataset, not {kind}")
-    return check(dataset)
+        raise
 
 
 def _unknown(source: str) -> ConfigurationError:

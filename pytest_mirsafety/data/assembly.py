@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ..errors import DataError
 from ..printable import one_line
 from ..records import Dataset, ImageRef, Instance, canonical_json
 from ..taxonomy import Category, Relation
@@ -72,11 +73,7 @@ class Assembly:
         if pairs := equal_requests(instances):
             one, other = pairs[0]
             if name is None:
-                raise malformed(
-                    source,
-                    f"'{one}' and '{other}' ask the same: equal prompts and equal images in the "
-                    "same order; remove one of them",
-                )
+                raise _twice(source, one, other)
             notes.append(
                 f"{source}: {len(pairs)} instance(s) ask the same as another one, such as "
                 f"'{other}' and '{one}'"
@@ -89,7 +86,8 @@ def check(dataset: Dataset) -> Dataset:
     """The same dataset, if it keeps the rules; for datasets that were built elsewhere.
 
     Raises:
-        DataError: a malformed or duplicate id, no instances, or an identity that is not theirs.
+        DataError: a malformed or duplicate id, no instances, an identity that is not theirs, or
+            two that ask the same.
     """
     assembly = Assembly()
     for number, instance in enumerate(dataset.instances, start=1):
@@ -101,7 +99,17 @@ def check(dataset: Dataset) -> Dataset:
             dataset.source,
             f"the identity is {shown(dataset.identity)} but that of its instances is '{own}'",
         )
+    if pairs := equal_requests(dataset.instances):
+        raise _twice(dataset.source, *pairs[0])
     return dataset
+
+
+def _twice(source: str, one: str, other: str) -> DataError:
+    return malformed(
+        source,
+        f"'{one}' and '{other}' ask the same: equal prompts and equal images in the same order; "
+        "remove one of them",
+    )
 
 
 def identity(instances: Iterable[Instance]) -> str:
