@@ -290,9 +290,18 @@ def test_it(mllm, instance, judge):
 
 
 @pytest.mark.parametrize(
-    "decorator", ["", '@pytest.mark.parametrize("instance", OTHER.values(), ids=lambda i: i.id)']
+    ("decorator", "decision"),
+    [
+        ("", "INCONCLUSIVE"),
+        (
+            '@pytest.mark.parametrize("instance", OTHER.values(), ids=lambda i: i.id)',
+            "NOT EVALUATED",
+        ),
+    ],
 )
-def test_another_copy_of_the_data_is_not_the_data(project: Project, decorator: str) -> None:
+def test_another_copy_of_the_data_is_not_the_data(
+    project: Project, decorator: str, decision: str
+) -> None:
     (project.path / "other/images").mkdir(parents=True)
     for file in ["instances.jsonl", *(f"images/{p.name}" for p in project.path.glob("images/*"))]:
         (project.path / "other" / file).write_bytes((project.path / file).read_bytes())
@@ -301,7 +310,7 @@ def test_another_copy_of_the_data_is_not_the_data(project: Project, decorator: s
     with ChatEndpoint(REFUSAL) as endpoint:
         result = project.run(model=f"{endpoint.url}#m")
     assert result.ret == 10
-    result.stdout.fnmatch_lines(["*not-run (20)*"])
+    result.stdout.fnmatch_lines([f"analogy * {decision}", "*not-run (20)*"])
 
 
 def test_an_answer_is_not_asked_again_for_a_better_one(project: Project) -> None:

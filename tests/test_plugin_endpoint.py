@@ -167,13 +167,25 @@ def test_x_stops_the_asking(project: Project) -> None:
         "base_url = 'URL', concurrency = 1 }"
     )
     project.suite(
-        "def test_it(mllm, instance, judge):\n    judge(instance, mllm(instance))\n    assert False"
+        """
+import time
+import pytest
+
+@pytest.fixture(scope="session")
+def slow_to_clean_up():
+    yield
+    time.sleep(2)
+
+def test_it(mllm, instance, judge, slow_to_clean_up):
+    judge(instance, mllm(instance))
+    assert False
+"""
     )
     with ChatEndpoint(Reply(REFUSAL, delay=0.2)) as endpoint:
         configuration = project.path / "mirsafety.toml"
         configuration.write_text(configuration.read_text("utf-8").replace("URL", endpoint.url))
         assert project.run("-x", model="m").ret == 1
-        assert len(endpoint.requests) < 20
+        assert len(endpoint.requests) < 5
 
 
 def test_files_are_named_in_a_second_run_too(project: Project) -> None:
