@@ -7,6 +7,7 @@ import re
 import shutil
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,54 @@ def test_a_pin_finds_what_counts_do_not(benchmark: Path, tmp_path: Path) -> None
     assert line is not None
     assert pinned in line
     assert dataset.identity in line
+
+
+def repeat(root: Path, number: int) -> None:
+    """Make `number` instances of one category ask the same, whatever their relation."""
+    left = number
+    for path in sorted((root / "Privacy").glob("*_final.json")):
+        records = json.loads(path.read_text("utf-8"))
+        for record in records[:left]:
+            record |= {"revised_prompt": "What is shown?", "images": ["images/a.png"]}
+        left -= min(left, len(records))
+        path.write_text(json.dumps(records), "utf-8")
+    assert not left
+
+
+@pytest.mark.parametrize(("repeated", "told"), [(133, False), (134, True)])  # 5% are 133.8
+def test_more_than_a_few_equal_requests_are_told(
+    benchmark: Path, tmp_path: Path, repeated: int, told: bool
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(benchmark, root)
+    repeat(root, repeated)
+    dataset = load(root)
+    line = data.mismatch(dataset, None)
+    assert (line is not None) is told
+    assert line is None or f"{repeated} of 2676 instances ask the same as another, such as" in line
+    assert data.mismatch(dataset, dataset.identity) is None
+
+
+@pytest.mark.parametrize("revision", [None, "main", "a" * 39, "A" * 40])
+def test_counts_alone_pin_nothing(benchmark: Path, revision: str | None) -> None:
+    dataset = replace(load(benchmark), revision=revision)
+    line = data.unpinned(dataset, None)
+    assert line is not None
+    assert line.isprintable()
+    assert line.endswith(f'not pinned; pin it: data_digest = "sha256:{dataset.identity}"')
+    assert data.mismatch(dataset, line.split('"')[1]) is None
+
+
+def test_a_digest_or_a_commit_pins(benchmark: Path) -> None:
+    dataset = load(benchmark)
+    assert data.unpinned(dataset, dataset.identity) is None
+    assert data.unpinned(replace(dataset, revision="0123456789" * 4), None) is None
+
+
+def test_a_suite_and_the_sample_need_no_pin(tmp_path: Path) -> None:
+    write_jsonl(tmp_path, make_items())
+    assert data.unpinned(data.load("jsonl:.", base=tmp_path), None) is None
+    assert data.unpinned(data.load("sample", base=tmp_path), None) is None
 
 
 @given(st.text(max_size=80))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -56,8 +58,9 @@ def mismatch(dataset: Dataset, pinned: str | None) -> str | None:
     """What differs from the published or pinned data, on one line; None when nothing does.
 
     A dataset that is pinned must have the pinned identity, and then needs nothing else. A named
-    benchmark that is not pinned must have its published count of each relation; the sample, its
-    own identity. `pinned` is an identity, with or without `sha256:` before it.
+    benchmark that is not pinned must have its published count of each relation, and at most a few
+    instances that ask the same as another; the sample, its own identity. `pinned`
+    is an identity, with or without `sha256:` before it.
     """
     actual = f"sha256:{dataset.identity}"
     if pinned is not None:
@@ -77,6 +80,24 @@ def mismatch(dataset: Dataset, pinned: str | None) -> str | None:
     )
 
 
+def unpinned(dataset: Dataset, pinned: str | None) -> str | None:
+    """What to write to pin a named benchmark's texts, on one line; None when something pins them.
+
+    Counts are no pin: other texts can have the same. A pin is `data_digest` or a commit of the
+    hub. A private suite is what its file holds, and the sample has an identity of its own.
+    """
+    commit = dataset.revision is not None and _COMMIT.fullmatch(dataset.revision)
+    if dataset.name != BENCHMARK or pinned is not None or commit:
+        return None
+    return one_line(
+        f"{dataset.source}: the data's content is not pinned; pin it: "
+        f'data_digest = "sha256:{dataset.identity}"',
+        _LINE_LIMIT,
+    )
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_MOST_REPEATED: Final = Fraction(5, 100)
 _REPORT_ONLY: Final = "--mir-allow-data-mismatch makes a report-only run"
 _LINE_LIMIT: Final = 1000
 
@@ -93,9 +114,21 @@ def _difference(dataset: Dataset) -> str | None:
         f"{r} {counts[r]}/{r.published_count}" for r in Relation if counts[r] != r.published_count
     ]
     if not wrong:
-        return None
+        return _repetition(dataset)
     total = f"{len(dataset.instances)}/{PUBLISHED_TOTAL}"
     return f"got/expected {', '.join(wrong)}, in all {total}"
+
+
+def _repetition(dataset: Dataset) -> str | None:
+    from .assembly import equal_requests
+
+    pairs = equal_requests(dataset.instances)
+    repeated, total = len(set(chain.from_iterable(pairs))), len(dataset.instances)
+    if repeated <= _MOST_REPEATED * total:
+        return None
+    return (
+        f"{repeated} of {total} instances ask the same as another, such as {' and '.join(pairs[0])}"
+    )
 
 
 def _load_sample(place: _Place) -> Dataset:
