@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from pydantic import ValidationError
 
 from .config import JudgeSettings, ModelSettings, Settings, parse
-from .errors import ConfigurationError
+from .errors import ConfigurationError, RunError
 from .printable import one_line
+from .records import ModelIdentity
 from .taxonomy import nearest
 
 if TYPE_CHECKING:
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
     from .records import Instance
 
 LATER_PROVIDERS: Final = ("vllm", "transformers")
+_Made = TypeVar("_Made")
+_Section = TypeVar("_Section", ModelSettings, JudgeSettings)
+
+_LINE: Final = 400
 _OWN: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -38,12 +46,13 @@ class NamedModel:
 class BackendContext:
     """What a backend may need beside its settings.
 
-    `instances` are the dataset's, in its order; relative paths are relative to `base`.
+    `instances` are the dataset's, in its order; relative paths are relative to `base`. The
+    variables in `environ` hold keys, so they are never shown.
     """
 
     instances: Sequence[Instance]
     base: Path
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
 
 
 @cache
@@ -66,16 +75,16 @@ def find_model(text: str, settings: Settings) -> NamedModel:
         return NamedModel(*_at_endpoint(text))
     provider, colon, model = text.partition(":")
     if colon and model and (provider in _BACKENDS or provider in LATER_PROVIDERS):
-        return NamedModel(text, ModelSettings(provider=provider, model=model))
+        return NamedModel(text, _valid(ModelSettings, "--mllm", provider=provider, model=model))
     if _OWN.fullmatch(text):
-        return NamedModel(text, ModelSettings(provider=text, model=model))
+        return NamedModel(text, _valid(ModelSettings, "--mllm", provider=text, model=model))
     names = _BACKENDS if colon else [*settings.models, *builtin_models()]
     hint = nearest(provider if colon else text, names)
     raise ConfigurationError(
         one_line(
             f"--mllm: no model '{text}'; {_ended(hint)} Or configure [models.NAME], or write "
             "openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, package.module:factory",
-            400,
+            _LINE,
         )
     )
 
@@ -89,7 +98,8 @@ def build_backend(model: NamedModel, context: BackendContext) -> Backend:
     """The backend that these settings describe.
 
     Raises:
-        ConfigurationError: no such provider, or its settings are wrong.
+        ConfigurationError: no such provider, its settings are wrong, or a user's own factory
+            fails or makes no backend.
         DataError: recorded answers cannot be read.
     """
     provider = model.settings.provider
@@ -102,21 +112,21 @@ def build_backend(model: NamedModel, context: BackendContext) -> Backend:
     if (build := _BACKENDS.get(provider)) is not None:
         return build(model, context)
     factory: Callable[[ModelSettings], Backend] = _load_attribute(provider, "provider", _BACKENDS)
-    return factory(model.settings)
+    return _made(f"provider '{provider}'", partial(factory, model.settings), _BACKEND_MEMBERS)
 
 
 def build_judge(name: str, settings: Settings) -> Judge:
     """The judge of this name: configured, built-in, or `module:attr`.
 
     Raises:
-        ConfigurationError: nothing has this name.
+        ConfigurationError: nothing has this name, or a user's own factory fails or makes no judge.
     """
-    judge = settings.judges.get(name, JudgeSettings(provider=name))
+    judge = settings.judges.get(name) or _valid(JudgeSettings, "judge", provider=name)
     if (build := _JUDGES.get(judge.provider)) is not None:
         return build(judge)
     names = [*settings.judges, *_JUDGES]
     factory: Callable[[JudgeSettings], Judge] = _load_attribute(judge.provider, "judge", names)
-    return factory(judge)
+    return _made(f"judge '{judge.provider}'", partial(factory, judge), _JUDGE_MEMBERS)
 
 
 def _ended(hint: str) -> str:
@@ -126,11 +136,19 @@ def _ended(hint: str) -> str:
 def _at_endpoint(url: str) -> tuple[str, ModelSettings]:
     base_url, _, model = url.partition("#")
     if not model:
-        raise ConfigurationError(f"--mllm: name the model behind a '#': {url}#MODEL")
-    settings = ModelSettings(
-        provider="http", model=model, base_url=base_url, decoding={"temperature": 0}
-    )
-    return url, settings
+        raise ConfigurationError(one_line(f"--mllm: name the model behind a '#': {url}#MODEL"))
+    fields = {"model": model, "base_url": base_url, "decoding": {"temperature": 0}}
+    return url, _valid(ModelSettings, "--mllm", provider="http", **fields)
+
+
+def _valid(section: type[_Section], place: str, **fields: object) -> _Section:
+    """The settings of a name that was typed."""
+    try:
+        return section.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors(include_input=False)[0]
+        text = fields[str(problem["loc"][0])]
+        raise ConfigurationError(one_line(f"{place}: {problem['msg']}: '{text}'")) from None
 
 
 def _load_attribute(path: str, what: str, valid: Iterable[str]) -> Callable[[Any], Any]:
@@ -138,16 +156,85 @@ def _load_attribute(path: str, what: str, valid: Iterable[str]) -> Callable[[Any
     module_name, _, attribute = path.partition(":")
     hint = f"{_ended(nearest(module_name, valid))} Your own: package.module:factory"
     if not _OWN.fullmatch(path):
-        raise ConfigurationError(one_line(f"unknown {what} '{path}'; {hint}", 400))
+        raise ConfigurationError(one_line(f"unknown {what} '{path}'; {hint}", _LINE))
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
-            one_line(f"{what} '{path}' cannot be loaded: {error}; {hint}", 400)
+            one_line(f"{what} '{path}' cannot be loaded: {error}; {hint}", _LINE)
         ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's module: it may exit, or skip a test
+        raise _broken(f"{what} '{path}' cannot be loaded", error) from error
     if not callable(factory):
         raise ConfigurationError(f"{what} '{path}' is not callable")
     return cast("Callable[[Any], Any]", factory)
+
+
+def _made(name: str, make: Callable[[], _Made], members: _Members) -> _Made:
+    """What a user's own factory makes, with every member that is asked for later."""
+    try:
+        made = make()
+        values = {member: getattr(made, member, _MISSING) for member in members}
+    except (RunError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a user's factory: it may exit, or skip a test
+        raise _broken(f"{name} failed", error) from error
+    for member, (wanted, is_valid) in members.items():
+        if values[member] is _MISSING:
+            problem = f"it made {type(made).__name__}, which has no {member}"
+        elif not is_valid(values[member]):
+            problem = f"{member} must be {wanted}, not {type(values[member]).__name__}"
+        else:
+            continue
+        raise ConfigurationError(one_line(f"{name}: {problem}", _LINE))
+    return made
+
+
+def _broken(problem: str, error: BaseException) -> ConfigurationError:
+    line = one_line(f"{problem}: {type(error).__name__}: {error}", _LINE)
+    return ConfigurationError(line.rstrip(": "))
+
+
+def _is_text(value: object) -> bool:
+    """Text that a file can hold: without half a surrogate pair."""
+    return isinstance(value, str) and value == value.encode(errors="ignore").decode()
+
+
+def _is_optional_text(value: object) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, str) and _is_text(value) and bool(value.strip())
+
+
+def _is_identity(value: object) -> bool:
+    if not isinstance(value, ModelIdentity):
+        return False
+    optional = _is_optional_text(value.endpoint) and _is_optional_text(value.revision)
+    return optional and _is_named(value.provider) and _is_named(value.model)
+
+
+def _is_decoding(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        _is_text(name) and _is_scalar(setting) for name, setting in value.items()
+    )
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return _is_optional_text(value) or (isinstance(value, int) and abs(value) < _LARGEST)
 
 
 def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
@@ -204,3 +291,31 @@ _BACKENDS: Final[Mapping[str, Callable[[NamedModel, BackendContext], Backend]]] 
 }
 
 _JUDGES: Final[Mapping[str, Callable[[JudgeSettings], Judge]]] = {"rules": _build_rules}
+
+_MISSING: Final = object()
+
+_LARGEST: Final = 2**63
+"""Whole numbers below it are read alike by every JSON reader that a server may use."""
+
+_Members = Mapping[str, tuple[str, Callable[[object], bool]]]
+"""By member: what it must be, in words and as a check."""
+
+_BACKEND_MEMBERS: Final[_Members] = {
+    "identity": ("a ModelIdentity of texts", _is_identity),
+    "system": ("text or None", _is_optional_text),
+    "decoding": ("a mapping of names to texts, finite numbers, bools or None", _is_decoding),
+    "greedy": ("True or False", _is_bool),
+    "cacheable": ("True or False", _is_bool),
+    "needs_bytes": ("True or False", _is_bool),
+    "concurrency": ("a whole number from 1", _is_count),
+    "complete": ("a method", callable),
+    "aclose": ("a method", callable),
+}
+
+_JUDGE_MEMBERS: Final[_Members] = {
+    "identity": ("text that is not blank", _is_named),
+    "screening": ("True or False", _is_bool),
+    "concurrency": ("a whole number from 1", _is_count),
+    "judge": ("a method", callable),
+    "aclose": ("a method", callable),
+}
