@@ -347,6 +347,14 @@ def test_an_unknown_source_is_one_clear_line(tmp_path: Path, text: str, problem:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("kind", ["folder", "parquet", "jsonl", "hub"])
+@pytest.mark.parametrize("rest", ["a\0b", "\udcff", "~no-such-user/x", "x" * 5000, "a**b", "**"])
+def test_an_odd_path_is_one_clear_line(tmp_path: Path, kind: str, rest: str) -> None:
+    with pytest.raises((DataError, ConfigurationError)) as caught:
+        data.load(f"{kind}:{rest}", base=tmp_path)
+    assert str(caught.value).isprintable()
+
+
 def data_error(call: Callable[[], object]) -> str | None:
     """The message of the data error that a call ends in, if it does."""
     try:

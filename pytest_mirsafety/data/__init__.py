@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DataError
 from ..printable import one_line
 from ..records import Dataset
 from ..taxonomy import PUBLISHED_TOTAL, Relation, nearest
@@ -48,7 +48,11 @@ def load(source: str, *, base: Path, cache: Path | None = None) -> Dataset:
     """
     kind, _, rest = source.partition(":")
     if (loader := _LOADERS.get(kind)) is not None and bool(rest.strip()) == (kind != "sample"):
-        return loader(_Place(source, rest, base, cache))
+        try:
+            return loader(_Place(source, rest, base, cache))
+        except (OSError, RuntimeError) as error:  # a path too long, or of an unknown home
+            problem = one_line(f"{source[:200]}: cannot be read: {error}", _LINE_LIMIT // 2)
+            raise DataError(problem) from None
     if kind not in _LOADERS and _OWN.fullmatch(source):
         return _load_own(_Place(source, rest, base, cache))
     raise _unknown(source)

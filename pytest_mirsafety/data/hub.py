@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigurationError, MissingExtraError
+from ..printable import one_line
 from ..records import Dataset
 from . import parquet
 from .fields import malformed
@@ -28,7 +29,8 @@ def load(repository: str, source: str, name: str | None, cache: Path | None) -> 
     """
     repo_id, _, revision = repository.partition("@")
     if _REPOSITORY.fullmatch(repo_id) is None or set(revision) & set("<> "):
-        raise ConfigurationError(f"data: write hub:ORGANIZATION/NAME@REVISION, not '{source}'")
+        problem = f"data: write hub:ORGANIZATION/NAME@REVISION, not '{one_line(source)}'"
+        raise ConfigurationError(problem)
     folder = _download(repo_id, revision or None, source)
     warnings = () if _COMMIT.fullmatch(revision) else (_unpinned(repo_id, revision, folder.name),)
     origin = parquet.Origin(source, name, folder.name, warnings)
