@@ -249,7 +249,16 @@ def test_replies_that_are_answers(
 
 @pytest.mark.parametrize(
     "usage",
-    [None, "many", {}, {"prompt_tokens": "3"}, {"prompt_tokens": True}, {"prompt_tokens": -1}],
+    [
+        None,
+        "many",
+        {},
+        {"prompt_tokens": "3"},
+        {"prompt_tokens": True},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 2**53 + 1},
+        {"prompt_tokens": 10**30, "completion_tokens": 2**64},
+    ],
 )
 def test_unusable_token_counts_are_unknown(usage: object) -> None:
     completion = answer_to(Reply(usage=usage))
@@ -440,6 +449,31 @@ def test_no_error_repeats_a_secret_or_base64(text: str) -> None:
         assert "secret" not in detail
         assert "0123456789" not in detail
         assert "iVBORw0KGgo" not in detail
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "x " * 27,  # so that the key is around the cut of what is quoted
+        "x " * 75,
+        "x " * 95,
+        "\u200b" * 99_990,
+        "iVBORw0KGgo" * 9_089 + " ",
+        f"{KEY} " * 5_262,
+    ],
+)
+def test_no_part_of_a_key_is_shown_where_a_text_is_cut(before: str) -> None:
+    for start in range(0, 60, 7):
+        text = f"{before}{'y ' * start}{KEY} and more"
+        for reply in (
+            Reply.error(500, text),
+            Reply.garbage(text.encode()),
+            Reply(content=json.dumps({"error": text}).encode()),
+        ):
+            detail = failure_of(reply)
+            assert "own." not in detail
+            assert "01234" not in detail
 
 
 def test_nothing_leaks_into_logs_or_reprs(caplog: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,12 @@ _FILTER_CODES: Final = frozenset({"content_filter", "content_policy_violation"})
 _LONGEST_PAUSE: Final = 120.0
 """Seconds: the package waits no longer than this for a Retry-After."""
 
+_MOST_READ: Final = 100_000
+"""Characters of a server's message that are read for what is shown of it."""
+
+_MOST_TOKENS: Final = 2**53
+"""A count above it is none: not every JSON reader could tell it from its neighbours."""
+
 _BAD_REQUEST: Final = 400
 _MOVED: Final = "it points elsewhere: set base_url to the address that answers"
 _HINTS: Final[Mapping[int, str]] = MappingProxyType(
@@ -267,10 +273,12 @@ class OpenAIBackend:
 
     def _clean(self, text: str) -> str:
         """One line of at most 200 characters, without the key and without base64."""
-        text = "".join(c for c in text[:100_000] if c.isprintable() or c.isspace())
+        shown = "".join(c for c in text[:_MOST_READ] if c.isprintable() or c.isspace())
         if self._key:
-            text = text.replace(self._key, "[key]")
-        return one_line(_SECRETS.sub("[...]", text))
+            shown = shown.replace(self._key, "[key]")
+        if len(text) > _MOST_READ:  # it may end in the first part of the key
+            shown = shown[: max(0, len(shown) - len(self._key))]
+        return one_line(_SECRETS.sub("[...]", shown))
 
 
 class _NoAnswerError(Exception):
@@ -286,7 +294,7 @@ def _completion(reply: bytes, latency: float) -> Completion:
     try:
         body = json.loads(reply)
     except (ValueError, RecursionError):
-        raise _NoAnswerError(f"it is not JSON: {reply[:100].decode(errors='replace')}") from None
+        raise _NoAnswerError(f"it is not JSON: {reply.decode(errors='replace')}") from None
     if not isinstance(body, dict):
         raise _NoAnswerError(f"it is {type(body).__name__}, not an object")
     if body.get("error") is not None:
@@ -334,7 +342,9 @@ def _text(values: Mapping[str, object], name: str) -> str | None:
 
 def _tokens(usage: object, name: str) -> int | None:
     count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        return None
+    return count if 0 <= count <= _MOST_TOKENS else None
 
 
 def _is_filter(error: APIError) -> bool:
