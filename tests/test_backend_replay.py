@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_setting import environment
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,6 +112,7 @@ def test_blank_lines_line_ends_and_a_byte_order_mark_are_passed_over() -> None:
         (b'{"id": "x", "response": "", "input_tokens": 1.5}', "'input_tokens' cannot be float"),
         (b'{"id": "x", "response": "", "input_tokens": true}', "'input_tokens' cannot be bool"),
         (b'{"id": "x", "response": "", "output_tokens": -1}', "'output_tokens' is negative"),
+        (b'{"id": "x", "response": "", "output_tokens": 9007199254740993}', "above 2**53"),
         (b'{"id": "x", "response": "", "output_tokens": NaN}', "NaN is not allowed"),
         (b'{"id": "x", "answer": "x"}', "line 2: unknown key 'answer'"),
         (b'{"id": "x", "respons": "x"}', "did you mean 'response'?"),
@@ -171,6 +176,31 @@ def test_a_file_gives_the_same_as_its_bytes(tmp_path: Path) -> None:
 def test_a_recording_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.jsonl: No such file"):
         ReplayBackend.from_path(tmp_path / "gone.jsonl", INSTANCES)
+
+
+def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """To open a pipe that nobody writes to would wait without end."""
+    pipe = tmp_path / "answers.jsonl"
+    os.mkfifo(pipe)
+    in_folder = tmp_path / "infer" / "Privacy" / "Jump.json"
+    in_folder.parent.mkdir(parents=True)
+    os.mkfifo(in_folder)
+    # In another process: this one could not be freed.
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from pytest_mirsafety.backends.replay import ReplayBackend\n"
+        "ReplayBackend.from_path(Path(sys.argv[1]), ())"
+    )
+    for path, named in ((pipe, pipe), (tmp_path / "infer", in_folder), (Path("/dev/zero"),) * 2):
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(path)],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=30,
+            check=False,
+        )
+        assert f"DataError: replay: {named}: is not a regular file" in run.stderr
 
 
 # Upstream's layout

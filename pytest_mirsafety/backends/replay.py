@@ -47,6 +47,9 @@ _UPSTREAM_KEYS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
     }
 )
 
+_LARGEST: Final = 2**53
+"""A number above it is none: not every JSON reader could tell it from its neighbours."""
+
 _Answers = dict[str, Completion | str]
 """By instance id: the answer, or in one line why there is none."""
 
@@ -92,13 +95,13 @@ class ReplayBackend:
         """
         try:
             if path.is_dir():
-                files = {f"{p.parent.name}/{p.name}": p.read_bytes() for p in _upstream_files(path)}
+                files = {f"{p.parent.name}/{p.name}": _read(p) for p in _upstream_files(path)}
                 revision = digest({k: hashlib.sha256(v).hexdigest() for k, v in files.items()})
                 answers = _read_upstream(files, path.name, instances)
                 return cls._of(path.name, revision, answers, instances)
-            return cls.from_bytes(path.read_bytes(), path.name, instances)
+            return cls.from_bytes(_read(path), path.name, instances)
         except OSError as error:
-            raise DataError(f"replay: {path}: {error.strerror or error}") from None
+            _refuse(str(path), error.strerror or str(error))
 
     @classmethod
     def _of(
@@ -255,7 +258,14 @@ def _assign(records: Sequence[_Recorded], cell: Sequence[Instance]) -> _Answers:
     return answers
 
 
-# Reading JSON
+# Reading files and JSON
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file; a pipe or a device might never end."""
+    if path.exists() and not path.is_file():
+        _refuse(str(path), "is not a regular file")
+    return path.read_bytes()
 
 
 def _without_mark(content: bytes) -> bytes:
@@ -305,7 +315,9 @@ def _check_types(
             _refuse(place, f"'{key}' cannot be {type(value).__name__}")
         if isinstance(value, int) and value < 0:
             _refuse(place, f"'{key}' is negative")
+        if isinstance(value, int) and value > _LARGEST:
+            _refuse(place, f"'{key}' is above 2**53")
 
 
 def _refuse(place: str, problem: str) -> NoReturn:
-    raise DataError(one_line(f"replay: {place}: {problem}"))
+    raise DataError(one_line(f"replay: {place}: {problem}", 400))
