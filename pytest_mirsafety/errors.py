@@ -27,7 +27,9 @@ class MissingExtraError(ConfigurationError):
     """An optional dependency is needed; the message names the extra that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an extra: pip install 'pytest-mirsafety[{extra}]'")
+        super().__init__(
+            f"{what} needs more packages: install pytest-mirsafety with the extra '{extra}'"
+        )
 
 
 class DataError(RunError):
