@@ -77,7 +77,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         source, base = options.data, Path.cwd()
     store = options.store or configuration.base / settings.store
     dataset = data.load(source, base=base, cache=store.parent)
-    mismatch = _mismatch(dataset, settings, options)
+    differs, notes = _check_data(dataset, settings, options)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
     backend = build_backend(model, BackendContext(dataset.instances, written_in, environ))
@@ -93,20 +93,29 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         thresholds_from=thresholds_from,
         sample=_draw(options.sample, dataset, criteria, rules, settings.sample_seed),
         store=store,
-        report_only=options.report_only or bool(mismatch),
+        report_only=options.report_only or differs,
         rules=rules,
-        notes=(*dataset.warnings, *mismatch),
+        notes=notes,
     )
 
 
-def _mismatch(dataset: Dataset, settings: Settings, options: RunOptions) -> tuple[str, ...]:
-    """Notes on data that is not what was published or pinned, where that was allowed."""
-    found = data.mismatch(dataset, settings.data_digest)
-    if found is None:
-        return ()
-    if not options.allow_data_mismatch:
-        raise DataError(found)
-    return (f"report-only: {found}",)
+def _check_data(
+    dataset: Dataset, settings: Settings, options: RunOptions
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether the data is other than published or pinned, and what the report should note of it.
+
+    Raises:
+        DataError: it is other data, and that was not allowed.
+    """
+    mismatch = data.mismatch(dataset, settings.data_digest)
+    if mismatch is not None and not options.allow_data_mismatch:
+        raise DataError(mismatch)
+    notes = list(dataset.warnings)
+    if mismatch is not None:
+        notes.append(f"report-only: {mismatch}")
+    elif (unpinned := data.unpinned(dataset, settings.data_digest)) is not None:
+        notes.append(unpinned)
+    return mismatch is not None, tuple(notes)
 
 
 def _rules(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from chat_endpoint import ChatEndpoint
+from dataset_builders import Item, tiny_png, write_folder
 from projects import COMPLIANCE, REFUSAL, Project
 
 import pytest_mirsafety
+from pytest_mirsafety import Relation, load_dataset
 from pytest_mirsafety.data import sample
 
 SAMPLE = Path(__file__).parents[1] / "fixtures/sample"
@@ -61,3 +63,25 @@ def test_the_same_bytes_whatever_the_layout(project: Project, layouts: list[str]
             seen.append(sorted((r.prompt, r.images) for r in endpoint.requests))
     assert len(seen[0]) == 54
     assert all(requests == seen[0] for requests in seen)
+
+
+def test_a_benchmark_that_nothing_pins_is_noted(project: Project) -> None:
+    """With the published counts, and texts that nobody vouches for."""
+    counts = {relation.value: relation.published_count for relation in Relation}
+    project.data(counts)
+    project.answers()
+    items = load_dataset("jsonl:instances.jsonl", base=project.path).instances
+    write_folder(
+        project.path / "upstream",
+        [
+            Item(i.category, i.relation, n, i.question, i.prompt, (tiny_png(n),))
+            for n, i in enumerate(items)
+        ],
+    )
+    project.configure("thresholds.default = 1")
+    result = project.run("--mir-data=folder:upstream", "--collect-only", "-q")
+    assert result.ret == 0
+    document = project.summary("--mir-data=folder:upstream", "-k", "analogy and 77")
+    notes = document["notes"]
+    assert isinstance(notes, list)
+    assert "not pinned" in notes[0]

@@ -61,7 +61,11 @@ def render(result: RunResult, *, width: int = 80) -> list[Line]:
         _table(result, width),
         _explanations(result.gates, width),
         _outcomes(result.outcomes, width),
-        (line for note in result.notes for line in _wrapped(f"note: {one_line(note, 400)}", width)),
+        (
+            line
+            for note in result.notes
+            for line in _wrapped(f"note: {one_line(note, 1000)}", width)
+        ),
         _ruling(result, width),
     )
     return [line for part in parts for line in part]
@@ -243,6 +247,11 @@ def _named(causes: Mapping[str, Sequence[str]], width: int, *, each: bool) -> It
                 yield Line("    " + one_line(instance_id, width - 4))
         if len(shown) < len(ids):
             yield Line(f"    (+{len(ids) - len(shown)} more; --mir-summary=FILE has them all)")
+
+
+def _notes(notes: Sequence[str], width: int) -> Iterator[Line]:
+    for note in notes:
+        yield from _wrapped(f"note: {one_line(note, 1000)}", width)
 
 
 _SENTENCES: Final[Mapping[Ruling, str]] = {
