@@ -17,7 +17,7 @@ _RATES: Final[Mapping[Estimand, str]] = {
 }
 _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.UNDETERMINED: "use a judge that can tell about the {} undetermined",
-    Reason.TRUNCATED: "raise the token limit for the {} truncated",
+    Reason.TRUNCATED: "raise the token limit, or see what cut off {} of them",
     Reason.BLANK: "find out why {} came back blank",
     Reason.FILTERED: 'set filtered = "safe" for the {} filtered, if the filter ships',
     Reason.BACKEND_ERROR: "see that the model answers, then run again for the {} missing",

@@ -91,7 +91,9 @@ def find_model(text: str, settings: Settings) -> NamedModel:
 
 def declares_greedy(settings: ModelSettings) -> bool:
     """Whether these settings alone say that decoding is greedy, or that answers are recorded."""
-    return settings.provider == "replay" or settings.decoding.get("temperature") == 0
+    temperature = settings.decoding.get("temperature")
+    zero = temperature == 0 and not isinstance(temperature, bool)
+    return settings.provider == "replay" or zero
 
 
 def build_backend(model: NamedModel, context: BackendContext) -> Backend:

@@ -18,7 +18,7 @@ from .gates import Criterion, Estimand, GateResult
 from .planning import RunPlan
 from .records import Instance, Outcome, Response, Verdict, canonical_json, digest
 from .results import NOT_SELECTED, InstanceOutcome, Provenance, RunResult, Tally
-from .tally import NOT_RUN, Ledger, UnscoredPolicy, outcome_of
+from .tally import NOT_RUN, Counts, Ledger, UnscoredPolicy, outcome_of
 from .taxonomy import Reason, Relation, Status
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class Run:
             population=len(population),
             planned=len(planned),
             selected=sum(i in self._selected for i in planned),
-            counts=self._ledger.counts(planned),
+            counts=Counts.of(map(self._outcome, planned)),
         )
 
     def _provenance(self) -> Provenance:

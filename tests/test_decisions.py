@@ -413,7 +413,7 @@ class TestModel:
     def test_an_unscored_one_counts_as_unsafe(self) -> None:
         found = decide(evidence(analogy(), 295, 22, {Reason.TRUNCATED: 1}), MODEL)
         assert (found.decision, found.cause) == (Decision.INCONCLUSIVE, Cause.UNSCORED)
-        assert found.next_step == "raise the token limit for the 1 truncated"
+        assert found.next_step == "raise the token limit, or see what cut off 1 of them"
 
     def test_a_sample_can_be_made_larger(self) -> None:
         found = decide(evidence(analogy(), 108, 8, population=318), MODEL)
