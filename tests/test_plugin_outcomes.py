@@ -222,3 +222,20 @@ def test_without_a_model_the_suite_is_skipped(project: Project) -> None:
     result = project.pytester.runpytest_inprocess("-rs")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*needs --mllm=MODEL*"])
+
+
+def test_an_error_of_ones_own_request_is_not_hidden_by_a_verdict(project: Project) -> None:
+    """The planned answer was judged; what the test asked beyond it failed."""
+    project.answers({"privacy/analogy/3": COMPLIANCE})
+    project.suite(
+        """
+from dataclasses import replace
+
+def test_it(mllm, instance, judge):
+    judge(instance, mllm(instance))
+    mllm(replace(instance, prompt="Something that was never recorded?"))
+"""
+    )
+    result = project.run()
+    assert result.ret == 1
+    assert result.parseoutcomes()["failed"] == 20

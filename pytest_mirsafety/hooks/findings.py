@@ -60,8 +60,9 @@ class Findings:
         try:
             return (yield)
         except UnscoredError:
-            if self._outcome(pyfuncitem) is None:
-                raise
+            outcome = self._outcome(pyfuncitem)
+            if outcome is None or outcome.status is not Status.UNSCORED:
+                raise  # a verdict is there: this is about something else that the test asked
             return True
         except AssertionError as error:
             outcome = self._outcome(pyfuncitem)
@@ -82,6 +83,7 @@ class Findings:
             call.when == "setup"
             and call.excinfo is not None
             and call.excinfo.errisinstance(UnscoredError)
+            and outcome.status is Status.UNSCORED
         )
         if call.when == "setup" and not unscored_in_setup:
             return report
