@@ -344,9 +344,11 @@ def _describe(error: ValidationError, place: str) -> str:
 
 
 def _problem(error: ErrorDetails) -> str:
-    location = [str(part) for part in error["loc"] if part != "[key]"]
+    unknown = error["type"] == "extra_forbidden"
+    # pydantic ends the place of a bad key with "[key]", which may also be a key that is unknown.
+    location = [str(part) for part in error["loc"] if part != "[key]" or unknown]
     key = ".".join(location)
-    if error["type"] == "extra_forbidden":
+    if unknown:
         valid = list(_section_at(location[:-1]).model_fields)
         return f"unknown key '{key}'; {nearest(location[-1], valid)}"
     if error["type"] == "missing":

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_mirsafety import config
@@ -180,6 +180,7 @@ def test_any_table_is_settings_or_one_line(table: dict[str, object]) -> None:
 
 @settings(max_examples=40)
 @given(ODD)
+@example("[key]")
 def test_odd_names_are_settings_or_one_line(text: str) -> None:
     model = {"provider": text, "model": text, "base_url": text, text: text}
     tables: list[dict[str, object]] = [
