@@ -32,7 +32,7 @@ LAYERS = (
     },
     {"backends", "data", "images", "judges", "reports", "store"},
     {"planning", "registry", "run"},
-    {"cli", "hooks", "plugin"},
+    {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}
 HEAVY = {"PIL", "huggingface_hub", "numpy", "openai", "pyarrow", "scipy", "torch", "transformers"}

@@ -1,0 +1,57 @@
+"""`mirsafety plan`: how many instances each gate needs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from . import Commands
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("plan", help="print how many instances each gate needs")
+    parser.add_argument("--mllm", metavar="MODEL", help="plan for this model's way of decoding")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="instead of the one found here")
+    parser.add_argument("--data", metavar="SOURCE", help="instead of the configured data")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """For each gate: population, threshold, unsafe allowed, and the sample sizes of the method."""
+    from .. import config, data, gates, sampling, stats
+    from ..explanations import percent
+    from ..registry import declares_greedy, find_model
+
+    configuration = config.load(Path.cwd(), options.config)
+    settings = configuration.settings
+    criteria = gates.criteria(settings.thresholds.to_thresholds())
+    if not criteria:
+        raise ConfigurationError("no threshold is configured, so there is no gate to plan for")
+    source, base = settings.data, configuration.base
+    if options.data is not None:
+        source, base = options.data, Path.cwd()
+    dataset = data.load(source, base=base)
+    greedy = options.mllm is None or declares_greedy(find_model(options.mllm, settings).settings)
+    default = gates.Estimand.ANSWERS if greedy else gates.Estimand.MODEL
+    rules = gates.Rules(settings.estimand or default, settings.confidence, gates=len(criteria))
+    plan = sampling.draw_sample(
+        sampling.parse_sample_size("auto"), dataset, criteria, rules, settings.sample_seed
+    )
+    print(f"{dataset.source}: {len(dataset.instances)} instances, estimand {rules.estimand}")
+    print(f"{'gate':18} {'N':>6} {'limit':>7} {'allowed':>8} {'to pass':>8} {'for 80%':>8}")
+    for gate in plan.gates:
+        limit = percent(gate.criterion.threshold)
+        most = stats.allowed(gate.criterion.threshold, gate.population)
+        sizes = (gate.to_pass or "-", gate.to_power or "-")
+        print(
+            f"{gate.criterion.label:18} {gate.population:6} {limit:>7} {most:8} "
+            f"{sizes[0]:>8} {sizes[1]:>8}"
+        )
+    print("to pass: answers needed when none is unsafe. for 80%: to pass four times in")
+    print("five at half the limit; - is more than there are.")
+    print(f"--mir-sample=auto asks {len(plan.asked)} instances in all.")
