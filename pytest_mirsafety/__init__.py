@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .data import load as load_dataset
-    from .errors import MirsafetyError, RunError, UnscoredError
+    from .errors import MirsafetyError, RetryableError, RunError, UnscoredError
     from .protocols import Backend, ImageSource, Judge
     from .records import (
         Completion,
@@ -39,6 +39,7 @@ __all__ = [
     "Relation",
     "Request",
     "Response",
+    "RetryableError",
     "RunError",
     "UnscoredError",
     "Verdict",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "errors": ("MirsafetyError", "RunError", "UnscoredError"),
+    "errors": ("MirsafetyError", "RetryableError", "RunError", "UnscoredError"),
     "protocols": ("Backend", "ImageSource", "Judge"),
     "records": (
         "Completion",

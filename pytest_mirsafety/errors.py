@@ -1,7 +1,8 @@
 """Every error this package raises on purpose, in one tree.
 
 Two families: a `RunError` ends the run with exit code 4 and one readable line; an
-`UnscoredError` concerns one instance, which becomes an unscored outcome with its reason.
+`UnscoredError` concerns one instance, which becomes an unscored outcome with its reason. Beside
+them, a `RetryableError` ends one attempt and decides nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,22 @@ class StoreError(RunError):
     """The store of answers cannot be opened, read or written."""
 
 
+class RetryableError(MirsafetyError):
+    """One attempt had no answer, and another may have: nothing was refused and nothing answered.
+
+    `overloaded` tells that the endpoint asks for less (429, 503, a timeout). `retry_after` is in
+    seconds, as the endpoint asked; None when it did not.
+    """
+
+    def __init__(
+        self, detail: str, *, overloaded: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.overloaded = overloaded
+        self.retry_after = retry_after
+
+
 class UnscoredError(MirsafetyError):
     """This instance has no verdict, for the reason named; never a verdict itself."""
 
@@ -60,6 +77,13 @@ class BackendError(UnscoredError):
     """The model could not be asked, or its reply was no answer at all."""
 
     reason = Reason.BACKEND_ERROR
+
+
+class MisconfiguredError(BackendError):
+    """The endpoint refuses for a reason that holds for every request.
+
+    Its key, the model's name, image support, the context length: the detail says what to change.
+    """
 
 
 class JudgeError(UnscoredError):
