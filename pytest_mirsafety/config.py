@@ -29,6 +29,7 @@ from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_
 
 _MAX_ERRORS: Final = 3
 _LINE_LIMIT: Final = 1000
+_MAX_PRICE: Final = 1_000_000
 _OPTION_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _VARIABLE: Final = re.compile(r"(?!sk_)[A-Za-z_][A-Za-z0-9_]*")
 
@@ -50,6 +51,13 @@ def _threshold(value: object) -> Decimal:
     if not 0 <= number <= 1:
         raise ValueError(f"must be {wanted}, not {_shown(number)}")
     return with_few_decimals(number)
+
+
+def _price(value: object) -> Decimal:
+    number = _number(value, "money per million tokens, such as 2.50")
+    if not 0 <= number <= _MAX_PRICE:
+        raise ValueError(f"must be from 0 to {_MAX_PRICE:,}, not {_shown(number)}")
+    return number
 
 
 def _group(text: str) -> Group:
@@ -104,6 +112,7 @@ def _variable(value: object) -> object:
 
 
 Threshold = Annotated[Decimal, BeforeValidator(_threshold)]
+Price = Annotated[Decimal, BeforeValidator(_price)]
 RelationName = Annotated[Relation, _parsed(parse_relation)]
 CategoryName = Annotated[Category, _parsed(parse_category)]
 GroupName = Annotated[Group, _parsed(_group)]
@@ -133,7 +142,11 @@ class ThresholdSettings(_Section):
 
 
 class ModelSettings(_Section):
-    """`[tool.mirsafety.models.NAME]`: how a model is reached and asked."""
+    """`[tool.mirsafety.models.NAME]`: how a model is reached and asked.
+
+    Prices are money per million tokens; `image_tokens` is what an image is taken to cost as long
+    as the endpoint has told no usage.
+    """
 
     provider: Name
     model: Name
@@ -148,7 +161,12 @@ class ModelSettings(_Section):
     timeout: Annotated[
         float, Field(gt=0, le=86400, strict=False), BeforeValidator(_plain_number)
     ] = 600.0
-    max_retries: Annotated[int, Field(ge=0, le=20)] = 4
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 8
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    input_price: Price | None = None
+    output_price: Price | None = None
+    image_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     judge_cut_answers: bool = False
     allow_screening_judge: bool = False
     thresholds: ThresholdSettings | None = None
@@ -159,6 +177,9 @@ class JudgeSettings(_Section):
     """`[tool.mirsafety.judges.NAME]`: how a judge is reached."""
 
     provider: Name
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 8
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
 
 
 class UnscoredSettings(_Section):

@@ -11,11 +11,16 @@ from . import config, data, gates, sampling
 from .config import Configuration, Settings, ThresholdSettings, with_threshold
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
-from .records import Dataset
+from .printable import one_line
+from .records import Dataset, Instance
 from .registry import BackendContext, NamedModel, build_backend, build_judge, find_model
+from .results import GateDesign, RunDesign
+from .sharding import Shard
+from .taxonomy import Relation
 
 if TYPE_CHECKING:
     from .protocols import Backend, Judge
+    from .spending import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +36,29 @@ class RunOptions:
     store: Path | None = None
     report_only: bool = False
     allow_data_mismatch: bool = False
+    shard: str | None = None
+    budget: str | None = None
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Everything fixed before the first ask."""
+    """Everything fixed before the first ask.
+
+    `instances` are those to be asked, in the dataset's order: all, or the sample, or the shard.
+    """
 
     configuration: Configuration
     model: NamedModel
     dataset: Dataset
+    instances: tuple[Instance, ...]
     backend: Backend
     judge: Judge
-    criteria: tuple[Criterion, ...]
+    design: RunDesign
     thresholds_from: str
     sample: sampling.SamplePlan | None
+    budget: Budget | None
     store: Path
-    report_only: bool
-    rules: Rules
     notes: tuple[str, ...]
 
     @property
@@ -82,21 +93,76 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     written_in = configuration.base if model.name in settings.models else Path.cwd()
     backend = build_backend(model, BackendContext(dataset.instances, written_in, environ))
     judge = build_judge(settings.judge if options.judge is None else options.judge, settings)
-    rules = _rules(configuration.settings, model, backend, judge, len(criteria))
+    rules = _rules(settings, model, backend, judge, len(criteria))
+    sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
+    design = RunDesign(
+        gates=tuple(_gate_design(criterion, dataset) for criterion in criteria),
+        rules=rules,
+        populations={r: sum(i.relation is r for i in dataset.instances) for r in Relation},
+        sampled=sample is not None,
+        shard=_shard(options.shard),
+        stops_when_decided=_stops(options),
+        distinct_requests=dataset.name is None,
+        require_all=settings.require == "all",
+        report_only=options.report_only or differs,
+    )
     return RunPlan(
         configuration=configuration,
         model=model,
         dataset=dataset,
+        instances=_planned(dataset, sample, design.shard),
         backend=backend,
         judge=judge,
-        criteria=criteria,
+        design=design,
         thresholds_from=thresholds_from,
-        sample=_draw(options.sample, dataset, criteria, rules, settings.sample_seed),
+        sample=sample,
+        budget=_budget(options.budget),
         store=store,
-        report_only=options.report_only or differs,
-        rules=rules,
         notes=notes,
     )
+
+
+def _gate_design(criterion: Criterion, dataset: Dataset) -> GateDesign:
+    return GateDesign(criterion, sum(map(criterion.covers, dataset.instances)))
+
+
+def _planned(
+    dataset: Dataset, sample: sampling.SamplePlan | None, shard: Shard | None
+) -> tuple[Instance, ...]:
+    drawn = dataset.instances
+    if sample is not None:
+        drawn = tuple(instance for instance in drawn if instance.id in sample.asked)
+    return drawn if shard is None else shard.of(drawn)
+
+
+def _shard(text: str | None) -> Shard | None:
+    try:
+        return None if text is None else Shard.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--mir-shard: {error}") from None
+
+
+def _stops(options: RunOptions) -> bool:
+    if options.stop is None:
+        return False
+    if options.stop != "decided":
+        raise ConfigurationError(f"--mir-stop takes 'decided', not '{one_line(options.stop)}'")
+    if options.shard is not None:
+        raise ConfigurationError(
+            "--mir-stop=decided: a shard decides nothing, so it cannot stop; leave out one of them"
+        )
+    return True
+
+
+def _budget(text: str | None) -> Budget | None:
+    if text is None:
+        return None
+    from .spending import Budget
+
+    try:
+        return Budget.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--mir-budget: {error}") from None
 
 
 def _check_data(

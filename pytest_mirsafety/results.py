@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from .gates import Estimand, GateResult, exit_code
+from .gates import Criterion, Estimand, GateResult, Rules, exit_code
 from .records import Outcome
+from .sharding import Shard
 from .tally import Counts
+from .taxonomy import Category, Relation
 
 
 class Ruling(StrEnum):
@@ -42,14 +45,52 @@ NOT_SELECTED: Final = "not selected"
 
 @dataclass(frozen=True, slots=True)
 class InstanceOutcome:
-    """One instance and what became of it.
+    """One planned instance, what became of it, and the gates it counts for, by label.
 
-    `request_key` is the digest of what was asked, images included; None if nothing was.
+    `seed` is the digest of its seed question. `request_key` is the digest of what was asked,
+    images included; None if nothing was.
     """
 
     instance_id: str
+    relation: Relation
+    category: Category
+    seed: str
     outcome: Outcome
+    gates: tuple[str, ...] = ()
+    selected: bool = True
     request_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateDesign:
+    """One gate that is to be decided, and the dataset's count of its population."""
+
+    criterion: Criterion
+    population: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunDesign:
+    """What is to be decided, and how: with the outcomes, enough to decide again.
+
+    `populations` has the dataset's count of each relation. `distinct_requests` says that of two
+    instances with one request the second is bad input, as in a private suite.
+    """
+
+    gates: tuple[GateDesign, ...]
+    rules: Rules
+    populations: Mapping[Relation, int]
+    sampled: bool = False
+    shard: Shard | None = None
+    stops_when_decided: bool = False
+    distinct_requests: bool = False
+    require_all: bool = False
+    report_only: bool = False
+
+    @property
+    def decides(self) -> bool:
+        """The run itself rules: it is no shard, and does more than report."""
+        return self.shard is None and not self.report_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +131,32 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A run: its gates, its tallies per relation and overall, and each instance's outcome."""
+    """A run: its gates, its tallies per relation and overall, and each instance's outcome.
 
+    A shard has no gates: they are decided over all shards.
+    """
+
+    design: RunDesign
     provenance: Provenance
     gates: tuple[GateResult, ...]
     relations: tuple[Tally, ...]
     overall: Tally
     outcomes: tuple[InstanceOutcome, ...]
-    require_all: bool
-    report_only: bool
     notes: tuple[str, ...] = ()
 
     @property
     def ruling(self) -> Ruling:
         """What the gates say together, before any failing test."""
-        if self.report_only:
+        if not self.design.decides:
             return Ruling.NO_DECISION
         return _RULINGS[self.exit_code(tests_failed=False)]
 
     def exit_code(self, *, tests_failed: bool) -> int:
         """What the process should exit with; without a decision only a failing test counts."""
-        if self.report_only:
+        if not self.design.decides:
             return int(tests_failed)
-        return exit_code(self.gates, require_all=self.require_all, tests_failed=tests_failed)
+        require_all = self.design.require_all
+        return exit_code(self.gates, require_all=require_all, tests_failed=tests_failed)
 
 
 _RULINGS: Final = {0: Ruling.PASS, 1: Ruling.FAIL, 10: Ruling.INCONCLUSIVE}

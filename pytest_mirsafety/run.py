@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,15 +12,15 @@ from importlib.metadata import version
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
-from . import gates
+from . import evaluation, gates
 from .config import Settings
 from .errors import RunError, UnscoredError
-from .gates import Criterion, Estimand, GateResult
 from .planning import RunPlan
 from .records import Instance, Outcome, Response, Verdict, canonical_json, digest
-from .results import NOT_SELECTED, InstanceOutcome, Provenance, RunResult, Tally
-from .tally import NOT_RUN, Counts, Ledger, UnscoredPolicy, outcome_of
-from .taxonomy import Reason, Relation, Status
+from .results import NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
+from .sampling import Membership
+from .tally import NOT_RUN, Ledger, UnscoredPolicy, outcome_of
+from .taxonomy import Reason, Status
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -31,17 +32,16 @@ class Run:
     """A planned run: asks, judges, keeps the ledger, and evaluates the gates.
 
     Call `select`, then `connect`, then `answer` and `verdict` for each instance, `evaluate` and
-    `close`. All but `stop` belong to one thread.
+    `close`. Several threads may answer and judge at once.
     """
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
-        self._planned = {
-            i.id: i
-            for i in plan.dataset.instances
-            if plan.sample is None or i.id in plan.sample.asked
-        }
+        self._planned = {instance.id: instance for instance in plan.instances}
+        criteria = (gate.criterion for gate in plan.design.gates)
+        self._membership = Membership(criteria, plan.sample)
         self._selected: dict[str, Instance] = {}
+        self._lock = threading.Lock()
         self._ledger = Ledger()
         self._listener: Callable[[Outcome], None] | None = None
         self._store: SQLiteStore | None = None
@@ -53,8 +53,8 @@ class Run:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """The instances to parametrize over: the sample, with relations interleaved."""
-        return interleaved(self._planned.values())
+        """The instances to parametrize over, with relations interleaved."""
+        return interleaved(self.plan.instances)
 
     @property
     def asking(self) -> bool:
@@ -64,17 +64,18 @@ class Run:
     @property
     def zones(self) -> dict[str, tuple[Fraction, Fraction]]:
         """For each gate over its whole population, the observed rates that would decide nothing."""
-        plan, found = self.plan, {}
-        for criterion in () if plan.sample is not None else plan.criteria:
-            population = sum(map(criterion.covers, plan.dataset.instances))
-            if population:
-                zone = gates.undecidable_zone(population, criterion.threshold, plan.rules)
+        design, found = self.plan.design, {}
+        for gate in () if design.sampled or design.shard else design.gates:
+            if gate.population:
+                zone = gates.undecidable_zone(
+                    gate.population, gate.criterion.threshold, design.rules
+                )
                 if zone is not None:
-                    found[criterion.label] = zone
+                    found[gate.criterion.label] = zone
         return found
 
     def on_outcome(self, listener: Callable[[Outcome], None]) -> None:
-        """Call `listener` with each outcome that enters the gates, as it is recorded."""
+        """Call `listener` with each outcome that enters the gates, in the thread that caused it."""
         self._listener = listener
 
     def select(self, instances: Sequence[Instance]) -> None:
@@ -159,6 +160,9 @@ class Run:
             raise result
         return result
 
+    def finish(self, instance: Instance) -> None:
+        """Note that a test of this instance has ended, whatever came of it."""
+
     def wait(self, instance: Instance, tick: Callable[[], None], every: float) -> None:
         """Until this planned instance is answered and judged, calling `tick` every so often."""
         if self._is_planned(instance):
@@ -192,22 +196,10 @@ class Run:
     def evaluate(self) -> RunResult:
         """Decide every gate on what the ledger holds now."""
         plan = self.plan
-        same = self._note_equal_requests()
-        return RunResult(
-            provenance=self._provenance(),
-            gates=tuple(self._decide(criterion) for criterion in plan.criteria),
-            relations=tuple(
-                self._tally(relation, [i for i in plan.dataset.instances if i.relation is relation])
-                for relation in Relation
-            ),
-            overall=self._tally("overall", plan.dataset.instances),
-            outcomes=tuple(
-                InstanceOutcome(i, self._outcome(i), self._key(i)) for i in self._planned
-            ),
-            require_all=plan.settings.require == "all",
-            report_only=plan.report_only,
-            notes=(*plan.notes, *same),
-        )
+        with self._lock:
+            design = self._design
+            entries = [self._entry(instance) for instance in self._planned.values()]
+            return evaluation.evaluate(design, entries, self._provenance(), plan.notes)
 
     @property
     def _running(self) -> Engine:
@@ -215,28 +207,24 @@ class Run:
             raise RunError("the run is not connected")
         return self._engine
 
-    def _key(self, instance_id: str) -> str | None:
-        return None if self._engine is None else self._engine.planned_key(instance_id)
+    @property
+    def _design(self) -> RunDesign:
+        plan = self.plan
+        return replace(
+            plan.design, rules=replace(plan.design.rules, sample_spent=self._sample_spent)
+        )
 
-    def _note_equal_requests(self) -> list[str]:
-        """What is asked twice is not two instances.
-
-        A published benchmark is taken as it is, with a note. In a private suite the second of
-        two equal requests is bad input: copies of a safe instance would dilute the rate.
-        """
-        first: dict[str, str] = {}
-        repeated: dict[str, str] = {}
-        for instance_id in self._selected:
-            key = self._key(instance_id)
-            if key is not None and first.setdefault(key, instance_id) != instance_id:
-                repeated[instance_id] = first[key]
-        if self.plan.dataset.name is None:
-            for instance_id, original in repeated.items():
-                detail = f"asks exactly what {original} asks"
-                outcome = Outcome(Status.UNSCORED, Reason.BAD_INPUT, detail)
-                self._ledger.record(instance_id, outcome)
-        number = len(repeated)
-        return [f"{number} instances ask exactly what another one asks"] if number else []
+    def _entry(self, instance: Instance) -> InstanceOutcome:
+        return InstanceOutcome(
+            instance_id=instance.id,
+            relation=instance.relation,
+            category=instance.category,
+            seed=instance.seed,
+            outcome=self._outcome(instance.id),
+            gates=self._membership.of(instance),
+            selected=instance.id in self._selected,
+            request_key=None if self._engine is None else self._engine.planned_key(instance.id),
+        )
 
     def _outcome(self, instance_id: str) -> Outcome:
         if instance_id not in self._selected:
@@ -254,31 +242,10 @@ class Run:
 
     def _record(self, instance: Instance, result: Verdict | UnscoredError) -> None:
         outcome = outcome_of(result, policy(self.plan.settings))
-        self._ledger.record(instance.id, outcome)
+        with self._lock:
+            self._ledger.record(instance.id, outcome)
         if self._listener is not None:
             self._listener(outcome)
-
-    def _decide(self, criterion: Criterion) -> GateResult:
-        rules = replace(self.plan.rules, sample_spent=self._sample_spent)
-        evidence = gates.gather(
-            criterion,
-            self.plan.dataset.instances,
-            self._ledger,
-            self._selected,
-            sample=None if self.plan.sample is None else self.plan.sample.of(criterion),
-            clustered=rules.estimand is Estimand.ITEMS,
-        )
-        return gates.decide(evidence, rules)
-
-    def _tally(self, name: str, population: Sequence[Instance]) -> Tally:
-        planned = [i.id for i in population if i.id in self._planned]
-        return Tally(
-            name=name,
-            population=len(population),
-            planned=len(planned),
-            selected=sum(i in self._selected for i in planned),
-            counts=Counts.of(map(self._outcome, planned)),
-        )
 
     def _provenance(self) -> Provenance:
         plan, usage = self.plan, self._given.values()
@@ -296,10 +263,10 @@ class Run:
             system_prompt=plan.backend.system,
             judge=plan.judge.identity,
             judge_screens=plan.judge.screening,
-            screening_may_pass=plan.rules.pass_allowed,
-            estimand=plan.rules.estimand,
-            confidence=plan.rules.confidence,
-            sample=f"{len(self._planned)} of {len(plan.dataset.instances)} instances"
+            screening_may_pass=plan.design.rules.pass_allowed,
+            estimand=plan.design.rules.estimand,
+            confidence=plan.design.rules.confidence,
+            sample=f"{len(plan.sample.asked)} of {len(plan.dataset.instances)} instances"
             if plan.sample
             else None,
             sample_seed=plan.sample.seed if plan.sample else None,

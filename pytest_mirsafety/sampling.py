@@ -196,6 +196,26 @@ def draw_sample(
     return SamplePlan(size.text, seed, asked, gates)
 
 
+class Membership:
+    """Which gates each planned instance counts for; without a sample, those that cover it."""
+
+    def __init__(self, criteria: Iterable[Criterion], sample: SamplePlan | None) -> None:
+        self._criteria = tuple(criteria)
+        self._counted = None if sample is None else {g.criterion: g.counted for g in sample.gates}
+        self._cells: dict[tuple[str, str], tuple[Criterion, ...]] = {}
+        self._labels: dict[tuple[Criterion, ...], tuple[str, ...]] = {}
+
+    def of(self, instance: Instance) -> tuple[str, ...]:
+        """The labels of these gates; equal answers are one tuple."""
+        cell = instance.relation, instance.category
+        if (found := self._cells.get(cell)) is None:
+            found = tuple(c for c in self._criteria if c.covers(instance))
+            self._cells[cell] = found
+        if (counted := self._counted) is not None:
+            found = tuple(c for c in found if instance.id in counted[c])
+        return self._labels.setdefault(found, tuple(c.label for c in found))
+
+
 def joint_chance(gates: Iterable[GatePlan]) -> float:
     """P(every gate passes) at half its threshold, as if the gates were independent."""
     return math.prod(gate.chance for gate in gates if gate.population)

@@ -22,7 +22,14 @@ from pytest_mirsafety.gates import (
 from pytest_mirsafety.printable import one_line
 from pytest_mirsafety.records import Outcome
 from pytest_mirsafety.reports import summary, terminal
-from pytest_mirsafety.results import InstanceOutcome, Provenance, Ruling, RunResult, Tally
+from pytest_mirsafety.results import (
+    InstanceOutcome,
+    Provenance,
+    Ruling,
+    RunDesign,
+    RunResult,
+    Tally,
+)
 from pytest_mirsafety.tally import Counts
 from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
 
@@ -66,14 +73,17 @@ def gate(counts: Counts, name: str = "analogy", threshold: str = "0.2") -> GateR
 
 def result(*gates: GateResult, outcomes: tuple[InstanceOutcome, ...] = ()) -> RunResult:
     return RunResult(
+        design=RunDesign((), RULES, {}),
         provenance=PROVENANCE,
         gates=gates,
         relations=tuple(Tally(r, 0, 0, 0, Counts()) for r in Relation),
         overall=Tally("overall", 20, 20, 20, Counts(safe=20)),
         outcomes=outcomes,
-        require_all=False,
-        report_only=False,
     )
+
+
+def entry(name: str, outcome: Outcome) -> InstanceOutcome:
+    return InstanceOutcome(name, Relation.ANALOGY, Category.PRIVACY, "0" * 64, outcome)
 
 
 def text(found: RunResult, width: int = 80) -> str:
@@ -100,7 +110,9 @@ def test_the_ruling(gates: tuple[GateResult, ...], ruling: Ruling, code: int) ->
     assert found.ruling is ruling
     assert found.exit_code(tests_failed=False) == code
     assert found.exit_code(tests_failed=True) == 1
-    assert replace(found, report_only=True).ruling is Ruling.NO_DECISION
+    assert (
+        replace(found, design=replace(found.design, report_only=True)).ruling is Ruling.NO_DECISION
+    )
 
 
 def test_a_gate_line_has_every_number() -> None:
@@ -134,8 +146,8 @@ counts = st.builds(
 @given(HOSTILE, HOSTILE)
 def test_nothing_that_controls_a_terminal_gets_through(detail: str, name: str) -> None:
     outcomes = (
-        InstanceOutcome("a/b/1", Outcome(Status.UNSAFE, None, detail)),
-        InstanceOutcome("a/b/2", Outcome(Status.UNSCORED, Reason.BLANK, detail)),
+        entry("a/b/1", Outcome(Status.UNSAFE, None, detail)),
+        entry("a/b/2", Outcome(Status.UNSCORED, Reason.BLANK, detail)),
     )
     found = replace(
         result(FAILING, outcomes=outcomes),

@@ -56,6 +56,9 @@ def _options(config: pytest.Config) -> RunOptions:
         store=_path(config, option("--mir-store")),
         report_only=option("--mir-report-only"),
         allow_data_mismatch=option("--mir-allow-data-mismatch"),
+        shard=option("--mir-shard"),
+        budget=option("--mir-budget"),
+        stop=option("--mir-stop"),
     )
 
 

@@ -43,7 +43,7 @@ class GateReports:
         broken = session.testsfailed and not session.config.option.continue_on_collection_errors
         if broken or not session.testscollected or session.config.option.collectonly:
             return (yield)
-        session.testscollected += len(self._run.plan.criteria)  # what the percentage is of
+        session.testscollected += len(self._run.plan.design.gates)  # what the percentage is of
         try:
             return (yield)
         finally:
@@ -59,7 +59,7 @@ class GateReports:
         log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
         for gate in result.gates:
-            reports = _reports(gate, report_only=result.report_only)
+            reports = _reports(gate, report_only=result.design.report_only)
             log_start(nodeid=reports[0].nodeid, location=reports[0].location)
             for report in reports:
                 log_report(report=report)
@@ -108,7 +108,8 @@ class GateReports:
     def _only_shows(self) -> bool:
         option = self._config.option
         shows = ("collectonly", "showfixtures", "show_fixtures_per_test")
-        return self._run.plan.report_only or any(getattr(option, name, False) for name in shows)
+        shown = any(getattr(option, name, False) for name in shows)
+        return shown or not self._run.plan.design.decides
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

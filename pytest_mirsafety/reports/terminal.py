@@ -137,7 +137,7 @@ def _estimand(provenance: Provenance) -> str:
 def _table(result: RunResult, width: int) -> Iterator[Line]:
     gated = {gate.criterion.label for gate in result.gates}
     ungated = [t for t in (*result.relations, result.overall) if t.name not in gated and t.planned]
-    rows = [_gate_row(gate, report_only=result.report_only) for gate in result.gates]
+    rows = [_gate_row(gate, report_only=result.design.report_only) for gate in result.gates]
     rows += map(_tally_row, ungated)
     colours = [_COLOURS[gate.decision] for gate in result.gates] + [_PLAIN] * len(ungated)
     for headings, gap in ((_HEADINGS, 2), (_HEADINGS, 1), (_SHORT_HEADINGS, 1)):

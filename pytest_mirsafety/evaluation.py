@@ -1,0 +1,101 @@
+"""From outcomes to gates and tallies: the same for one run and for the shards of one."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from .gates import Estimand, Evidence, GateResult, decide
+from .records import Outcome
+from .results import GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
+from .tally import Counts, worst
+from .taxonomy import Reason, Status
+
+
+def evaluate(
+    design: RunDesign,
+    outcomes: Iterable[InstanceOutcome],
+    provenance: Provenance,
+    notes: Iterable[str] = (),
+) -> RunResult:
+    """Decide every gate on these outcomes, one for each planned instance; a shard decides none."""
+    entries = tuple(outcomes)
+    repeated = repeats(entries)
+    if design.distinct_requests:
+        entries = tuple(_without_repeats(entries, repeated))
+    same = [f"{len(repeated)} instances ask exactly what another one asks"] if repeated else []
+    return RunResult(
+        design=design,
+        provenance=provenance,
+        gates=() if design.shard is not None else tuple(_decide_all(design, entries)),
+        relations=tuple(
+            _tally(relation, population, [e for e in entries if e.relation is relation])
+            for relation, population in design.populations.items()
+        ),
+        overall=_tally("overall", sum(design.populations.values()), entries),
+        outcomes=entries,
+        notes=(*notes, *same),
+    )
+
+
+def repeats(outcomes: Iterable[InstanceOutcome]) -> dict[str, str]:
+    """The instances that ask exactly what another one asks, each with that other one.
+
+    Of equal requests the instance whose id comes first counts, in whatever order they ran.
+    """
+    first: dict[str, str] = {}
+    repeated: dict[str, str] = {}
+    for entry in sorted(outcomes, key=lambda entry: entry.instance_id):
+        if entry.selected and entry.request_key is not None:
+            original = first.setdefault(entry.request_key, entry.instance_id)
+            if original != entry.instance_id:
+                repeated[entry.instance_id] = original
+    return repeated
+
+
+def repeated_outcome(original: str) -> Outcome:
+    """What an instance is that asks what another one asks: copies would dilute the rate."""
+    return Outcome(Status.UNSCORED, Reason.BAD_INPUT, f"asks exactly what {original} asks")
+
+
+def _without_repeats(
+    entries: Sequence[InstanceOutcome], repeated: Mapping[str, str]
+) -> Iterable[InstanceOutcome]:
+    for entry in entries:
+        original = repeated.get(entry.instance_id)
+        if original is None:
+            yield entry
+        else:
+            yield replace(entry, outcome=worst(entry.outcome, repeated_outcome(original)))
+
+
+def _decide_all(design: RunDesign, entries: Iterable[InstanceOutcome]) -> Iterable[GateResult]:
+    counted: dict[str, list[InstanceOutcome]] = defaultdict(list)
+    for entry in entries:
+        for label in entry.gates:
+            counted[label].append(entry)
+    for gate in design.gates:
+        yield decide(_evidence(gate, counted[gate.criterion.label], design), design.rules)
+
+
+def _evidence(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesign) -> Evidence:
+    clustered = design.rules.estimand is Estimand.ITEMS
+    return Evidence(
+        criterion=gate.criterion,
+        population=gate.population,
+        selected=sum(entry.selected for entry in entries),
+        counts=Counts.of(entry.outcome for entry in entries),
+        sampled=design.sampled,
+        clusters=tuple(Counter(e.seed for e in entries).values()) if clustered else (),
+    )
+
+
+def _tally(name: str, population: int, entries: Sequence[InstanceOutcome]) -> Tally:
+    return Tally(
+        name=name,
+        population=population,
+        planned=len(entries),
+        selected=sum(entry.selected for entry in entries),
+        counts=Counts.of(entry.outcome for entry in entries),
+    )
