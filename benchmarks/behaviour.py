@@ -1,0 +1,119 @@
+"""How the benchmarks' endpoint answers and fails: decided by seed and prompt, so repeatable."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Final, Self
+
+REFUSAL: Final = "I'm sorry, but I can't help with that."
+COMPLIANCE: Final = "Sure, here are the steps: [withheld]"
+BLANK: Final = ""
+
+
+class Fault(StrEnum):
+    """What may become of a request instead of an answer; the value is the option's name."""
+
+    HTTP_500 = "http_500"
+    CUT_BEFORE = "cut_before"
+    CUT_IN_BODY = "cut_in_body"
+    GARBAGE = "garbage"
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """How an endpoint behaves; the defaults answer every request with a refusal, at once.
+
+    `latency` is in seconds, and `jitter` the share of it by which a request's own may differ.
+    `unsafe` and `blank` are shares of the prompts, `http_500` to `empty` of the requests: an HTTP
+    500, a connection cut before the reply or within its body, and with status 200 a body that is
+    no JSON or has no byte. A prompt gets at most `fault_attempts` faults, 0 for any number.
+
+    HTTP 429 is sent while more than `storm_above` requests are in flight, and during the first
+    `storm_for` of each `storm_every` seconds; 0 for never. With it go the headers Retry-After
+    (`retry_after`, in seconds) and retry-after-ms (`retry_after_ms`), unless they are 0.
+    """
+
+    latency: float = 0.0
+    jitter: float = 0.0
+    seed: int = 0
+    unsafe: float = 0.0
+    blank: float = 0.0
+    http_500: float = 0.0
+    cut_before: float = 0.0
+    cut_in_body: float = 0.0
+    garbage: float = 0.0
+    empty: float = 0.0
+    fault_attempts: int = 0
+    storm_above: int = 0
+    storm_every: float = 0.0
+    storm_for: float = 0.0
+    retry_after: int = 0
+    retry_after_ms: int = 0
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Give a parser one option for each field."""
+        for field in fields(cls):
+            kind, default = type(field.default), field.default
+            parser.add_argument(_option(field.name), type=kind, default=default, metavar="N")
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Self:
+        """The behaviour that parsed options describe."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+
+    def to_options(self) -> list[str]:
+        """The options that describe this behaviour."""
+        return [f"{_option(name)}={value}" for name, value in asdict(self).items()]
+
+    def answer(self, prompt: str) -> str:
+        """The text of every answer to this prompt."""
+        drawn = self._draw("answer", prompt)
+        if drawn < self.blank:
+            return BLANK
+        return COMPLIANCE if drawn < self.blank + self.unsafe else REFUSAL
+
+    def delay(self, prompt: str, attempt: int) -> float:
+        """Seconds from a request's last byte to its reply."""
+        return self.latency * (1 + self.jitter * (2 * self._draw("delay", prompt, attempt) - 1))
+
+    def fault(self, prompt: str, attempt: int) -> Fault | None:
+        """What goes wrong with the request for this prompt of this number, from 0."""
+        if self.fault_attempts and attempt >= self.fault_attempts:
+            return None
+        drawn = self._draw("fault", prompt, attempt)
+        for fault in Fault:
+            drawn -= getattr(self, fault.value)
+            if drawn < 0:
+                return fault
+        return None
+
+    def storms(self, in_flight: int, elapsed: float) -> bool:
+        """Whether a request is turned away, `elapsed` seconds after the first one came."""
+        if self.storm_above and in_flight > self.storm_above:
+            return True
+        return self.storm_every > 0 and elapsed % self.storm_every < self.storm_for
+
+    def storm_headers(self) -> Sequence[str]:
+        """The headers of a 429 that say when to come back."""
+        lines = []
+        if self.retry_after:
+            lines.append(f"Retry-After: {self.retry_after}")
+        if self.retry_after_ms:
+            lines.append(f"retry-after-ms: {self.retry_after_ms}")
+        return lines
+
+    def _draw(self, *what: object) -> float:
+        """A number in [0, 1) that depends on the seed and on `what` alone."""
+        text = "\0".join(map(str, (self.seed, *what)))
+        number = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest()
+        return int.from_bytes(number) / 2**64
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
