@@ -86,7 +86,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class LoadedImage:
     """One image as it will be sent: original bytes, their digest, and its file if it has one."""
 

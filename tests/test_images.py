@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import struct
+import threading
+import weakref
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -470,3 +473,40 @@ def test_threads_may_share_a_reader(make: Callable[[], MemoryStore | None]) -> N
         digests = [image.sha256 for image in pool.map(reader.inspect, refs)]
     expected = [hashlib.sha256(content).hexdigest() for content in source.images.values()]
     assert digests == expected * 2
+
+
+class SlowImages(MemoryImages):
+    """Images whose reading takes long enough for others to come along."""
+
+    def read(self, locator: str) -> bytes:
+        content = super().read(locator)
+        threading.Event().wait(0.02)
+        return content
+
+
+@pytest.mark.parametrize("make", [MemoryStore, lambda: None])
+def test_an_image_is_read_once_while_somebody_holds_it(
+    make: Callable[[], MemoryStore | None],
+) -> None:
+    source = SlowImages(a=tiny_png(), twin=tiny_png())
+    reader = ImageReader(ImageLimits(), make())
+
+    def load(locator: str) -> LoadedImage:
+        ref = source.ref(locator)
+        return reader.fill(ref, reader.inspect(ref))
+
+    held = reader.inspect(source.ref("a"))
+    with ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(load, ["a"] * 8 + ["twin"] * 8))
+    assert all(image is held for image in images)
+    assert source.reads == ["a", "twin"]
+
+
+def test_an_image_that_nobody_holds_is_let_go() -> None:
+    source = MemoryImages(a=tiny_png())
+    reader = ImageReader(ImageLimits(), None)
+    image = weakref.ref(reader.inspect(source.ref("a")))
+    gc.collect()
+    assert image() is None
+    reader.inspect(source.ref("a"))
+    assert source.reads == ["a", "a"]

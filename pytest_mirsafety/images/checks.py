@@ -1,109 +1,17 @@
-"""Reads and checks images before they are sent: whole, decodable, within limits, unchanged."""
+"""Whether bytes are a whole image of a format that is sent: no byte of it is changed."""
 
 from __future__ import annotations
 
-import hashlib
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from .errors import BadInputError
-from .printable import one_line
-from .records import ImageRef, LoadedImage, digest
-
-if TYPE_CHECKING:
-    from .protocols import Store
+from ..errors import BadInputError
+from ..printable import one_line
 
 FORMATS: Final = "PNG, JPEG or WebP"
-_CHECKS: Final = 1  # raised when a check is added, so that every image is read again
-_DECODES_AT_ONCE: Final = 4  # each may take 4 bytes a pixel
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """The largest image that is sent, in bytes of the file and in pixels."""
-
-    max_bytes: int = 20 * 2**20
-    max_pixels: int = 50_000_000
-
-
-class ImageReader:
-    """Reads images of any source, checks each once, and never changes a byte of it.
-
-    The store, if there is one, keeps the digests of images that passed: such an image is read
-    again only when it has to be sent, or when its source's stamp has changed. `paths` gives each
-    image its path, for a server that opens files itself; without it only an image that was read
-    has one, because a path may cost an extraction.
-    """
-
-    def __init__(self, limits: ImageLimits, store: Store | None, *, paths: bool = False) -> None:
-        self._limits = limits
-        self._store = store
-        self._paths = paths
-        self._decoding = threading.BoundedSemaphore(_DECODES_AT_ONCE)
-
-    def inspect(self, ref: ImageRef) -> LoadedImage:
-        """The image's digest; with content, media type and path if it had to be read for that.
-
-        Raises:
-            BadInputError: the image is missing, corrupt, not of a format that APIs take, outside
-                the limits, or not the one that the dataset declares.
-        """
-        try:
-            return self._inspect(ref)
-        except (BadInputError, OSError) as error:
-            raise _named(ref, error) from None
-
-    def fill(self, ref: ImageRef, image: LoadedImage) -> LoadedImage:
-        """The inspected image with its content, media type and path.
-
-        Raises:
-            BadInputError: as for `inspect`, or the bytes are no longer those inspected.
-        """
-        if image.content:
-            return image
-        try:
-            filled = self._read(ref)
-            _expect(filled.sha256, image.sha256, "was changed since it was checked")
-        except (BadInputError, OSError) as error:
-            raise _named(ref, error) from None
-        return filled
-
-    def _inspect(self, ref: ImageRef) -> LoadedImage:
-        stamp = ref.source.stamp(ref.locator)
-        key = digest([_CHECKS, self._limits.max_bytes, self._limits.max_pixels, stamp])
-        known = self._store.image_digest(key) if self._store is not None else None
-        if known is not None:
-            _agree(ref, known)
-            path = ref.source.path(ref.locator) if self._paths else None
-            return LoadedImage(known, "", b"", _absolute(path))
-        image = self._read(ref)
-        _agree(ref, image.sha256)
-        with self._decoding:
-            _check(image, self._limits.max_pixels)
-        _expect(ref.source.stamp(ref.locator), stamp, "was changed while it was read")
-        if self._store is not None:
-            self._store.put_image_digest(key, image.sha256)
-        return image
-
-    def _read(self, ref: ImageRef) -> LoadedImage:
-        path = ref.source.path(ref.locator)
-        if path is not None:
-            self._check_bytes(path.stat().st_size)
-        content = ref.source.read(ref.locator)
-        self._check_bytes(len(content))
-        return LoadedImage(
-            hashlib.sha256(content).hexdigest(), media_type(content), content, _absolute(path)
-        )
-
-    def _check_bytes(self, size: int) -> None:
-        if size > self._limits.max_bytes:
-            raise BadInputError(f"has {size:,} bytes; the limit is {self._limits.max_bytes:,}")
 
 
 def media_type(content: bytes) -> str:
@@ -123,31 +31,16 @@ def media_type(content: bytes) -> str:
     raise BadInputError(f"is not {FORMATS}: it starts with {one_line(repr(content[:12]))}")
 
 
-def _check(image: LoadedImage, max_pixels: int) -> None:
-    """Raise BadInputError unless the image is whole, one picture, small enough, and decodes."""
+def check(content: bytes, kind: str, max_pixels: int) -> None:
+    """Do nothing when the image is whole, one picture, small enough, and decodes.
+
+    Raises:
+        BadInputError: it is not.
+    """
     try:
-        _CHECKERS[image.media_type](image.content, max_pixels)
+        _CHECKERS[kind](content, max_pixels)
     except (IndexError, struct.error):
         raise BadInputError("is cut off") from None
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
-
-
-def _expect(found: str, expected: str, problem: str) -> None:
-    if found != expected:
-        raise BadInputError(problem)
-
-
-def _agree(ref: ImageRef, sha256: str) -> None:
-    if ref.sha256 is not None and ref.sha256 != sha256:
-        raise BadInputError(f"has SHA-256 {sha256}; the dataset declares {ref.sha256}")
-
-
-def _named(ref: ImageRef, error: BadInputError | OSError) -> BadInputError:
-    reason = error.detail if isinstance(error, BadInputError) else error.strerror or str(error)
-    return BadInputError(one_line(f"image {ref.name}: {reason}", 400))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -1,0 +1,6 @@
+"""Images before they are sent: whole, decodable, within limits, unchanged."""
+
+from .checks import FORMATS, media_type
+from .reading import ImageLimits, ImageReader
+
+__all__ = ["FORMATS", "ImageLimits", "ImageReader", "media_type"]
