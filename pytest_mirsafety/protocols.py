@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -141,11 +141,26 @@ class Store(Protocol):
     def get(self, key: str) -> Completion | None:
         """The completed answer of this request, if it was ever had."""
 
+    def held(self, keys: Collection[str]) -> set[str]:
+        """Those of these requests that are answered."""
+
+    def put_all(self, answers: Sequence[tuple[Request, Completion]]) -> list[Completion]:
+        """Keep completed answers, all or none; gives for each the one that the store holds.
+
+        A key that is already there keeps its first answer, whoever stored it.
+        """
+
     def put(self, request: Request, completion: Completion) -> None:
         """Keep a completed answer; a key that is already there keeps its first answer."""
 
     def image_digest(self, stamp: str) -> str | None:
         """SHA-256 of an image that was read and found good under this stamp."""
 
+    def image_digests(self, stamps: Collection[str]) -> dict[str, str]:
+        """SHA-256 by stamp, of those images that were read and found good under it."""
+
     def put_image_digest(self, stamp: str, sha256: str) -> None:
-        """Remember that the image of this stamp has this digest and passed every check."""
+        """Remember that the image of this stamp has this digest and passed every check.
+
+        It may be written later, with the next answers; `image_digest` knows it at once.
+        """

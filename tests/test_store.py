@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import completion
 
-from pytest_mirsafety import store as store_module
+from pytest_mirsafety.store import file as file_module
 from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.records import Completion, ModelIdentity, Request
 from pytest_mirsafety.store import AttemptHistory, SQLiteStore
@@ -229,8 +229,8 @@ def test_a_store_of_an_older_version_is_brought_up_to_date(
 ) -> None:
     with SQLiteStore.open(path) as store:
         store.put(request(), completion())
-    newer = (*store_module._MIGRATIONS, ("CREATE TABLE verdicts (pair TEXT PRIMARY KEY)",))
-    monkeypatch.setattr(store_module, "_MIGRATIONS", newer)
+    newer = (*file_module._MIGRATIONS, ("CREATE TABLE verdicts (pair TEXT PRIMARY KEY)",))
+    monkeypatch.setattr(file_module, "_MIGRATIONS", newer)
     for _ in range(2):
         with SQLiteStore.open(path) as store:
             assert store.get(request().key) == completion()
@@ -244,7 +244,7 @@ def test_a_migration_that_fails_changes_nothing(
 ) -> None:
     SQLiteStore.open(path).close()
     half = ("CREATE TABLE verdicts (pair TEXT PRIMARY KEY)", "CREATE TABLE answers (key TEXT)")
-    monkeypatch.setattr(store_module, "_MIGRATIONS", (*store_module._MIGRATIONS, half))
+    monkeypatch.setattr(file_module, "_MIGRATIONS", (*file_module._MIGRATIONS, half))
     with pytest.raises(StoreError):
         SQLiteStore.open(path)
     monkeypatch.undo()
@@ -328,7 +328,7 @@ def test_a_store_that_is_locked_beyond_patience(path: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         for call in (
             lambda: store.put(request(), completion()),
-            lambda: store.put_image_digest("stamp", "0" * 64),
+            lambda: store.put_all([(request(), completion())]),
             lambda: store.begin_attempt("m", "all"),
             lambda: SQLiteStore.open(path, patience=0.01),
         ):
