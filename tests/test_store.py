@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import completion
 
-from pytest_mirsafety.store import file as file_module
 from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.records import Completion, ModelIdentity, Request
 from pytest_mirsafety.store import AttemptHistory, SQLiteStore
+from pytest_mirsafety.store import file as file_module
 
 MODEL = ModelIdentity("scripted", "echo")
 LIMIT = 60.0
