@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_endpoint import RETRY_AT_ONCE, ChatEndpoint, ReceivedRequest, Reply
+from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_mirsafety.backends.openai import (
-    OPENAI_URL,
-    OpenAIBackend,
-    OpenAISettings,
-    _completion,
-    _NoAnswerError,
+from pytest_mirsafety.backends import replies
+from pytest_mirsafety.backends.openai import OPENAI_URL, OpenAIBackend, OpenAISettings
+from pytest_mirsafety.errors import (
+    BackendError,
+    BadInputError,
+    ConfigurationError,
+    MisconfiguredError,
+    RetryableError,
 )
-from pytest_mirsafety.errors import BackendError, BadInputError, ConfigurationError
 from pytest_mirsafety.protocols import Backend
 from pytest_mirsafety.records import Completion, LoadedImage, ModelIdentity, Request
 
@@ -41,8 +42,7 @@ ON_DISK = image(4, path=Path("somewhere.png"))
 
 
 def backend_for(url: str, **changes: Any) -> OpenAIBackend:
-    """A backend that retries nothing, unless it is told to."""
-    given = {"model": "m", "base_url": url, "api_key_env": "TEST_KEY", "max_retries": 0, **changes}
+    given = {"model": "m", "base_url": url, "api_key_env": "TEST_KEY", **changes}
     return OpenAIBackend(OpenAISettings(**given), ENVIRON)
 
 
@@ -68,15 +68,19 @@ def answer_to(reply: str | Reply | Sequence[str | Reply], **changes: Any) -> Com
         return ask(backend_for(endpoint.url, **changes))
 
 
-def failure_of(reply: Reply | Sequence[Reply], **changes: Any) -> str:
-    with pytest.raises(BackendError) as caught:
-        answer_to(reply, **changes)
-    assert caught.value.__context__ is None, "the package's error holds the key in its headers"
-    detail = caught.value.detail
-    assert len(detail) <= 300
-    assert detail.isprintable()
-    assert KEY not in detail
-    return detail
+def failure_of(reply: Reply | Sequence[Reply], **changes: Any) -> RetryableError | BackendError:
+    """What one attempt ends with; nothing is asked twice, whatever comes back."""
+    with ChatEndpoint(reply) as endpoint:
+        with pytest.raises((RetryableError, BackendError)) as caught:
+            ask(backend_for(endpoint.url, **changes))
+        assert len(endpoint.requests) == 1
+    error = caught.value
+    assert isinstance(error, RetryableError | BackendError)
+    assert error.__context__ is None, "the package's error holds the key in its headers"
+    assert len(error.detail) <= 300
+    assert error.detail.isprintable()
+    assert KEY not in error.detail
+    return error
 
 
 # What is sent
@@ -272,7 +276,7 @@ MESSAGE = {"role": "assistant", "content": "Sure"}
     ("reply", "named"),
     [
         (Reply.garbage(), "not JSON: <html>"),
-        (Reply.garbage(b""), "not JSON"),
+        (Reply.garbage(b""), "it is empty"),
         (Reply.garbage(b"\xff\xfe\x00"), "not JSON"),
         (Reply.garbage(b"[" * 100_000), "not JSON"),
         (Reply.json([]), "list, not an object"),
@@ -281,12 +285,29 @@ MESSAGE = {"role": "assistant", "content": "Sure"}
         (Reply.json({"choices": None}), "no choices"),
         (Reply.json({"choices": {}}), "no choices"),
         (Reply.json({"choices": []}), "no choices"),
+        (Reply.json({"error": {"message": "overheated"}, "choices": []}), "overheated"),
+        (Reply.json({"error": "overheated"}), "overheated"),
+        (Reply.json({"error": {"code": 502, "message": "upstream is gone"}}), "upstream is gone"),
+        (Reply("Sure", cut="in-stream"), "not JSON"),
+    ],
+)
+def test_replies_that_answer_nothing_may_be_asked_again(reply: Reply, named: str) -> None:
+    error = failure_of(reply)
+    assert isinstance(error, RetryableError)
+    assert named in error.detail
+    assert not error.overloaded
+
+
+@pytest.mark.parametrize(
+    ("reply", "named"),
+    [
         (Reply.json({"choices": ["x"]}), "not an object"),
         (Reply.json({"choices": [{"finish_reason": "stop"}]}), "no message"),
         (Reply.json({"choices": [{"finish_reason": "stop", "message": None}]}), "no message"),
         (Reply.json({"choices": [{"finish_reason": "stop", "message": "Sure"}]}), "no message"),
         (Reply.json({"choices": [{"message": MESSAGE}]}), "no finish_reason"),
         (Reply.json({"choices": 2 * [{"message": MESSAGE}]}), "2 choices"),
+        (Reply.json({"error": "late", "choices": [{"message": MESSAGE}]}), "late"),
         (Reply("Sure", None), "no finish_reason"),
         (Reply("Sure", ""), "no finish_reason"),
         (Reply("Sure", 3), "finish_reason is int"),
@@ -296,12 +317,12 @@ MESSAGE = {"role": "assistant", "content": "Sure"}
         (Reply("Sure", "stop", {"reasoning_content": {}}), "reasoning_content is dict"),
         (Reply("I can't.", "tool_calls", {"tool_calls": [{"id": "1"}]}), "calls a tool"),
         (Reply("I can't.", "stop", {"function_call": {"name": "f"}}), "calls a tool"),
-        (Reply.json({"error": {"message": "overloaded"}, "choices": []}), "overloaded"),
-        (Reply("Sure", cut="in-stream"), "not JSON"),
     ],
 )
-def test_replies_that_are_no_answer(reply: Reply, named: str) -> None:
-    assert named in failure_of(reply)
+def test_what_was_answered_is_never_asked_again(reply: Reply, named: str) -> None:
+    error = failure_of(reply)
+    assert type(error) is BackendError
+    assert named in error.detail
 
 
 json_values = st.recursive(
@@ -321,8 +342,8 @@ json_values = st.recursive(
 @given(json_values | st.builds(lambda c: {"choices": [c]}, json_values))
 def test_only_a_whole_chat_completion_is_an_answer(body: Any) -> None:
     try:
-        completion = _completion(json.dumps(body).encode(), 0.0)
-    except _NoAnswerError:
+        completion = replies.read(json.dumps(body).encode(), 0.0)
+    except (replies.NothingAnsweredError, replies.UnusableAnswerError):
         return
     (choice,) = body["choices"]
     assert completion.finish_reason == choice["finish_reason"]
@@ -330,81 +351,162 @@ def test_only_a_whole_chat_completion_is_an_answer(body: Any) -> None:
     assert completion.text == "\n".join(text for text in said if text)
 
 
+@given(json_values | st.builds(lambda c: {"choices": [c]}, json_values))
+def test_a_reply_with_a_choice_is_never_one_that_answers_nothing(body: Any) -> None:
+    answered = isinstance(body, dict) and bool(body.get("choices"))
+    try:
+        replies.read(json.dumps(body).encode(), 0.0)
+    except replies.NothingAnsweredError:
+        assert not answered or not isinstance(body["choices"], list)
+    except replies.UnusableAnswerError:
+        assert answered
+
+
 @given(st.binary(max_size=60))
 def test_no_bytes_are_mistaken_for_an_answer(body: bytes) -> None:
-    with pytest.raises(_NoAnswerError):
-        _completion(body, 0.0)
+    with pytest.raises(replies.NothingAnsweredError):
+        replies.read(body, 0.0)
 
 
-# Failures, and retries
+# Failures: of one attempt, of one request, of every request
 
 
-def test_a_content_filter_refusal_is_a_completion_and_is_not_retried() -> None:
+def test_a_content_filter_refusal_is_a_completion() -> None:
     for code in ("content_filter", "content_policy_violation"):
-        with ChatEndpoint(Reply.error(400, "flagged", code)) as endpoint:
-            completion = ask(backend_for(endpoint.url, max_retries=3))
+        completion = answer_to(Reply.error(400, "flagged", code))
         assert (completion.text, completion.finish_reason) == ("", "content_filter")
-        assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize("status", [403, 422])
 def test_only_the_explicit_code_of_a_bad_request_is_a_filter(status: int) -> None:
-    assert f"HTTP {status}: flagged" in failure_of(Reply.error(status, "flagged", "content_filter"))
-    assert "HTTP 400: content_filter" in failure_of(Reply.error(400, "content_filter", "other"))
+    error = failure_of(Reply.error(status, "flagged", "content_filter"))
+    assert type(error) is BackendError
+    assert error.detail == f"HTTP {status}: flagged"
+    assert "HTTP 400: content_filter" in failure_of(Reply.error(400, "content_filter", "x")).detail
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
-def test_transport_failures_are_retried_with_a_limit(status: int) -> None:
-    failing = replace(Reply.error(status, "busy"), headers=RETRY_AT_ONCE)
-    assert answer_to([failing, failing, "fine"], max_retries=2).text == "fine"
-    with ChatEndpoint(failing) as endpoint:
-        with pytest.raises(BackendError, match=f"^HTTP {status}: busy"):
-            ask(backend_for(endpoint.url, max_retries=3))
-        assert len(endpoint.requests) == 4
-    assert len({r.content for r in endpoint.requests}) == 1
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply.error(403, "Your chosen model requires moderation and your input was flagged"),
+        Reply.error(400, "blocked", "content_filter_blocked"),
+        Reply.json({"error": {"code": 403, "message": "your input was flagged"}}),
+        Reply.json({"error": {"code": "content_filter", "message": "no"}}),
+    ],
+)
+def test_a_refused_input_is_neither_asked_again_nor_blamed_on_the_settings(reply: Reply) -> None:
+    error = failure_of(reply)
+    assert type(error) is BackendError
+    assert "TEST_KEY" not in error.detail
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
-def test_what_cannot_get_better_is_asked_once(status: int) -> None:
-    with ChatEndpoint(Reply.error(status, "no")) as endpoint:
-        with pytest.raises(BackendError, match=f"^HTTP {status}: no"):
-            ask(backend_for(endpoint.url, max_retries=3))
-        assert len(endpoint.requests) == 1
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
+def test_passing_failures_may_be_tried_again(status: int) -> None:
+    error = failure_of(Reply.error(status, "busy"))
+    assert isinstance(error, RetryableError)
+    assert error.detail.startswith(f"HTTP {status}: busy")
+    assert error.overloaded is (status in (429, 503, 529))
+    assert error.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "least", "most"),
+    [
+        ({"Retry-After": "7"}, 7, 7),
+        ({"Retry-After": "0.25"}, 0.25, 0.25),
+        ({"Retry-After": " 3 "}, 3, 3),
+        ({"Retry-After-Ms": "1500", "Retry-After": "9"}, 1.5, 1.5),
+        ({"Retry-After-Ms": "soon", "Retry-After": "9"}, 9, 9),
+        ({"Retry-After": "-4"}, 0, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0, 0),
+        ({"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"}, 1e9, 4e9),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_retry_after_is_read(
+    status: int, headers: Mapping[str, str], least: float, most: float
+) -> None:
+    error = failure_of(replace(Reply.error(status), headers=headers))
+    assert isinstance(error, RetryableError)
+    assert error.retry_after is not None
+    assert least <= error.retry_after <= most
+
+
+@pytest.mark.parametrize("value", ["", "soon", "nan", "inf", "1e999", "Wed, 99 Oct 2015", "7 s"])
+def test_an_unintelligible_retry_after_is_none(value: str) -> None:
+    error = failure_of(replace(Reply.error(429), headers={"Retry-After": value}))
+    assert isinstance(error, RetryableError)
+    assert error.retry_after is None
+
+
+def test_an_endpoint_that_forbids_another_attempt_is_obeyed() -> None:
+    reply = replace(Reply.error(500, "no"), headers={"X-Should-Retry": "false"})
+    assert type(failure_of(reply)) is BackendError
+
+
+@pytest.mark.parametrize("status", [400, 413, 418, 422])
+def test_what_cannot_get_better_is_a_failure_of_this_request(status: int) -> None:
+    error = failure_of(Reply.error(status, "no"))
+    assert type(error) is BackendError
+    assert error.detail.startswith(f"HTTP {status}: no")
 
 
 @pytest.mark.parametrize(
     ("status", "hint"),
-    [(401, "TEST_KEY"), (403, "TEST_KEY"), (404, "model name"), (413, "too large"), (429, "quota")],
+    [
+        (401, "the key in TEST_KEY"),
+        (402, "another key in TEST_KEY"),
+        (403, "the key in TEST_KEY"),
+        (404, "model name and base_url"),
+        (405, "base_url"),
+        (413, "too large"),
+        (429, "quota"),
+    ],
 )
 def test_errors_say_what_to_check(status: int, hint: str) -> None:
-    assert hint in failure_of(Reply.error(status))
+    error = failure_of(Reply.error(status))
+    assert hint in error.detail
+    assert isinstance(error, MisconfiguredError) == (status < 413)
 
 
 @pytest.mark.parametrize("cut", ["before-reply", "in-body"])
-def test_a_cut_connection_is_retried_then_a_failure(cut: Any) -> None:
-    assert answer_to([Reply("Sure", cut=cut), "whole"], max_retries=1).text == "whole"
-    assert "no connection" in failure_of(Reply("Sure", cut=cut))
+def test_a_cut_connection_may_be_tried_again(cut: Any) -> None:
+    error = failure_of(Reply("Sure", cut=cut))
+    assert isinstance(error, RetryableError)
+    assert "the connection broke" in error.detail
+    assert not error.overloaded
 
 
-def test_nothing_listening_is_a_failure() -> None:
+def test_nothing_listening_names_the_address() -> None:
     with ChatEndpoint() as endpoint:
         url = endpoint.url
-    with pytest.raises(BackendError, match=r"http://127\.0\.0\.1:\d+/v1: no connection"):
+    with pytest.raises(RetryableError) as caught:
         ask(backend_for(url))
+    assert caught.value.detail.startswith(f"{url}: no connection: ")
+    assert caught.value.detail.endswith("(is the server running?)")
+    assert not caught.value.overloaded
+
+
+def test_an_unknown_host_is_named() -> None:
+    with pytest.raises(RetryableError, match=r"http://nowhere\.invalid/v1.*\(check base_url\)"):
+        ask(backend_for("http://nowhere.invalid/v1"))
 
 
 def test_no_reply_in_time_is_a_failure() -> None:
     never = threading.Event()
     with ChatEndpoint(Reply(hold=never)) as endpoint:
-        with pytest.raises(BackendError, match="no reply in time"):
+        with pytest.raises(RetryableError, match="no reply in time") as caught:
             ask(backend_for(endpoint.url, timeout=0.05))
         never.set()
+    assert caught.value.overloaded
 
 
 def test_a_redirect_is_not_followed() -> None:
     with ChatEndpoint("elsewhere") as other:
         moved = Reply(status=307, headers={"Location": f"{other.url}/chat/completions"})
-        assert "set base_url" in failure_of(moved)
+        error = failure_of(moved)
+        assert isinstance(error, MisconfiguredError)
+        assert "set base_url" in error.detail
         assert other.requests == []
 
 
@@ -422,7 +524,7 @@ def test_a_redirect_is_not_followed() -> None:
     ],
 )
 def test_the_server_is_quoted_on_one_short_line(content: bytes, shown: str) -> None:
-    assert failure_of(Reply(status=500, content=content)).startswith(shown)
+    assert failure_of(Reply(status=500, content=content)).detail.startswith(shown)
 
 
 @pytest.mark.parametrize(
@@ -445,7 +547,7 @@ def test_no_error_repeats_a_secret_or_base64(text: str) -> None:
         Reply.garbage(text.encode(), 503),
         Reply.garbage(text.encode()),
     ):
-        detail = failure_of(reply)
+        detail = failure_of(reply).detail
         assert "secret" not in detail
         assert "0123456789" not in detail
         assert "iVBORw0KGgo" not in detail
@@ -471,15 +573,16 @@ def test_no_part_of_a_key_is_shown_where_a_text_is_cut(before: str) -> None:
             Reply.garbage(text.encode()),
             Reply(content=json.dumps({"error": text}).encode()),
         ):
-            detail = failure_of(reply)
+            detail = failure_of(reply).detail
             assert "own." not in detail
             assert "01234" not in detail
 
 
 def test_nothing_leaks_into_logs_or_reprs(caplog: pytest.LogCaptureFixture) -> None:
-    failing = replace(Reply.error(500, KEY), headers=RETRY_AT_ONCE)
-    with caplog.at_level(logging.DEBUG), ChatEndpoint([failing, "fine"]) as endpoint:
-        backend = backend_for(endpoint.url, max_retries=1)
+    with caplog.at_level(logging.DEBUG), ChatEndpoint([Reply.error(500, KEY), "fine"]) as endpoint:
+        backend = backend_for(endpoint.url)
+        with pytest.raises(RetryableError):
+            ask(backend)
         ask(backend)
     assert endpoint.requests[0].headers["authorization"] == f"Bearer {KEY}"
     shown = f"{caplog.text}{backend!r}{backend.identity}{backend.identity!r}"

@@ -1,8 +1,9 @@
 """Asks any OpenAI-compatible endpoint, through the `openai` package's client.
 
-The package brings connections, timeouts and retries; the body is written and the reply is read
-here. So images are sent as the bytes they are, encoded once, and a reply counts as an answer
-only if it has everything that makes it one.
+The package brings connections and timeouts; the body is written here, the reply is read by
+`replies`, and what went wrong is told apart by `refusals`. So images are sent as the bytes they
+are, encoded once, and a reply counts as an answer only if it has everything that makes it one.
+Each call is one attempt: whether there is another is for the caller to say.
 """
 
 from __future__ import annotations
@@ -12,20 +13,29 @@ import base64
 import ipaddress
 import json
 import re
+import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from ..errors import BackendError, BadInputError, ConfigurationError
+from ..errors import (
+    BackendError,
+    BadInputError,
+    ConfigurationError,
+    MisconfiguredError,
+    RetryableError,
+)
 from ..printable import one_line
 from ..records import Completion, LoadedImage, ModelIdentity, Request, Scalar
+from . import replies
+from .refusals import Meaning, Refusal, meaning
 
 if TYPE_CHECKING:
-    from openai import APIError, AsyncOpenAI
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 OPENAI_KEY: Final = "OPENAI_API_KEY"
@@ -33,27 +43,16 @@ OPENAI_KEY: Final = "OPENAI_API_KEY"
 _NO_KEY: Final = "none"
 _RESERVED: Final = frozenset({"model", "messages", "stream", "n", "tools", "functions"})
 _FILTER_CODES: Final = frozenset({"content_filter", "content_policy_violation"})
-_LONGEST_PAUSE: Final = 120.0
-"""Seconds: the package waits no longer than this for a Retry-After."""
+_SLACK: Final = 120.0
+"""Seconds that a reply may take beyond `timeout`, which allows for progress without end."""
+
+_DETAIL: Final = 280
+"""Characters of a failure, with what to change."""
 
 _MOST_READ: Final = 100_000
 """Characters of a server's message that are read for what is shown of it."""
 
-_MOST_TOKENS: Final = 2**53
-"""A count above it is none: not every JSON reader could tell it from its neighbours."""
-
 _BAD_REQUEST: Final = 400
-_MOVED: Final = "it points elsewhere: set base_url to the address that answers"
-_HINTS: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        **dict.fromkeys((301, 302, 303, 307, 308), _MOVED),
-        401: "check the key in {key}",
-        403: "check that the key in {key} may use this model",
-        404: "check the model name and base_url",
-        413: "the images are too large for this endpoint",
-        429: "lower concurrency, or check the quota",
-    }
-)
 _SECRETS: Final = re.compile(
     r"""(?ix)
     (?<= bearer\s ) \s* [^\s"',]+             # whatever follows the word, ours or not
@@ -70,7 +69,7 @@ class OpenAISettings:
 
     `base_url` None stands for `OPENAI_BASE_URL`, or else OpenAI's own address. `decoding` is sent
     as it is, whatever its names. `timeout` is in seconds, for one attempt to go on.
-    `max_retries` counts the attempts after the first one.
+    `max_retries` has no effect here: who asks decides on further attempts.
     """
 
     model: str
@@ -149,10 +148,12 @@ class OpenAIBackend:
         images: Sequence[LoadedImage],
         instance_id: str,  # noqa: ARG002 - part of the protocol
     ) -> Completion:
-        """Ask once, retries included; a content filter's refusal is a completion.
+        """Ask once; a content filter's refusal is a completion.
 
         Raises:
-            BackendError: no reply came, or one that is no complete answer.
+            RetryableError: no reply came, or one that answers nothing.
+            MisconfiguredError: no request like this one can succeed.
+            BackendError: this request was refused, or its answer is not one whole answer.
             BadInputError: an image is not there in the form it is sent in.
         """
         body = self._body(request, images)
@@ -161,11 +162,16 @@ class OpenAIBackend:
         latency = time.perf_counter() - started
         if reply is None:
             return Completion("", "content_filter", latency=latency, created=time.time())
+        failure: RetryableError | BackendError
         try:
-            return _completion(reply, latency)
-        except _NoAnswerError as error:
-            problem = self._clean(str(error))
-        raise BackendError(f"no answer in the reply: {problem}")
+            return replies.read(reply, latency)
+        except replies.ErrorReplyError as error:
+            failure = self._failure(error.refusal, str(error))
+        except replies.NothingAnsweredError as error:
+            failure = RetryableError(self._clean(f"no answer in the reply: {error}"))
+        except replies.UnusableAnswerError as error:
+            failure = BackendError(self._clean(f"no answer in the reply: {error}"))
+        raise failure
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -208,25 +214,31 @@ class OpenAIBackend:
         import openai
 
         client = self._client = self._client or self._connect()
-        settings = self._settings
-        deadline = (settings.timeout + _LONGEST_PAUSE) * (settings.max_retries + 1)
+        timeout = self._settings.timeout
+        failure: RetryableError | BackendError
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(timeout + _SLACK):
                 return await client.post(
                     "/chat/completions",
                     cast_to=bytes,
                     content=body,
                     options={"follow_redirects": False},
                 )
-        except openai.APIError as error:
-            if _is_filter(error):
+        except openai.APIStatusError as error:
+            if error.status_code == _BAD_REQUEST and error.code in _FILTER_CODES:
                 return None
-            problem = self._describe(error)
+            failure = self._refused(error)
+        except openai.APITimeoutError:
+            problem = f"{self._url}: no reply in time ({timeout:g} s without progress)"
+            failure = RetryableError(problem, overloaded=True)
+        except openai.APIConnectionError as error:
+            failure = self._unreached(error)
         except openai.OpenAIError as error:
-            problem = self._clean(str(error))
+            failure = BackendError(self._clean(str(error)))
         except TimeoutError:
-            problem = f"no complete reply in {deadline:.0f} s"
-        raise BackendError(problem)
+            problem = f"{self._url}: no complete reply in {timeout + _SLACK:.0f} s"
+            failure = RetryableError(problem, overloaded=True)
+        raise failure
 
     def _connect(self) -> AsyncOpenAI:
         import openai
@@ -246,7 +258,7 @@ class OpenAIBackend:
         client = openai.AsyncOpenAI(
             api_key=self._key or _NO_KEY,
             base_url=self._url,
-            max_retries=self._settings.max_retries,
+            max_retries=0,
             timeout=timeout,
             http_client=transport,
             default_headers={"Authorization": f"Bearer {self._key or _NO_KEY}"},
@@ -257,107 +269,51 @@ class OpenAIBackend:
 
     # What went wrong, fit to be shown
 
-    def _describe(self, error: APIError) -> str:
-        import openai
+    def _refused(self, error: APIStatusError) -> RetryableError | BackendError:
+        refusal = Refusal.from_body(error.status_code, error.body, error.response.headers)
+        text = f": {refusal.text}" if refusal.text else ""
+        return self._failure(refusal, f"HTTP {error.status_code}{text}")
 
-        if isinstance(error, openai.APITimeoutError):
-            return f"{self._url}: no reply in time ({self._settings.timeout:g} s without progress)"
-        if isinstance(error, openai.APIConnectionError):
-            return self._clean(f"{self._url}: no connection: {error.__cause__ or error.message}")
-        status = getattr(error, "status_code", None)
-        if status is None:
-            return self._clean(error.message)
-        text = self._clean(_server_message(error))
-        hint = _HINTS.get(status, "").format(key=self._settings.api_key_env)
-        return f"HTTP {status}" + (f": {text}" if text else "") + (f" ({hint})" if hint else "")
+    def _failure(self, refusal: Refusal, problem: str) -> RetryableError | BackendError:
+        """The error for what came instead of an answer, in one line with what to change."""
+        kind, hint = meaning(refusal)
+        hint = f" ({hint.replace('{key}', self._settings.api_key_env)})" if hint else ""
+        detail = self._clean(problem, _DETAIL - len(hint)) + hint
+        if kind in (Meaning.RETRY, Meaning.OVERLOADED):
+            return RetryableError(
+                detail,
+                overloaded=kind is Meaning.OVERLOADED,
+                retry_after=refusal.retry_after,
+            )
+        return (MisconfiguredError if kind is Meaning.MISCONFIGURED else BackendError)(detail)
 
-    def _clean(self, text: str) -> str:
-        """One line of at most 200 characters, without the key and without base64."""
+    def _unreached(self, error: APIConnectionError) -> RetryableError | BackendError:
+        cause = error.__cause__
+        if type(cause).__name__ != "ConnectError":  # of whichever httpx the package rests on
+            return RetryableError(
+                self._clean(f"{self._url}: the connection broke: {cause or error.message}")
+            )
+        causes = set(map(type, _causes(cause)))
+        if ssl.SSLCertVerificationError in causes:
+            hint = "its certificate is not trusted: check base_url, or set SSL_CERT_FILE"
+            return MisconfiguredError(self._clean(f"{self._url}: {cause}") + f" ({hint})")
+        hint = "check base_url" if socket.gaierror in causes else "is the server running?"
+        return RetryableError(self._clean(f"{self._url}: no connection: {cause}") + f" ({hint})")
+
+    def _clean(self, text: str, limit: int = 200) -> str:
+        """One line of at most `limit` characters, without the key and without base64."""
         shown = "".join(c for c in text[:_MOST_READ] if c.isprintable() or c.isspace())
         if self._key:
             shown = shown.replace(self._key, "[key]")
         if len(text) > _MOST_READ:  # it may end in the first part of the key
             shown = shown[: max(0, len(shown) - len(self._key))]
-        return one_line(_SECRETS.sub("[...]", shown))
+        return one_line(_SECRETS.sub("[...]", shown), limit)
 
 
-class _NoAnswerError(Exception):
-    """A reply is not a chat completion with one whole answer."""
-
-
-def _completion(reply: bytes, latency: float) -> Completion:
-    """The completion in a reply's body.
-
-    Raises:
-        _NoAnswerError: it is not JSON, or lacks what makes an answer complete.
-    """
-    try:
-        body = json.loads(reply)
-    except (ValueError, RecursionError):
-        raise _NoAnswerError(f"it is not JSON: {reply.decode(errors='replace')}") from None
-    if not isinstance(body, dict):
-        raise _NoAnswerError(f"it is {type(body).__name__}, not an object")
-    if body.get("error") is not None:
-        raise _NoAnswerError(f"an error with status 200: {json.dumps(body['error'])}")
-    choice = _only_choice(body.get("choices"))
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        raise _NoAnswerError("the choice has no message")
-    finish_reason = _text(choice, "finish_reason")
-    if not finish_reason:
-        raise _NoAnswerError("it has no finish_reason, so it may have been cut off")
-    if message.get("tool_calls") or message.get("function_call"):
-        raise _NoAnswerError("it calls a tool, and none was offered")
-    usage = body.get("usage")
-    return Completion(
-        text="\n".join(filter(None, (_text(message, "content"), _text(message, "refusal")))),
-        finish_reason=finish_reason,
-        reasoning=_text(message, "reasoning_content") or _text(message, "reasoning") or None,
-        input_tokens=_tokens(usage, "prompt_tokens"),
-        output_tokens=_tokens(usage, "completion_tokens"),
-        latency=latency,
-        created=time.time(),
-    )
-
-
-def _only_choice(choices: object) -> dict[str, Any]:
-    if not isinstance(choices, list) or not choices:
-        raise _NoAnswerError("it has no choices")
-    if len(choices) > 1:
-        raise _NoAnswerError(f"it has {len(choices)} choices for one answer")
-    if not isinstance(choices[0], dict):
-        raise _NoAnswerError("its choice is not an object")
-    return choices[0]
-
-
-def _text(values: Mapping[str, object], name: str) -> str | None:
-    value = values.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise _NoAnswerError(f"{name} is {type(value).__name__}, not text")
-    # JSON can spell half a surrogate pair, which no file and no database can hold.
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _tokens(usage: object, name: str) -> int | None:
-    count = usage.get(name) if isinstance(usage, dict) else None
-    if not isinstance(count, int) or isinstance(count, bool):
-        return None
-    return count if 0 <= count <= _MOST_TOKENS else None
-
-
-def _is_filter(error: APIError) -> bool:
-    status = getattr(error, "status_code", None)
-    return status == _BAD_REQUEST and error.code in _FILTER_CODES
-
-
-def _server_message(error: APIError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        found = body.get("message") or body.get("detail") or body
-        return found if isinstance(found, str) else json.dumps(found)
-    return body if isinstance(body, str) else ""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _file_url(image: LoadedImage) -> bytes:
