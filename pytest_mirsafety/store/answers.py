@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from ..errors import StoreError
 from ..records import Completion, Request, canonical_json
-from .file import connect, explained, prepare, provide, transaction
+from .file import connect, explained, prepare, provide, transaction, trouble
 
 ALL: Final = "all"
 """The design of a run that asks everything; any other design is a sample."""
@@ -232,8 +232,16 @@ class SQLiteStore:
         return self._connection.total_changes - before
 
     def _rows(self, query: str, values: Sequence[str]) -> list[tuple[str, ...]]:
-        with explained(self.path), self._reader() as connection:
+        # Once an instance at the least: two context managers would take as long as the query.
+        connection = self._reader()
+        try:
             return connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise trouble(self.path, error) from None
+        finally:
+            self._idle.append(connection)
+            if self._closed:  # while this was reading
+                self.close()
 
     def _in(self, query: str, values: Collection[str]) -> Iterator[tuple[str, ...]]:
         listed = list(values)
@@ -241,21 +249,14 @@ class SQLiteStore:
             chunk = listed[start : start + _CHUNK]
             yield from self._rows(f"{query} ({','.join('?' * len(chunk))})", chunk)
 
-    @contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
-        """A connection that nobody else uses meanwhile."""
+    def _reader(self) -> sqlite3.Connection:
+        """A connection that nobody else uses, until it is given back."""
         if self._closed:
             raise StoreError(f"the store {self.path} is closed")
         try:
-            connection = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
-            connection = connect(self.path, "ro", patience=self._patience)
-        try:
-            yield connection
-        finally:
-            self._idle.append(connection)
-            if self._closed:  # while this was reading
-                self.close()
+            return connect(self.path, "ro", patience=self._patience)
 
     def _decoded(self, key: str, text: str) -> Completion:
         try:

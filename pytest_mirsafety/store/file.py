@@ -207,11 +207,14 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"the store {path} {_trouble(error)}") from None
+        raise trouble(path, error) from None
 
 
-def _trouble(error: sqlite3.Error) -> str:
+def trouble(path: Path, error: sqlite3.Error) -> StoreError:
+    """What this error of SQLite means for a user."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None and isinstance(error, sqlite3.OperationalError):
-        return _DAMAGED  # text that is no UTF-8: Python's own error, and it quotes the text
-    return _TROUBLES.get((code or 0) & 0xFF) or f"failed: {one_line(str(error))}"
+        words = _DAMAGED  # text that is no UTF-8: Python's own error, and it quotes the text
+    else:
+        words = _TROUBLES.get((code or 0) & 0xFF) or f"failed: {one_line(str(error))}"
+    return StoreError(f"the store {path} {words}")
