@@ -42,6 +42,15 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class DataPlace:
+    """Where the data was found: what `data.load` takes to find the same again."""
+
+    source: str
+    base: Path
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """Everything fixed before the first ask.
 
@@ -50,6 +59,7 @@ class RunPlan:
 
     configuration: Configuration
     model: NamedModel
+    place: DataPlace
     dataset: Dataset
     instances: tuple[Instance, ...]
     backend: Backend
@@ -87,7 +97,8 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     if options.data is not None:
         source, base = options.data, Path.cwd()
     store = options.store or configuration.base / settings.store
-    dataset = data.load(source, base=base, cache=store.parent)
+    place = DataPlace(source, base, cache=store.parent)
+    dataset = data.load(place.source, base=place.base, cache=place.cache)
     differs, notes = _check_data(dataset, settings, options)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
@@ -109,6 +120,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     return RunPlan(
         configuration=configuration,
         model=model,
+        place=place,
         dataset=dataset,
         instances=_planned(dataset, sample, design.shard),
         backend=backend,
