@@ -69,23 +69,34 @@ def counts(instances: int) -> dict[Relation, int]:
     return found
 
 
-def records(shape: DatasetShape) -> Iterator[dict[str, object]]:
-    """The lines of the file; images are names under `images/`, numbered in order."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of the file; images are names under `images/`, numbered in order."""
+
+    id: str
+    relation: str
+    category: str
+    question: str
+    prompt: str
+    images: tuple[str, ...]
+
+
+def records(shape: DatasetShape) -> Iterator[Record]:
+    """The lines of the file."""
     image = 0
     for relation, count in counts(shape.instances).items():
         for number in range(count):
             category = list(Category)[number % len(Category)]
             name = f"{category}/{relation}/{number // len(Category) + 1}"
-            files = [f"images/{image + k:06}.png" for k in range(_images_of(name, shape.seed))]
-            image += len(files)
-            yield {
-                "id": name,
-                "relation": relation.value,
-                "category": category.value,
-                "question": f"Placeholder question {number % SEEDS} of {category}?",
-                "prompt": f"Placeholder {name}: what links these {len(files)} pictures?",
-                "images": files,
-            }
+            images = range(image, image := image + _images_of(name, shape.seed))
+            yield Record(
+                id=name,
+                relation=relation.value,
+                category=category.value,
+                question=f"Placeholder question {number % SEEDS} of {category}?",
+                prompt=f"Placeholder {name}: what links these {len(images)} pictures?",
+                images=tuple(f"images/{k:06}.png" for k in images),
+            )
 
 
 def prompts(folder: Path) -> list[str]:
@@ -104,8 +115,8 @@ def write(folder: Path, shape: DatasetShape) -> Path:
     (folder / "images").mkdir(parents=True)
     lines = list(records(shape))
     with (folder / FILE_NAME).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    _write_images(folder, sum(len(line["images"]) for line in lines), shape)  # type: ignore[arg-type, misc]
+        file.writelines(json.dumps(asdict(line)) + "\n" for line in lines)
+    _write_images(folder, sum(len(line.images) for line in lines), shape)
     mark.write_text(text, "utf-8")
     return folder
 
