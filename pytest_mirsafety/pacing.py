@@ -137,37 +137,36 @@ class Pace:
         now = self._now()
         if self._failing_since is None:
             self._failing_since = now
-        pause = self._pause(now, error)
-        if error.overloaded:
-            self._slow_down(ticket)
-            self._out_of_patience |= now - self._failing_since >= self._settings.patience
-            if not self.hopeless:
-                return max(pause or 0.0, self._overload_wait(told=pause is not None))
-        elif attempt <= self._settings.retries and not self.hopeless:
-            return max(pause or 0.0, self._jitter() * _doubled(_FIRST_WAIT, attempt - 1))
-        self._given_up += 1
-        return None
-
-    def _pause(self, now: float, error: RetryableError) -> float | None:
-        """What the endpoint asked for, in seconds: it concerns every request."""
         told = error.retry_after
-        if told is None or not told >= 0:
+        pause = min(told, _LONGEST_PAUSE) if told is not None and told >= 0 else None
+        if pause is not None:
+            self._paused_until = max(self._paused_until, now + pause)
+        if error.overloaded:
+            wait = self._slow_down(now, ticket, told=pause is not None)
+            self._out_of_patience |= now - self._failing_since >= self._settings.patience
+        else:
+            wait = self._jitter() * _doubled(_FIRST_WAIT, attempt - 1)
+        if self.hopeless or (not error.overloaded and attempt > self._settings.retries):
+            self._given_up += 1
             return None
-        pause = min(told, _LONGEST_PAUSE)
-        self._paused_until = max(self._paused_until, now + pause)
-        return pause
+        return max(pause or 0.0, wait)
 
-    def _slow_down(self, ticket: int) -> None:
-        """Halve the limit, once for all requests that were in flight together."""
-        if ticket >= self._round:
+    def _slow_down(self, now: float, ticket: int, *, told: bool) -> float:
+        """Halve the limit, once for all requests that were in flight together; seconds to wait.
+
+        From the second round without an answer the wait is one for every request, and it doubles:
+        also where the endpoint keeps naming a time that is too short.
+        """
+        begins = ticket >= self._round
+        if begins:
             self._limit = max(1.0, self._limit / 2)
             self._round = self._next_ticket
             self._overloads += 1
-
-    def _overload_wait(self, *, told: bool) -> float:
-        """Never near 0 for long, even where the endpoint keeps naming a time that is too short."""
         first = _SHORTEST_WAIT if told else _FIRST_WAIT
-        return (1 + self._jitter()) / 2 * _doubled(first, self._overloads - 1)
+        wait = (1 + self._jitter()) / 2 * _doubled(first, self._overloads - 1)
+        if begins and self._overloads > 1:
+            self._paused_until = max(self._paused_until, now + wait)
+        return wait
 
     def _window_delay(self, now: float, tokens: int) -> float:
         while self._window and next(iter(self._window.values())).leaves <= now:
