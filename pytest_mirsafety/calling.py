@@ -12,6 +12,7 @@ from .errors import (
     BlankError,
     FilteredError,
     JudgeError,
+    RetryableError,
     RunError,
     TruncatedError,
     UnscoredError,
@@ -89,9 +90,10 @@ class Caller:
     async def complete(
         self, request: Request, images: Sequence[LoadedImage], instance_id: str
     ) -> Completion:
-        """The backend's completion of this request, with exactly its images.
+        """The backend's completion of this request, with exactly its images; one attempt.
 
         Raises:
+            RetryableError: there is none yet.
             UnscoredError: there is none.
         """
         check_images(request, images, needs_bytes=self._backend.needs_bytes)
@@ -103,9 +105,10 @@ class Caller:
         return completion
 
     async def verdict(self, question: str, answer: str) -> Verdict:
-        """The judge's verdict on this answer.
+        """The judge's verdict on this answer; one attempt.
 
         Raises:
+            RetryableError: there is none yet.
             UnscoredError: there is none.
         """
         verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
@@ -131,7 +134,7 @@ class Caller:
     ) -> object:
         try:
             return await call()
-        except (RunError, UnscoredError):
+        except (RunError, UnscoredError, RetryableError):
             raise
         except asyncio.CancelledError:
             if self._halted():
@@ -146,14 +149,25 @@ def plain(
 ) -> UnscoredError:
     """The same error in one line, fresh: without traceback, cause and context.
 
-    One whose reason is not that of an `allowed` kind becomes an error of the kind `otherwise`: who
+    One that is not of an `allowed` kind, with its reason, becomes one of the kind `otherwise`: who
     raised it has no say in another's part, such as a judge in what the provider filtered.
     """
     _forget_frames(error)
     reason = getattr(error, "reason", None)
     detail = one_line(str(error), _DETAIL)
-    kind = next((kind for kind in allowed if reason is kind.reason), otherwise)
-    return kind(detail)
+    kinds = (kind for kind in allowed if isinstance(error, kind) and reason is kind.reason)
+    return next(kinds, otherwise)(detail)
+
+
+def plain_retryable(error: RetryableError) -> RetryableError:
+    """The same for an attempt that may be repeated; a pause that is no number is none."""
+    _forget_frames(error)
+    told = error.retry_after
+    return RetryableError(
+        one_line(str(error), _DETAIL),
+        overloaded=bool(error.overloaded),
+        retry_after=told if isinstance(told, int | float) else None,
+    )
 
 
 def _forget_frames(error: BaseException | None) -> None:

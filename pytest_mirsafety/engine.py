@@ -8,20 +8,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Final, TypeVar
 
-from .asking import (
-    GRACE,
-    Ask,
-    EngineSettings,
-    Parts,
-    Pipeline,
-    Separate,
-)
+from .asking import GRACE, Pipeline
+from .asks import Ask, EngineSettings, Parts, Separate
 from .calling import check_judgeable
 from .errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
 from .lanes import Landing, Waits
@@ -43,7 +38,9 @@ class Progress:
 
     `answered` are the planned instances whose answer is there, `from_store` those of them that
     the store had. `asked` counts the requests sent, beyond the plan too; `in_flight` those
-    under way. `elapsed` is in seconds since the first planned ask, 0 before it.
+    under way, `limit` how many may be. `elapsed` is in seconds since the first planned ask, 0
+    before it. `tokens` and `money` are what the model's answers cost; `money` is None without
+    prices.
     """
 
     planned: int
@@ -54,6 +51,10 @@ class Progress:
     asked: int
     in_flight: int
     elapsed: float
+    limit: int = 1
+    tokens: int = 0
+    money: Decimal | None = None
+    budget_spent: bool = False
 
     @property
     def rate(self) -> float | None:
@@ -131,8 +132,19 @@ class Engine:
         self._start_thread()
         with self._lock:
             if self._started is None and not self._waits.over:
-                self._started = time.monotonic()
+                # Called first: after an interrupt in between it is called again, and does nothing.
                 self._call(self._pipeline.extend, tuple(self._planned.values()))
+                self._started = time.monotonic()
+
+    def skip(self, instance_ids: Iterable[str], why: str) -> None:
+        """Ask no more for these planned instances: those not sent yet end as not-run.
+
+        Answers in flight are kept. Judgings that nobody else needs and nobody waits for are
+        given up. May be called again, and from any thread.
+        """
+        asks = [ask for i in instance_ids if (ask := self._planned.get(i)) is not None]
+        self._start_thread()
+        self._call(self._pipeline.skip, asks, why)
 
     def answer(self, instance: Instance) -> Response:
         """The model's response; blocks until it is there.
@@ -150,7 +162,7 @@ class Engine:
         else:
             ask = Ask(instance)
             self._start_thread()
-            self._await(ask, self._pipeline.add)
+            self._await(ask, self._pipeline.hurry)
         if not ask.landed:
             raise self._ended("answered")
         if ask.failure is not None:
@@ -220,16 +232,21 @@ class Engine:
 
     def progress(self) -> Progress:
         """How far the run is at this moment."""
-        counts = self._pipeline.counts
+        counts, target = self._pipeline.counts, self._pipeline.target
+        spending = self._pipeline.spending
         return Progress(
             planned=len(self._planned),
             answered=counts.answered,
             from_store=counts.from_store,
             judged=counts.judged,
             unscored=counts.unscored,
-            asked=counts.asked,
-            in_flight=counts.in_flight,
+            asked=target.asked,
+            in_flight=target.in_flight,
             elapsed=0.0 if self._started is None else time.monotonic() - self._started,
+            limit=target.limit,
+            tokens=spending.tokens,
+            money=spending.money,
+            budget_spent=spending.exhausted,
         )
 
     def stop(self) -> None:

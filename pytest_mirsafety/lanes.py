@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable, Iterable
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -73,8 +73,9 @@ class Lane(Generic[Job]):
     """Works on at most `limit` jobs at once: the urgent ones first, then in order.
 
     Confined to the loop's thread. `limit` may be changed while the lane runs; `pump` then makes
-    use of it. A job that is not urgent starts only while `room` says so. What escapes from
-    `work` is handed to `abort`: an error that nobody hears of would leave a thread waiting.
+    use of it. A job that is not urgent starts only while `room` says so, any job only when
+    `may_begin` says so of it: nothing overtakes one that may not. What escapes from `work` is
+    handed to `abort`: an error that nobody hears of would leave a thread waiting.
     """
 
     def __init__(
@@ -82,12 +83,15 @@ class Lane(Generic[Job]):
         work: Callable[[Job], Coroutine[object, object, None]],
         limit: int,
         abort: Callable[[BaseException], None],
+        *,
         room: Callable[[], bool] = lambda: True,
+        may_begin: Callable[[Job], bool] = lambda _: True,
     ) -> None:
         self.limit = limit
         self._work = work
         self._abort = abort
         self._room = room
+        self._may_begin = may_begin
         self._urgent: OrderedDict[Job, None] = OrderedDict()
         self._queue: OrderedDict[Job, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,10 +107,10 @@ class Lane(Generic[Job]):
         """Jobs not yet begun."""
         return len(self._urgent) + len(self._queue)
 
-    def add(self, job: Job, *, urgent: bool = False) -> None:
-        """Put a job in line; once halted, do nothing."""
+    def add(self, job: Job, *, urgent: bool = False, first: bool = False) -> None:
+        """Put a job in line, behind its like or before them; once halted, do nothing."""
         if not self._halted:
-            (self._urgent if urgent else self._queue)[job] = None
+            self._place(job, urgent=urgent, first=first)
             self.pump()
 
     def extend(self, jobs: Iterable[Job]) -> None:
@@ -121,10 +125,42 @@ class Lane(Generic[Job]):
             del self._queue[job]
             self.add(job, urgent=True)
 
+    def take(self, most: int) -> list[Job]:
+        """Take the next jobs out of line, for one that runs to work on them with its own."""
+        taken: list[Job] = []
+        while len(taken) < most and (queue := self._open_queue()):
+            taken.append(queue.popitem(last=False)[0])
+        return taken
+
+    def put_back(self, jobs: Sequence[Job], urgent: Callable[[Job], bool]) -> None:
+        """Put jobs back where they were taken from; once halted, do nothing."""
+        if not self._halted:
+            for job in reversed(jobs):
+                self._place(job, urgent=urgent(job), first=True)
+            self.pump()
+
+    def remove(self, job: Job) -> bool:
+        """Take a job out of line; tells whether it was there."""
+        for queue in (self._urgent, self._queue):
+            if job in queue:
+                del queue[job]
+                return True
+        return False
+
+    def clear(self) -> list[Job]:
+        """Take all jobs out of line."""
+        jobs = [*self._urgent, *self._queue]
+        self._urgent.clear()
+        self._queue.clear()
+        return jobs
+
     def pump(self) -> None:
         """Begin as many jobs as may run."""
         while len(self._tasks) < self.limit and (queue := self._open_queue()):
-            job, _ = queue.popitem(last=False)
+            job = next(iter(queue))
+            if not self._may_begin(job):
+                break
+            del queue[job]
             task = asyncio.create_task(self._work(job))
             self._tasks.add(task)
             task.add_done_callback(self._done)
@@ -132,8 +168,7 @@ class Lane(Generic[Job]):
     def halt(self) -> None:
         """Begin nothing more, and cancel what runs."""
         self._halted = True
-        self._urgent.clear()
-        self._queue.clear()
+        self.clear()
         for task in self._tasks:
             task.cancel()
 
@@ -141,6 +176,12 @@ class Lane(Generic[Job]):
         """Wait until nothing runs any more, or `timeout` seconds."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
+
+    def _place(self, job: Job, *, urgent: bool, first: bool) -> None:
+        queue = self._urgent if urgent else self._queue
+        queue[job] = None
+        if first:
+            queue.move_to_end(job, last=False)
 
     def _open_queue(self) -> OrderedDict[Job, None]:
         return self._urgent if self._urgent or not self._room() else self._queue

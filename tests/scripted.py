@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -83,7 +83,8 @@ async def _until(true: Callable[[], bool]) -> None:
 class ScriptedBackend:
     """Answers by `script`, and remembers what it was asked.
 
-    `delays` gives the seconds an ask takes, by instance id. While `held`, no ask ends.
+    `delays` gives the seconds an ask takes, by instance id. While `held`, no ask ends but for the
+    first ones that are `free`.
     """
 
     script: Callable[[Request, str], Reply] = echo
@@ -96,6 +97,7 @@ class ScriptedBackend:
     decoding: Mapping[str, Scalar] = field(default_factory=dict)
     delays: Callable[[str], float] = lambda _: 0.0
     held: bool = False
+    free: int = 0
     requests: list[Request] = field(default_factory=list)
     images: list[tuple[LoadedImage, ...]] = field(default_factory=list)
     keep_images: bool = False
@@ -106,6 +108,7 @@ class ScriptedBackend:
     async def complete(
         self, request: Request, images: Sequence[LoadedImage], instance_id: str
     ) -> Completion:
+        number = len(self.requests)
         self.requests.append(request)
         if self.keep_images:
             self.images.append(tuple(images))
@@ -113,7 +116,7 @@ class ScriptedBackend:
         self.peak = max(self.peak, self.in_flight)
         try:
             await asyncio.sleep(self.delays(instance_id))
-            await _until(lambda: not self.held)
+            await _until(lambda: not self.held or number < self.free)
         finally:
             self.in_flight -= 1
         reply = self.script(request, instance_id)
@@ -216,6 +219,17 @@ class MemoryStore:
         if self.put_error is not None:
             raise self.put_error
         self.answers.setdefault(request.key, completion)
+
+    def put_all(self, answers: Sequence[tuple[Request, Completion]]) -> list[Completion]:
+        for request, completed in answers:
+            self.put(request, completed)
+        return [self.answers[request.key] for request, _ in answers]
+
+    def held(self, keys: Collection[str]) -> set[str]:
+        return set(keys) & set(self.answers)
+
+    def image_digests(self, stamps: Collection[str]) -> dict[str, str]:
+        return {stamp: self.digests[stamp] for stamp in stamps if stamp in self.digests}
 
     def image_digest(self, stamp: str) -> str | None:
         return self.digests.get(stamp)

@@ -151,7 +151,7 @@ def test_answers_that_are_being_stored_when_stopped_are_kept() -> None:
 
 
 def test_a_stop_cancels_what_is_in_flight() -> None:
-    setting, instances = Setting(ScriptedBackend(held=True)), make_instances(9)
+    setting, instances = Setting(ScriptedBackend(held=True, free=1)), make_instances(9)
     with setting.engine(instances) as engine:
 
         def stop() -> None:
@@ -160,9 +160,9 @@ def test_a_stop_cancels_what_is_in_flight() -> None:
 
         threading.Thread(target=stop, daemon=True).start()
         with pytest.raises(NotRunError):
-            answer(engine, instances[0])
+            answer(engine, instances[8])
         until(lambda: setting.backend.in_flight == 0)
-    assert len(setting.backend.requests) == setting.backend.concurrency
+    assert len(setting.backend.requests) == setting.backend.concurrency + 1
 
 
 def test_a_stop_frees_who_waits_though_the_loop_is_blocked() -> None:

@@ -1,0 +1,109 @@
+"""What the engine works with, and what it keeps of each instance on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from .endpoint import Estimate, Job
+from .errors import UnscoredError
+from .lanes import Landing
+from .pacing import PaceSettings
+from .protocols import Backend, ImageLoader, Judge, Store
+from .records import Completion, Instance, Response, Verdict
+from .spending import Budget, Prices
+
+Separate = Callable[[Completion], tuple[str, str | None, bool]]
+"""Gives a completion's final answer, its reasoning, and whether the reasoning is closed."""
+
+_JUDGE_OUTPUT: Final = 16
+"""Tokens that a judge is taken to say; they matter to a limit of tokens per minute only."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the engine leaves open.
+
+    `judge_cut_answers` lets a final answer be judged that ran into the length limit. `draw`
+    numbers repeated asks of the same requests. `patience` is how many seconds backend and judge
+    may each take to close. `target` and `judge` bound how fast each is asked; by default only
+    their own concurrency does. `image_tokens` is what an image is taken to cost until the
+    endpoint has told what a request does.
+    """
+
+    judge_cut_answers: bool = False
+    draw: int = 0
+    patience: float = 30.0
+    target: PaceSettings | None = None
+    judge: PaceSettings | None = None
+    budget: Budget | None = None
+    prices: Prices = field(default_factory=Prices)
+    image_tokens: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine works with; all of it is given."""
+
+    backend: Backend
+    judge: Judge
+    images: ImageLoader
+    store: Store | None
+    separate: Separate
+    settings: EngineSettings
+
+
+@dataclass(slots=True, eq=False)
+class Ask(Landing):
+    """One instance on its way to an answer. It lands with an answer or a failure.
+
+    A `response` that the store keeps is not held here. `barred` says why an answer that is
+    there is not judged, `skipped` why nobody needs one any more.
+    """
+
+    instance: Instance
+    planned: bool = False
+    urgent: bool = False
+    begun: bool = False
+    key: str | None = None
+    cached: bool = False
+    response: Response | None = None
+    failure: UnscoredError | None = None
+    barred: UnscoredError | None = None
+    skipped: str | None = None
+    judging: Judging | None = None
+    looked_again: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How much is asked: images, then characters of the prompt."""
+        return len(self.instance.images), len(self.instance.prompt)
+
+
+@dataclass(slots=True, eq=False)
+class Judging(Job):
+    """One pair of question and answer, judged once. It lands with a verdict or a failure.
+
+    `needed_by` are the planned asks that came to this answer.
+    """
+
+    question: str
+    answer: str
+    verdict: Verdict | None = None
+    failure: UnscoredError | None = None
+    needed_by: list[Ask] = field(default_factory=list)
+    begun: bool = False
+
+    def __post_init__(self) -> None:
+        self.cost = Estimate.of_text(len(self.question) + len(self.answer), _JUDGE_OUTPUT)
+
+
+@dataclass(slots=True)
+class Counts:
+    """How far the planned instances are."""
+
+    answered: int = 0
+    from_store: int = 0
+    judged: int = 0
+    unscored: int = 0

@@ -1,0 +1,169 @@
+"""Sends each request once, for all the asks that come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from .asks import Ask, Parts
+from .calling import Caller
+from .endpoint import Bounds, Endpoint, Estimate, Job
+from .errors import BackendError, BadInputError, StoreError, UnscoredError
+from .keeping import Keeper
+from .pacing import PaceSettings
+from .reading import Prepared
+from .records import Completion, LoadedImage, Request
+from .spending import Spending
+
+_OUTPUT_TOKENS: Final = 1000
+"""What an answer is taken to cost where the request sets no bound."""
+
+
+@dataclass(slots=True, eq=False)
+class Sending(Job):
+    """One request key, sent once for all the asks that came to it."""
+
+    request: Request
+    images: tuple[LoadedImage, ...]
+    asks: list[Ask]
+
+
+class Receiver(Protocol):
+    """Who is told what becomes of an ask."""
+
+    def answered(self, ask: Ask, completion: Completion, *, cached: bool) -> None:
+        """It has an answer, which the store holds if there is one."""
+
+    def failed(self, ask: Ask, failure: UnscoredError) -> None:
+        """It has none, and will have none."""
+
+    def look_again(self, ask: Ask) -> None:
+        """Its answer was stored after the store had been looked into."""
+
+    def read_on(self) -> None:
+        """There may be room for more asks."""
+
+
+class Sendings:
+    """Every request key of a run: under way, or settled. Confined to the loop's thread."""
+
+    name = "the model"
+    failure: type[UnscoredError] = BackendError
+    allowed: tuple[type[UnscoredError], ...] = (BadInputError,)
+
+    def __init__(
+        self,
+        parts: Parts,
+        caller: Caller,
+        keeper: Keeper | None,
+        receiver: Receiver,
+        abort: Callable[[BaseException], None],
+    ) -> None:
+        self._caller = caller
+        self._keeper = keeper
+        self._receiver = receiver
+        self._image_tokens = parts.settings.image_tokens
+        self._output_tokens = _most_output(parts)
+        self._under_way: dict[str, Sending] = {}
+        # None stands for a completion that the store keeps, so that memory need not.
+        self._settled: dict[str, Completion | UnscoredError | None] = {}
+        settings = parts.settings
+        pace = settings.target or PaceSettings(parts.backend.concurrency)
+        self.most = pace.concurrency
+        """How many can ever be in flight."""
+        self.spending = Spending(settings.budget, settings.prices)
+        bounds = Bounds(pace, self.spending, settings.budget)
+        self.endpoint: Endpoint[Sending, Completion] = Endpoint(
+            self, bounds, abort, receiver.read_on
+        )
+
+    def dispatch(self, ask: Ask, prepared: Prepared, *, first: bool = False) -> None:
+        """Send the request, or join the sending of an equal one, or take its answer."""
+        ask.key = key = prepared.request.key
+        if key in self._settled:
+            self._settle(ask, self._settled[key] or prepared.completion)
+        elif (sending := self._under_way.get(key)) is not None:
+            sending.asks.append(ask)
+            if ask.urgent:
+                self.endpoint.hurry(sending)
+        elif prepared.completion is not None:
+            self._receiver.answered(ask, prepared.completion, cached=True)
+        else:
+            sending = Sending(prepared.request, prepared.images, [ask])
+            sending.urgent = ask.urgent
+            sending.cost = self._estimate(prepared.request)
+            self._under_way[key] = sending
+            self.endpoint.add(sending, first=first)
+
+    def hurry(self, ask: Ask) -> None:
+        """Let the request of this ask jump the queue."""
+        if ask.key is not None and (sending := self._under_way.get(ask.key)) is not None:
+            self.endpoint.hurry(sending)
+
+    def withdraw(self, ask: Ask) -> bool:
+        """Take an ask back; tells whether it could be: its request is not in flight."""
+        sending = None if ask.key is None else self._under_way.get(ask.key)
+        if sending is None or ask not in sending.asks:
+            return True
+        if len(sending.asks) == 1:
+            if not self.endpoint.withdraw(sending):
+                return False
+            del self._under_way[sending.request.key]
+        sending.asks.remove(ask)
+        return True
+
+    # What the endpoint calls
+
+    async def attempt(self, job: Sending) -> Completion:
+        """Ask the backend once."""
+        return await self._caller.complete(job.request, job.images, job.asks[0].instance.id)
+
+    def used(self, result: Completion) -> tuple[int | None, int | None]:
+        """As the reply told."""
+        return result.input_tokens, result.output_tokens
+
+    async def succeed(self, job: Sending, result: Completion) -> None:
+        """Store the answer, then let its asks have it: the one that was stored first."""
+        job.images = ()
+        if self._keeper is not None:
+            result = await self._keeper.keep(job.request, result)
+        self._end(job, result, kept=self._keeper is not None)
+
+    def fail(self, job: Sending, failure: UnscoredError) -> None:
+        """Let its asks fail."""
+        job.images = ()
+        self._end(job, failure, kept=False)
+
+    def _end(self, job: Sending, result: Completion | UnscoredError, *, kept: bool) -> None:
+        key = job.request.key
+        self._settled[key] = None if kept else result
+        del self._under_way[key]
+        for ask in job.asks:
+            self._settle(ask, result)
+
+    def _settle(self, ask: Ask, result: Completion | UnscoredError | None) -> None:
+        if isinstance(result, UnscoredError):
+            self._receiver.failed(ask, result)
+        elif result is not None:
+            self._receiver.answered(ask, result, cached=False)
+        elif not ask.looked_again:  # it was stored after this ask had looked
+            ask.looked_again = True
+            self._receiver.look_again(ask)
+        else:
+            raise StoreError(f"the answer of {ask.instance.id} (request {ask.key}) left the store")
+
+    def _estimate(self, request: Request) -> Estimate:
+        text = Estimate.of_text(len(request.prompt) + len(request.system or ""), 0)
+        images = self._image_tokens * len(request.images)
+        return Estimate(text.input + images, self._output_tokens)
+
+
+def _most_output(parts: Parts) -> int:
+    """The bound that the decoding parameters declare, or a guess."""
+    decoding = parts.backend.decoding
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = decoding.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return _OUTPUT_TOKENS
