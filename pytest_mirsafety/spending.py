@@ -56,7 +56,7 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.tokens is None) == (self.money is None):
             raise ValueError("a budget is of tokens or of money, one of the two")
-        if not self.amount > 0:
+        if not (self.amount.is_finite() and self.amount > 0):
             raise ValueError("a budget must be above 0")
 
     @property
