@@ -1,4 +1,4 @@
-"""The `mirsafety` command: set up a repository, look at data, plan a sample."""
+"""The `mirsafety` command: set up a repository, look at data, plan a sample, merge shards."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import data, init, plan
+from .commands import data, init, merge, plan, store
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, data, plan)
+_COMMANDS: Final = (init, data, plan, store)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,248 @@
+"""What people do to a store between runs: look, remove, take out, and check."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ..errors import StoreError
+from ..records import ModelIdentity, canonical_json
+from .answers import decode
+from .file import check, connect, explained, transaction
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SUMMARY: Final = (
+    "SELECT model, count(*), min(created), max(created), "
+    "sum(length(CAST(request AS BLOB)) + length(CAST(completion AS BLOB))) FROM answers"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswers:
+    """The answers of one model; times in seconds since the epoch, size in bytes."""
+
+    model: str
+    answers: int
+    first: float
+    last: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The runs over one identity of data, model and judge; designs are distinct, oldest first."""
+
+    identity: str
+    number: int
+    first: float
+    last: float
+    designs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which answers are meant: of these models (None: of all), had before this time."""
+
+    models: tuple[str, ...] | None = None
+    before: float | None = None
+
+    @property
+    def condition(self) -> tuple[str, list[str | float]]:
+        """As SQL, with its values."""
+        parts: list[str] = []
+        values: list[str | float] = []
+        if self.models is not None:
+            parts.append(f"model IN ({','.join('?' * len(self.models))})")
+            values += map(canonical_json, self.models)
+        if self.before is not None:
+            parts.append("created < ?")
+            values.append(self.before)
+        return " AND ".join(parts) or "true", values
+
+
+class StoreUpkeep:
+    """A store that is there, opened to be looked at, or `alone` to be changed."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, *, alone: bool = False, patience: float = 2.0) -> StoreUpkeep:
+        """Open a store; none is ever made. `alone` makes sure that no run has it open.
+
+        Raises:
+            StoreError: it is not there, no store, of a newer version, or in use.
+        """
+        if not path.is_file():
+            raise StoreError(f"there is no store {path}; name one with --store=FILE")
+        # To write, though it may only look: the last one to close a log that a killed run has left
+        # must be able to take it away.
+        connection = connect(path, "rw", patience=patience)
+        try:
+            restraint = "locking_mode = EXCLUSIVE" if alone else "query_only = ON"
+            connection.execute(f"PRAGMA {restraint}")
+            check(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def models(self, selection: Selection = Selection()) -> list[ModelAnswers]:
+        """The models that have such answers, by name.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        condition, values = selection.condition
+        query = f"{_SUMMARY} WHERE {condition} GROUP BY model ORDER BY model"
+        with explained(self.path):
+            rows = self._connection.execute(query, values).fetchall()
+        return [ModelAnswers(_name(row[0]), *row[1:]) for row in rows]
+
+    def named(self, pattern: str) -> tuple[str, ...]:
+        """The models of this name, or else those that fit it as a pattern (`openai:*`).
+
+        Raises:
+            StoreError: there is none, or the store cannot be read.
+        """
+        models = [found.model for found in self.models()]
+        if pattern in models:
+            return (pattern,)
+        if fitting := tuple(m for m in models if fnmatch.fnmatchcase(m, pattern)):
+            return fitting
+        raise StoreError(
+            f"the store {self.path} has no answer of such a model; mirsafety store list"
+        )
+
+    def attempts(self) -> list[Attempts]:
+        """The runs that were counted, by identity, the latest last.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with explained(self.path):
+            rows = self._connection.execute(
+                "SELECT identity, design, started FROM attempts ORDER BY number"
+            ).fetchall()
+        found: dict[str, list[tuple[str, float]]] = {}
+        for identity, design, started in rows:
+            found.setdefault(identity, []).append((design, started))
+        attempts = [
+            Attempts(
+                identity=identity,
+                number=len(runs),
+                first=min(started for _, started in runs),
+                last=max(started for _, started in runs),
+                designs=tuple(dict.fromkeys(design for design, _ in runs)),
+            )
+            for identity, runs in found.items()
+        ]
+        return sorted(attempts, key=lambda a: a.last)
+
+    def prune(self, selection: Selection) -> None:
+        """Remove these answers, and give their space back. Attempts stay: they happened.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        condition, values = selection.condition
+        with explained(self.path):
+            with transaction(self._connection):
+                self._connection.execute(f"DELETE FROM answers WHERE {condition}", values)  # noqa: S608 - ours
+            self._connection.execute("VACUUM")
+
+    def lines(self, selection: Selection = Selection()) -> Iterator[str]:
+        """Each answer as a line of JSON, ASCII only, in the order in which they were stored.
+
+        Raises:
+            StoreError: the store cannot be read, or an answer in it is damaged.
+        """
+        condition, values = selection.condition
+        query = f"SELECT key, request, completion FROM answers WHERE {condition} ORDER BY rowid"  # noqa: S608 - ours
+        with explained(self.path):
+            for key, request, completion in self._connection.execute(query, values):
+                if (problem := _problem(key, request, completion)) is not None:
+                    raise StoreError(f"the store {self.path} is damaged: {problem}")
+                # Written anew: what is in the file need not be one line.
+                yield canonical_json(
+                    {
+                        "key": key,
+                        "model": str(_model(request)),
+                        "request": json.loads(request),
+                        "completion": json.loads(completion),
+                    }
+                )
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the file, line by line; nothing when all is well."""
+        for look in (self._damage, self._wrong_answers, self._wrong_images):
+            try:
+                with explained(self.path):
+                    yield from look()
+            except StoreError as error:
+                yield str(error)
+
+    def _damage(self) -> Iterator[str]:
+        for (found,) in self._connection.execute("PRAGMA integrity_check"):
+            if found != "ok":
+                yield from str(found).splitlines()
+
+    def _wrong_answers(self) -> Iterator[str]:
+        rows = self._connection.execute("SELECT key, request, completion, model FROM answers")
+        for key, request, completion, model in rows:
+            if (problem := _problem(key, request, completion)) is not None:
+                yield problem
+            elif model != canonical_json(str(_model(request))):
+                yield f"answer {key}: its model is not that of its request"
+
+    def _wrong_images(self) -> Iterator[str]:
+        for stamp, sha256 in self._connection.execute("SELECT stamp, sha256 FROM images"):
+            if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+                yield f"image {stamp}: its digest is no SHA-256"
+
+
+def _name(model: object) -> str:
+    """A model's identity as it was before it became JSON."""
+    try:
+        return str(json.loads(str(model)))
+    except ValueError:
+        return str(model)
+
+
+def _model(request: str) -> ModelIdentity:
+    """The model of a request that was found whole."""
+    return ModelIdentity(*json.loads(request)["model"])
+
+
+def _problem(key: object, request: object, completion: object) -> str | None:
+    if not isinstance(request, str) or hashlib.sha256(request.encode()).hexdigest() != key:
+        return f"answer {key}: its key is not the SHA-256 of its request"
+    try:
+        _model(request)
+    except (ValueError, TypeError, LookupError) as error:
+        return f"answer {key}: its request cannot be read ({error})"
+    try:
+        decode(str(completion))
+    except (ValueError, TypeError) as error:
+        return f"answer {key}: it cannot be read ({error})"
+    return None
