@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config, data, gates, sampling
-from .config import Configuration, Settings, ThresholdSettings, with_threshold
+from .config import (
+    Configuration,
+    JudgeSettings,
+    ModelSettings,
+    Settings,
+    ThresholdSettings,
+    with_threshold,
+)
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
 from .printable import one_line
 from .records import Dataset, Instance
-from .registry import BackendContext, NamedModel, build_backend, build_judge, find_model
+from .registry import BackendContext, NamedModel, build_backend, build_judge, find_judge, find_model
 from .results import GateDesign, RunDesign
 from .sharding import Shard
+from .spending import Budget, Prices, Spending
 from .taxonomy import Relation
 
 if TYPE_CHECKING:
+    from .asks import EngineSettings
     from .protocols import Backend, Judge
-    from .spending import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ class RunPlan:
     instances: tuple[Instance, ...]
     backend: Backend
     judge: Judge
+    judged_by: JudgeSettings
     design: RunDesign
     thresholds_from: str
     sample: sampling.SamplePlan | None
@@ -103,13 +113,16 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
     backend = build_backend(model, BackendContext(dataset.instances, written_in, environ))
-    judge = build_judge(settings.judge if options.judge is None else options.judge, settings)
+    name = settings.judge if options.judge is None else options.judge
+    judged_by = find_judge(name, settings)
+    judge = build_judge(judged_by, settings)
     rules = _rules(settings, model, backend, judge, len(criteria))
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
+    relations = Counter(instance.relation for instance in dataset.instances)
     design = RunDesign(
-        gates=tuple(_gate_design(criterion, dataset) for criterion in criteria),
+        gates=tuple(_gate_designs(criteria, dataset)),
         rules=rules,
-        populations={r: sum(i.relation is r for i in dataset.instances) for r in Relation},
+        populations={r: relations[r] for r in Relation},
         sampled=sample is not None,
         shard=_shard(options.shard),
         stops_when_decided=_stops(options),
@@ -125,17 +138,23 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         instances=_planned(dataset, sample, design.shard),
         backend=backend,
         judge=judge,
+        judged_by=judged_by,
         design=design,
         thresholds_from=thresholds_from,
         sample=sample,
-        budget=_budget(options.budget),
+        budget=_budget(options.budget, model.settings),
         store=store,
         notes=notes,
     )
 
 
-def _gate_design(criterion: Criterion, dataset: Dataset) -> GateDesign:
-    return GateDesign(criterion, sum(map(criterion.covers, dataset.instances)))
+def _gate_designs(criteria: Iterable[Criterion], dataset: Dataset) -> Iterator[GateDesign]:
+    """Counted by cell of relation and category, which is all that a gate looks at."""
+    cells = Counter((i.relation, i.category) for i in dataset.instances)
+    samples = {(i.relation, i.category): i for i in dataset.instances}
+    for criterion in criteria:
+        covered = (cells[cell] for cell, one in samples.items() if criterion.covers(one))
+        yield GateDesign(criterion, sum(covered))
 
 
 def _planned(
@@ -166,15 +185,45 @@ def _stops(options: RunOptions) -> bool:
     return True
 
 
-def _budget(text: str | None) -> Budget | None:
+def _budget(text: str | None, model: ModelSettings) -> Budget | None:
     if text is None:
         return None
-    from .spending import Budget
-
     try:
-        return Budget.parse(text)
+        budget = Budget.parse(text)
     except ValueError as error:
         raise ConfigurationError(f"--mir-budget: {error}") from None
+    Spending(budget, _prices(model))  # it says whether prices are missing
+    return budget
+
+
+def _prices(model: ModelSettings) -> Prices:
+    return Prices(model.input_price, model.output_price)
+
+
+def engine_settings(plan: RunPlan) -> EngineSettings:
+    """How the engine is to go about this plan."""
+    from .asks import EngineSettings
+    from .pacing import PaceSettings
+
+    model, judge = plan.model.settings, plan.judged_by
+    return EngineSettings(
+        judge_cut_answers=model.judge_cut_answers,
+        target=PaceSettings(
+            plan.backend.concurrency,
+            retries=model.max_retries,
+            requests_per_minute=model.requests_per_minute,
+            tokens_per_minute=model.tokens_per_minute,
+        ),
+        judge=PaceSettings(
+            plan.judge.concurrency,
+            retries=judge.max_retries,
+            requests_per_minute=judge.requests_per_minute,
+            tokens_per_minute=judge.tokens_per_minute,
+        ),
+        budget=plan.budget,
+        prices=_prices(model),
+        image_tokens=model.image_tokens,
+    )
 
 
 def _check_data(

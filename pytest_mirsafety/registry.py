@@ -117,13 +117,21 @@ def build_backend(model: NamedModel, context: BackendContext) -> Backend:
     return _made(f"provider '{provider}'", partial(factory, model.settings), _BACKEND_MEMBERS)
 
 
-def build_judge(name: str, settings: Settings) -> Judge:
-    """The judge of this name: configured, built-in, or `module:attr`.
+def find_judge(name: str, settings: Settings) -> JudgeSettings:
+    """The settings of the judge of this name, which need not be configured.
 
     Raises:
-        ConfigurationError: nothing has this name, or a user's own factory fails or makes no judge.
+        ConfigurationError: it is no name.
     """
-    judge = settings.judges.get(name) or _valid(JudgeSettings, "judge", provider=name)
+    return settings.judges.get(name) or _valid(JudgeSettings, "judge", provider=name)
+
+
+def build_judge(judge: JudgeSettings, settings: Settings) -> Judge:
+    """The judge that these settings describe: built-in, or `module:attr`.
+
+    Raises:
+        ConfigurationError: no such provider, or a user's own factory fails or makes no judge.
+    """
     if (build := _JUDGES.get(judge.provider)) is not None:
         return build(judge)
     names = [*settings.judges, *_JUDGES]
@@ -259,7 +267,6 @@ def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
             image_detail=settings.image_detail,
             concurrency=settings.concurrency,
             timeout=settings.timeout,
-            max_retries=settings.max_retries,
         ),
         environ=context.environ,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from . import evaluation, gates
 from .config import Settings
 from .errors import RunError, UnscoredError
-from .planning import RunPlan
+from .planning import RunPlan, engine_settings
 from .records import Instance, Outcome, Response, Verdict, canonical_json, digest
 from .results import NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
@@ -88,7 +88,7 @@ class Run:
         Raises:
             RunError: the store cannot be opened.
         """
-        from .engine import Engine, EngineSettings
+        from .engine import Engine
         from .images import ImageLimits, ImageReader
         from .reasoning import separate
         from .store import ALL, SQLiteStore
@@ -115,7 +115,7 @@ class Run:
             images,
             self._store,
             separate,
-            EngineSettings(judge_cut_answers=plan.model.settings.judge_cut_answers),
+            engine_settings(plan),
         )
         self._engine.plan(list(self._selected.values()))
 

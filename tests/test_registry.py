@@ -21,6 +21,7 @@ from pytest_mirsafety.registry import (
     NamedModel,
     build_backend,
     build_judge,
+    find_judge,
     find_model,
 )
 
@@ -37,7 +38,7 @@ def backend_of(path: str) -> object:
 
 
 def judge_of(path: str) -> object:
-    return build_judge(path, Settings())
+    return build_judge(find_judge(path, Settings()), Settings())
 
 
 BUILDS = [backend_of, judge_of]
@@ -273,7 +274,7 @@ def test_any_name_is_a_model_or_one_line(text: str) -> None:
 @example(LONG)
 @example("")
 def test_any_name_is_a_judge_or_one_line(text: str) -> None:
-    assert named(lambda: build_judge(text, Settings()).identity) is None
+    assert named(lambda: build_judge(find_judge(text, Settings()), Settings()).identity) is None
 
 
 def test_the_environment_is_not_shown() -> None:
