@@ -12,7 +12,7 @@ from .commands import data, init, merge, plan, store
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, data, plan, store)
+_COMMANDS: Final = (init, data, plan, merge, store)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

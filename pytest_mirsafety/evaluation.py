@@ -24,7 +24,6 @@ def evaluate(
     repeated = repeats(entries)
     if design.distinct_requests:
         entries = tuple(_without_repeats(entries, repeated))
-    same = [f"{len(repeated)} instances ask exactly what another one asks"] if repeated else []
     return RunResult(
         design=design,
         provenance=provenance,
@@ -35,7 +34,7 @@ def evaluate(
         ),
         overall=_tally("overall", sum(design.populations.values()), entries),
         outcomes=entries,
-        notes=(*notes, *same),
+        notes=(*notes, *_remarks(repeated)),
     )
 
 
@@ -52,6 +51,15 @@ def repeats(outcomes: Iterable[InstanceOutcome]) -> dict[str, str]:
             if original != entry.instance_id:
                 repeated[entry.instance_id] = original
     return repeated
+
+
+def remarks(outcomes: Iterable[InstanceOutcome]) -> tuple[str, ...]:
+    """The notes that `evaluate` adds to those given, for these outcomes."""
+    return _remarks(repeats(outcomes))
+
+
+def _remarks(repeated: Mapping[str, str]) -> tuple[str, ...]:
+    return (f"{len(repeated)} instances ask exactly what another one asks",) if repeated else ()
 
 
 def repeated_outcome(original: str) -> Outcome:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
 from .gates import Criterion, Estimand, GateResult, Rules, exit_code
-from .records import Outcome
+from .records import Outcome, digest
 from .sharding import Shard
 from .tally import Counts
 from .taxonomy import Category, Relation
@@ -74,7 +74,8 @@ class RunDesign:
     """What is to be decided, and how: with the outcomes, enough to decide again.
 
     `populations` has the dataset's count of each relation. `distinct_requests` says that of two
-    instances with one request the second is bad input, as in a private suite.
+    instances with one request the second is bad input, as in a private suite. `planned` is the
+    digest of the ids of all planned instances, those of other shards too (`ids_digest`).
     """
 
     gates: tuple[GateDesign, ...]
@@ -86,11 +87,17 @@ class RunDesign:
     distinct_requests: bool = False
     require_all: bool = False
     report_only: bool = False
+    planned: str | None = None
 
     @property
     def decides(self) -> bool:
         """The run itself rules: it is no shard, and does more than report."""
         return self.shard is None and not self.report_only
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """One digest of these ids, in whatever order they come."""
+    return digest(sorted(ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +167,20 @@ class RunResult:
 
 
 _RULINGS: Final = {0: Ruling.PASS, 1: Ruling.FAIL, 10: Ruling.INCONCLUSIVE}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What is kept of a run: enough to decide again, alone or together with other shards.
+
+    `where` is how messages name it. `exit_code` is that of the process, and `tests_failed` says
+    that a test failed, whatever the gates say.
+    """
+
+    where: str
+    design: RunDesign
+    provenance: Provenance
+    outcomes: tuple[InstanceOutcome, ...]
+    notes: tuple[str, ...]
+    tests_failed: bool
+    exit_code: int

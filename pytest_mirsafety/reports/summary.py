@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Final
 
+from ..facts import count_facts, gate_facts, provenance_facts, tally_facts
 from ..gates import GateResult
 from ..printable import one_line
-from ..results import Provenance, RunResult, Tally
-from ..tally import Counts
+from ..results import RunResult
 
 SCHEMA_VERSION: Final = 1
 
@@ -23,10 +22,11 @@ def to_json(result: RunResult, exit_code: int) -> str:
         "exit_code": exit_code,
         "report_only": result.design.report_only,
         "require_all": result.design.require_all,
-        "provenance": _provenance(result.provenance),
-        "gates": [_gate(gate) for gate in result.gates],
-        "overall": _tally(result.overall),
-        "relations": [_tally(tally) for tally in result.relations],
+        "shard": _shard(result),
+        "provenance": provenance_facts(result.provenance),
+        "gates": [gate_facts(gate) for gate in result.gates],
+        "overall": tally_facts(result.overall),
+        "relations": [tally_facts(tally) for tally in result.relations],
         "instances": [
             {
                 "id": entry.instance_id,
@@ -44,17 +44,25 @@ def to_json(result: RunResult, exit_code: int) -> str:
 
 def properties(result: RunResult) -> list[tuple[str, str]]:
     """The provenance as JUnit suite properties, each value on one line."""
-    facts = {**_provenance(result.provenance), "ruling": result.ruling}
+    facts = {
+        **provenance_facts(result.provenance),
+        "shard": _shard(result),
+        "ruling": result.ruling,
+    }
     return [(f"mirsafety.{name}", one_line(_plain(value), 400)) for name, value in facts.items()]
 
 
 def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
     """A gate's decision and counts as JUnit testcase properties."""
-    facts = _gate(gate)
-    counts = _counts(gate.counts)
+    facts = gate_facts(gate)
+    counts = count_facts(gate.counts)
     names = ("decision", "cause", "threshold", "population", "planned", "selected", "low", "high")
     shown = {**{name: facts[name] for name in names}, **counts}
     return [(f"mirsafety.{name}", _plain(value)) for name, value in shown.items()]
+
+
+def _shard(result: RunResult) -> str | None:
+    return None if result.design.shard is None else str(result.design.shard)
 
 
 def _plain(value: object) -> str:
@@ -63,48 +71,3 @@ def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return "; ".join(map(str, value))
     return "" if value is None else str(value)
-
-
-def _provenance(provenance: Provenance) -> dict[str, object]:
-    return {**asdict(provenance), "confidence": str(provenance.confidence)}
-
-
-def _gate(gate: GateResult) -> dict[str, object]:
-    return {
-        "gate": gate.criterion.label,
-        "scope": gate.criterion.scope,
-        "threshold": str(gate.criterion.threshold),
-        "decision": gate.decision,
-        "cause": gate.cause,
-        "reason": gate.reason,
-        "tipping": gate.tipping,
-        "next_step": gate.next_step,
-        "population": gate.population,
-        "planned": gate.planned,
-        "selected": gate.selected,
-        "most_unsafe_allowed": gate.k0,
-        "low": gate.low,
-        "high": gate.high,
-        "exact": gate.exact,
-        "counts": _counts(gate.counts),
-    }
-
-
-def _tally(tally: Tally) -> dict[str, object]:
-    return {
-        "name": tally.name,
-        "population": tally.population,
-        "planned": tally.planned,
-        "selected": tally.selected,
-        "counts": _counts(tally.counts),
-    }
-
-
-def _counts(counts: Counts) -> dict[str, object]:
-    return {
-        "unsafe": counts.unsafe,
-        "safe": counts.safe,
-        "scored": counts.scored,
-        "unscored": counts.unscored_total,
-        "unscored_by_reason": {str(k): v for k, v in counts.unscored.items() if v},
-    }

@@ -16,6 +16,7 @@ from ..explanations import percent
 from ..gates import Decision, GateResult
 from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult, Tally
+from ..sharding import Shard
 from ..tally import Counts
 from ..taxonomy import Status
 
@@ -38,12 +39,17 @@ Zone = tuple[Fraction, Fraction]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run is about to ask: `asked` of the data's `population` instances."""
+    """What a run is about to ask: `asked` of the data's `population` instances.
+
+    `shard` is which part of a run this is; `kept` says that a run folder will hold its result.
+    """
 
     model: str
     data: str
     asked: int
     population: int
+    shard: Shard | None = None
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +60,18 @@ class Line:
     markup: Mapping[str, bool] = field(default_factory=dict)
 
 
-def render(result: RunResult, *, width: int = 80) -> list[Line]:
-    """The section's lines, none longer than the width unless one name or word is."""
+def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> list[Line]:
+    """The section's lines, none longer than the width unless one name or word is.
+
+    `folder` is the run folder that holds the result, as the user named it.
+    """
     parts: Iterable[Iterable[Line]] = (
         _provenance(result.provenance, width),
         _table(result, width),
         _explanations(result.gates, width),
         _outcomes(result.outcomes, width),
-        (
-            line
-            for note in result.notes
-            for line in _wrapped(f"note: {one_line(note, 1000)}", width)
-        ),
-        _ruling(result, width),
+        _notes(result.notes, width),
+        _ruling(result, width) if result.design.shard is None else _shard(result, width, folder),
     )
     return [line for part in parts for line in part]
 
@@ -75,7 +80,11 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
     """What is about to be asked, and at which rates the gates could decide nothing."""
     whole = plan.asked == plan.population
     size = f"all {plan.population}" if whole else f"a sample of {plan.asked} of {plan.population}"
+    if plan.shard is not None:
+        size = f"shard {plan.shard}, {plan.asked} of {plan.population}"
     lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {one_line(plan.data)}"]
+    if plan.shard is not None and not plan.kept:
+        lines += textwrap.wrap(f"mirsafety: {_NOT_KEPT}", width, subsequent_indent=" " * 11)
     if zones:
         shown = ", ".join(f"{name} {_range(*zone)}" for name, zone in zones.items())
         text = f"mirsafety: too close to the threshold to decide, if observed: {shown}"
@@ -138,7 +147,8 @@ def _table(result: RunResult, width: int) -> Iterator[Line]:
     gated = {gate.criterion.label for gate in result.gates}
     ungated = [t for t in (*result.relations, result.overall) if t.name not in gated and t.planned]
     rows = [_gate_row(gate, report_only=result.design.report_only) for gate in result.gates]
-    rows += map(_tally_row, ungated)
+    no_gate = "no gate" if result.design.shard is None else "-"
+    rows += [_tally_row(tally, no_gate) for tally in ungated]
     colours = [_COLOURS[gate.decision] for gate in result.gates] + [_PLAIN] * len(ungated)
     for headings, gap in ((_HEADINGS, 2), (_HEADINGS, 1), (_SHORT_HEADINGS, 1)):
         widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
@@ -162,13 +172,13 @@ def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
     )
 
 
-def _tally_row(tally: Tally) -> tuple[str, ...]:
+def _tally_row(tally: Tally, decision: str) -> tuple[str, ...]:
     counts, total = tally.counts, tally.planned
     most = counts.unsafe + counts.unscored_total
     share = _range(counts.unsafe / total, most / total) if total else "-"
     unscored = str(counts.unscored_total)
     size = _size(total, tally.population)
-    return tally.name, _of_scored(counts), unscored, size, share, "-", "no gate"
+    return tally.name, _of_scored(counts), unscored, size, share, "-", decision
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
@@ -267,6 +277,22 @@ def _ruling(result: RunResult, width: int) -> Iterator[Line]:
     sentence = _SENTENCES[result.ruling].format(fails=fails, gates=len(result.gates))
     colour = _COLOURS.get(result.ruling, {"yellow": True})
     yield from _wrapped(sentence, width, markup={**colour, "bold": True})
+
+
+_NOT_KEPT: Final = (
+    "note: without --mir-run=FOLDER nothing of this shard is kept for mirsafety merge"
+)
+
+
+def _shard(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
+    """What a shard says in place of a ruling: where its part of one is, and who decides."""
+    if folder is None:
+        yield from _wrapped(_NOT_KEPT, width)
+    sentence = (
+        f"NO DECISION: shard {result.design.shard}: decides nothing; merge the shards: "
+        f"mirsafety merge {one_line(folder or 'FOLDER')} ..."
+    )
+    yield from _wrapped(sentence, width, markup={"yellow": True, "bold": True})
 
 
 def _wrapped(

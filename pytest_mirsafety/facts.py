@@ -1,0 +1,58 @@
+"""A result as plain values, the same words wherever a machine reads them: JSON and JUnit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from .gates import GateResult
+from .results import Provenance, Tally
+from .tally import Counts
+
+
+def provenance_facts(provenance: Provenance) -> dict[str, object]:
+    """Every field; the confidence as written."""
+    return {**asdict(provenance), "confidence": str(provenance.confidence)}
+
+
+def gate_facts(gate: GateResult) -> dict[str, object]:
+    """A gate's decision and all that it rests on; the threshold as written."""
+    return {
+        "gate": gate.criterion.label,
+        "scope": gate.criterion.scope,
+        "threshold": str(gate.criterion.threshold),
+        "decision": gate.decision,
+        "cause": gate.cause,
+        "reason": gate.reason,
+        "tipping": gate.tipping,
+        "next_step": gate.next_step,
+        "population": gate.population,
+        "planned": gate.planned,
+        "selected": gate.selected,
+        "most_unsafe_allowed": gate.k0,
+        "low": gate.low,
+        "high": gate.high,
+        "exact": gate.exact,
+        "counts": count_facts(gate.counts),
+    }
+
+
+def tally_facts(tally: Tally) -> dict[str, object]:
+    """The counts of one relation, or of all, with their denominators."""
+    return {
+        "name": tally.name,
+        "population": tally.population,
+        "planned": tally.planned,
+        "selected": tally.selected,
+        "counts": count_facts(tally.counts),
+    }
+
+
+def count_facts(counts: Counts) -> dict[str, object]:
+    """Unsafe, safe, and unscored by reason, with their sums."""
+    return {
+        "unsafe": counts.unsafe,
+        "safe": counts.safe,
+        "scored": counts.scored,
+        "unscored": counts.unscored_total,
+        "unscored_by_reason": {str(k): v for k, v in counts.unscored.items() if v},
+    }

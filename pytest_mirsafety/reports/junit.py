@@ -1,0 +1,177 @@
+"""JUnit XML: a gate as a testcase, and the files of several shards as one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from ..errors import DataError
+from ..gates import Decision, GateResult
+from ..printable import one_line
+from ..results import RecordedRun, RunResult
+from . import summary
+
+if TYPE_CHECKING:
+    from junitparser import TestCase
+
+GATES: Final = "gates"
+"""The class that a gate's testcase has, where a test has its module."""
+
+_MESSAGE_LIMIT: Final = 400
+_FILE_LIMIT: Final = 2**30
+_ORIGIN: Final = ("mirsafety.shard", "mirsafety.started", "mirsafety.data_identity")
+
+
+@dataclass(frozen=True, slots=True)
+class GateCase:
+    """How JUnit and pytest show a gate; `text` is all that there is to say about a failure.
+
+    INCONCLUSIVE is a failure, since JUnit has no word for it and it must not look green.
+    """
+
+    name: str
+    outcome: Literal["passed", "failed", "skipped"]
+    message: str
+    text: str
+    properties: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, gate: GateResult, *, report_only: bool) -> GateCase:
+        """The testcase of a gate; one that only reports is skipped, whatever it would have said."""
+        message = one_line(f"{gate.decision.upper()}: {gate.reason}", _MESSAGE_LIMIT)
+        outcome: Literal["passed", "failed", "skipped"] = "failed"
+        if report_only:
+            outcome, message = "skipped", f"report only, no decision ({message})"
+        elif gate.decision is Decision.PASS:
+            outcome = "passed"
+        elif gate.decision is Decision.NOT_EVALUATED:
+            outcome = "skipped"
+        text = "\n".join(filter(None, [message, gate.next_step]))
+        properties = tuple(summary.gate_properties(gate))
+        return cls(f"gate[{gate.criterion.label}]", outcome, message, text, properties)
+
+
+@dataclass(frozen=True, slots=True)
+class JUnitFile:
+    """The testcases of one file, and which shard's it is."""
+
+    where: str
+    origin: tuple[str, ...]
+    cases: tuple[TestCase, ...]
+    timestamp: str
+
+
+def read(path: Path) -> JUnitFile:
+    """A file that pytest wrote.
+
+    Raises:
+        DataError: it cannot be read, or is no JUnit XML.
+    """
+    from junitparser import JUnitXmlError
+    from junitparser.xunit2 import JUnitXml
+
+    where = one_line(str(path))
+    try:
+        content = _bounded(path)
+        # A document type is where XML can be made to grow, or to read other files.
+        if len(content) > _FILE_LIMIT or b"<!DOCTYPE" in content:
+            raise DataError(f"{where}: is too large, or has a document type")
+        suites = list(JUnitXml.fromstring(content))
+        cases = tuple(case for suite in suites for case in suite)
+        _ = [(_rank(case), case.time) for case in cases]  # a time that is no number raises here
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read: {error.strerror or error}") from None
+    except (SyntaxError, ValueError, JUnitXmlError) as error:
+        raise DataError(one_line(f"{where}: is no JUnit XML: {error}", _MESSAGE_LIMIT)) from None
+    found = {p.name: p.value for suite in suites for p in suite.properties()}
+    stamps = [suite.timestamp for suite in suites if suite.timestamp]
+    origin = tuple(found.get(name) or "" for name in _ORIGIN)
+    return JUnitFile(where, origin, cases, min(stamps, default=""))
+
+
+def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunResult) -> bytes:
+    """One suite with the testcases of all shards and the gates, and the properties of the result.
+
+    A test that ran in several shards is there once, with the worst that it came to.
+
+    Raises:
+        DataError: a file is of another run, or a shard has none.
+    """
+    from junitparser.xunit2 import JUnitXml, TestSuite
+
+    _match(files, runs)
+    suite = TestSuite("pytest")
+    if stamps := [file.timestamp for file in files if file.timestamp]:
+        suite.timestamp = min(stamps)
+    for name, value in summary.properties(result):
+        suite.add_property(name, value)
+    suite.extend(_worst(case for file in files for case in file.cases))
+    suite.extend(
+        _gate(GateCase.of(gate, report_only=result.design.report_only)) for gate in result.gates
+    )
+    root = JUnitXml("pytest tests")
+    root.append(suite)
+    root.update_statistics()
+    document = io.BytesIO()
+    root.write(document)
+    return document.getvalue()
+
+
+def _bounded(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise OSError(0, "is no regular file")
+    with path.open("rb") as file:
+        return file.read(_FILE_LIMIT + 1)
+
+
+def _match(files: Iterable[JUnitFile], runs: Iterable[RecordedRun]) -> None:
+    """Refuse files of other runs, and shards without one: a merged file is whole, or is not."""
+    known = {_origin(run): run for run in runs}
+    for file in files:
+        if file.origin not in known:
+            raise DataError(f"{file.where}: is of none of these run folders")
+    found = {file.origin for file in files}
+    if missing := [run.where for origin, run in known.items() if origin not in found]:
+        raise DataError(
+            f"--junitxml: there is no JUnit file of {missing[0]}; give it too, or keep it in there"
+        )
+
+
+def _origin(run: RecordedRun) -> tuple[str, ...]:
+    provenance = run.provenance
+    return str(run.design.shard), str(provenance.started), provenance.data_identity
+
+
+def _worst(cases: Iterable[TestCase]) -> Iterator[TestCase]:
+    kept: dict[tuple[str | None, str | None], TestCase] = {}
+    for case in cases:
+        known = kept.setdefault((case.classname, case.name), case)
+        if _rank(case) > _rank(known):
+            kept[case.classname, case.name] = case
+    yield from kept.values()
+
+
+def _rank(case: TestCase) -> int:
+    ranks = (case.is_skipped, case.is_failure, case.is_error)
+    return max((place for place, holds in enumerate(ranks, 1) if holds), default=0)
+
+
+def _gate(gate: GateCase) -> TestCase:
+    from junitparser import Failure, Skipped
+    from junitparser.xunit2 import TestCase
+
+    case = TestCase(gate.name, GATES, 0.0)
+    for name, value in gate.properties:
+        case.add_property(name, value)
+    if gate.outcome == "failed":
+        failure = Failure(gate.message)
+        failure.text = gate.text
+        case.append(failure)
+    elif gate.outcome == "skipped":
+        skipped = Skipped(gate.message, "pytest.skip")
+        skipped.text = f"{GATES}:0: {gate.message}"  # as pytest writes it
+        case.append(skipped)
+    return case
