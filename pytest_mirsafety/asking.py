@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from .asks import Ask, Counts, Judging, Parts
@@ -150,7 +150,7 @@ class Pipeline:
 
     def _has_room(self) -> bool:
         target = self.target
-        ready = target.waiting < READERS and target.parked < self._sendings.most
+        ready = target.waiting < READERS and target.parked < READERS + self._sendings.most
         return ready and self._judge.waiting + self._judge.parked < BACKLOG
 
     def read_on(self) -> None:
@@ -164,10 +164,15 @@ class Pipeline:
         found = await self._reader.read([each.instance for each in asks])
         for each, prepared in zip(asks, found, strict=False):
             self._go_on(each, prepared)
-        stored = all(isinstance(p, Prepared) and p.completion is not None for p in found)
-        self._at_once = min(2 * self._at_once, AT_ONCE) if stored else 1
+        self._adapt(len(asks), found)
         rest = [each for each in asks[len(found) :] if not each.landed]
         self._read_lane.put_back(rest, lambda each: each.urgent)
+
+    def _adapt(self, given: int, found: Sequence[Prepared | UnscoredError]) -> None:
+        """Answers that the store has are read in batches, by few: threads would only contend."""
+        stored = all(isinstance(each, Prepared) and each.completion is not None for each in found)
+        self._at_once = min(2 * self._at_once, AT_ONCE) if stored and len(found) == given else 1
+        self._read_lane.limit = READERS if self._at_once < AT_ONCE else 1
 
     def _go_on(self, ask: Ask, prepared: Prepared | UnscoredError) -> None:
         if ask.landed:  # skipped meanwhile

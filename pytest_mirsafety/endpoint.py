@@ -299,22 +299,26 @@ class Endpoint(Generic[J, R]):
         self._lane.limit = self._pace.limit
         if self._ceased is not None:
             self._stage.fail(job, NotRunError(self._ceased))
-        elif not self._proven and self._is_silent(job, wait, error):
-            self._end_the_run(f"gives no answer: {error.detail}")
+        elif not self._proven:
+            self._tried_in_vain(job, wait, error)
         elif wait is not None:
-            brief = not self._proven and not error.overloaded
-            self._park(job, min(wait, _TRIAL_WAIT) if brief else wait)
+            self._park(job, wait)
         else:
             self._stage.fail(job, self._stage.failure(error.detail))
-            if self._proven and self._pace.hopeless:
+            if self._pace.hopeless:
                 self.cease(f"{self._stage.name} stopped answering: {error.detail}")
 
-    def _is_silent(self, job: J, wait: float | None, error: RetryableError) -> bool:
-        """Before the first answer: whether enough was tried; else another job may be."""
+    def _tried_in_vain(self, job: J, wait: float | None, error: RetryableError) -> None:
+        """Before the first answer: try the job again, or another one, or end the run."""
         if wait is None or (not error.overloaded and job.failures % _TRIES == 0):
             self._trials += 1
             self._trial = None
-        return self._trials == _TRIALS
+        if self._trials == _TRIALS:
+            self._end_the_run(f"gives no answer: {error.detail}")
+        elif wait is None or not error.overloaded:
+            self._park(job, min(_TRIAL_WAIT, wait or _TRIAL_WAIT))
+        else:
+            self._park(job, wait)
 
     def _end_the_run(self, trouble: str) -> None:
         self._abort(ConfigurationError(f"{self._stage.name} {trouble}"))
@@ -326,9 +330,10 @@ class Endpoint(Generic[J, R]):
 
     def _unpark(self, job: J) -> None:
         del self._parked[job]
-        if self._trial is job:
+        tried = self._trial is job
+        if tried:
             self._trial = None
-        self.add(job, first=True)
+        self._lane.add(job, urgent=job.urgent or tried, first=True)
 
     def _unpark_all(self) -> list[J]:
         parked = list(self._parked)
