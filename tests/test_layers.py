@@ -31,6 +31,7 @@ LAYERS = (
         "keeping",
         "lanes",
         "merging",
+        "messages",
         "pacing",
         "reading",
         "reasoning",
@@ -43,8 +44,8 @@ LAYERS = (
         "stopping",
         "tally",
     },
-    {"backends", "data", "images", "judges", "reports", "run_folder", "store"},
-    {"planning", "registry", "run"},
+    {"backends", "channel", "data", "images", "judges", "reports", "run_folder", "store"},
+    {"planning", "registry", "remote", "run", "serving"},
     {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}

@@ -4,47 +4,74 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..errors import RunError
-from ..planning import RunOptions, prepare
-from ..run import Run
-from .findings import Findings
-from .fixtures import fixtures_module
-from .gate_reports import GateReports
-from .progress import Progress
-from .session import Session
+
+if TYPE_CHECKING:
+    from ..planning import RunOptions
 
 
 def register(config: pytest.Config) -> None:
-    """Prepare the run and register the parts that serve it.
+    """Prepare the run and register the parts that serve it; in a worker, join the run.
 
     Raises:
         pytest.UsageError: the run cannot start; one line says why.
     """
-    _refuse_workers(config)
+    if hasattr(config, "workerinput"):
+        from .worker import parts
+
+        plugins = parts(config)
+    else:
+        plugins = _owner(config)
+    for name, plugin in plugins.items():
+        # Not the entry point's own name: pytest refuses a second plugin under it.
+        if config.pluginmanager.register(plugin, f"mirsafety-{name}") is None:
+            raise pytest.UsageError(f"-p no:mirsafety-{name}: a run needs all of its parts")
+
+
+def _owner(config: pytest.Config) -> dict[str, object]:
+    """The parts in the process that has the run, in the order of their registration."""
+    from ..planning import prepare
+    from ..run import Run
+    from .distribution import Distribution, is_distributed
+    from .findings import Findings
+    from .fixtures import fixtures_module
+    from .gate_reports import GateReports
+    from .progress import Progress, WorkersProgress
+    from .session import Session
+    from .testing import Testing
+
     _check_summary(config)
     try:
         run = Run(prepare(_options(config), config.rootpath, os.environ))
     except RunError as error:
         raise pytest.UsageError(str(error)) from None
+    session = Session(run)
+    findings = Findings(strict=config.getoption("--mir-strict"))
+    plugins = {"session": session, "findings": findings, "gates": GateReports(config, run)}
+    if is_distributed(config):
+        return {
+            **plugins,
+            "progress": WorkersProgress(config, run),
+            "distribution": Distribution(run, session),
+        }
+    run.on_outcome(findings.note)
     progress = Progress(config, run)
-    session = Session(run, progress)
-    # Not the entry point's own name: pytest refuses a second plugin under it.
-    plugins: tuple[tuple[str, object], ...] = (
-        ("session", session),
-        ("findings", Findings(run, strict=config.getoption("--mir-strict"))),
-        ("progress", progress),
-        ("gates", GateReports(config, run)),
-        ("fixtures", fixtures_module(session, run.instances)),
-    )
-    for name, plugin in plugins:
-        if config.pluginmanager.register(plugin, f"mirsafety-{name}") is None:
-            raise pytest.UsageError(f"-p no:mirsafety-{name}: a run needs all of its parts")
+    testing = Testing(run, progress, findings.note, session.give_up)
+    return {
+        **plugins,
+        "progress": progress,
+        "testing": testing,
+        "fixtures": fixtures_module(testing, run.instances),
+    }
 
 
 def _options(config: pytest.Config) -> RunOptions:
+    from ..planning import RunOptions
+
     option = config.getoption
     return RunOptions(
         model=option("--mllm"),
@@ -64,16 +91,6 @@ def _options(config: pytest.Config) -> RunOptions:
 
 def _path(config: pytest.Config, text: str | None) -> Path | None:
     return None if text is None else config.invocation_params.dir / text
-
-
-def _refuse_workers(config: pytest.Config) -> None:
-    """One model for all workers needs an engine in the controller; until then, one process."""
-    option = config.option
-    distributed = getattr(option, "dist", "no") != "no" or getattr(option, "tx", None)
-    if distributed or hasattr(config, "workerinput"):
-        raise pytest.UsageError(
-            "--mllm runs in one process, with many requests at once: leave out -n"
-        )
 
 
 def _check_summary(config: pytest.Config) -> None:

@@ -7,7 +7,7 @@ import functools
 import linecache
 from collections.abc import Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
@@ -16,9 +16,6 @@ from ..printable import one_line
 from ..records import Outcome
 from ..tally import worst
 from ..taxonomy import Status
-
-if TYPE_CHECKING:
-    from ..run import Run
 
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 
@@ -30,12 +27,12 @@ class Findings:
     fails for another reason stays failed.
     """
 
-    def __init__(self, run: Run, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool) -> None:
         self._strict = strict
         self._item: pytest.Item | None = None
-        run.on_outcome(self._note)
 
-    def _note(self, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome) -> None:
+        """Take an outcome for the item that is running."""
         if self._item is not None:
             stash = self._item.stash
             known = stash.get(_OUTCOME, None)

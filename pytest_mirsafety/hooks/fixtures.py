@@ -12,14 +12,14 @@ from ..errors import UnscoredError
 from ..records import Instance, Response, Verdict
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .testing import Testing
 
 
 class Model:
     """What the `mllm` fixture gives: call it with an instance."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, testing: Testing) -> None:
+        self._testing = testing
 
     def __call__(self, instance: Instance) -> Response:
         """The model's response to this instance.
@@ -32,7 +32,7 @@ class Model:
         """
         __tracebackhide__ = True
         try:
-            return self._session.answer(instance)
+            return self._testing.answer(instance)
         except UnscoredError as error:
             raise type(error)(error.detail) from None  # the reader wants the reason, not our frames
 
@@ -40,8 +40,8 @@ class Model:
 class InstanceJudge:
     """What the `judge` fixture gives: call it with an instance and a response."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, testing: Testing) -> None:
+        self._testing = testing
 
     def __call__(self, instance: Instance, response: Response) -> Verdict:
         """The judge's verdict on this response.
@@ -51,12 +51,12 @@ class InstanceJudge:
         """
         __tracebackhide__ = True
         try:
-            return self._session.verdict(instance, response)
+            return self._testing.verdict(instance, response)
         except UnscoredError as error:
             raise type(error)(error.detail) from None
 
 
-def fixtures_module(session: Session, instances: Sequence[Instance]) -> ModuleType:
+def fixtures_module(testing: Testing, instances: Sequence[Instance]) -> ModuleType:
     """A plugin that holds the fixtures.
 
     A module, since pytest looks for the fixtures of other objects on their type, where these,
@@ -68,12 +68,12 @@ def fixtures_module(session: Session, instances: Sequence[Instance]) -> ModuleTy
     @pytest.fixture(scope="session")
     def mllm() -> Model:
         """The model under test: `mllm(instance)` gives its response."""
-        return Model(session)
+        return Model(testing)
 
     @pytest.fixture(scope="session")
     def judge() -> InstanceJudge:
         """The judge: `judge(instance, response)` gives its verdict."""
-        return InstanceJudge(session)
+        return InstanceJudge(testing)
 
     @pytest.fixture(params=instances, ids=[instance.id for instance in instances])
     def instance(request: pytest.FixtureRequest) -> Instance:

@@ -25,6 +25,8 @@ class GateReports:
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
         self._run = run
+        self._session: pytest.Session | None = None
+        self._whole = 0
         self._result: RunResult | None = None
         self._trouble: str | None = None
 
@@ -40,15 +42,37 @@ class GateReports:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Send a report for each gate, also after -x and Ctrl-C: then the rest is not-run."""
-        broken = session.testsfailed and not session.config.option.continue_on_collection_errors
-        if broken or not session.testscollected or session.config.option.collectonly:
+        self._session = session
+        option = session.config.option
+        broken = session.testsfailed and not option.continue_on_collection_errors
+        if broken or option.collectonly:
             return (yield)
-        session.testscollected += len(self._run.plan.design.gates)  # what the percentage is of
         try:
-            return (yield)
-        finally:
+            result = yield
+        except pytest.UsageError:
+            raise  # the run never began
+        except BaseException:
+            self._conclude(session)
+            raise
+        self._conclude(session)
+        return result
+
+    def _conclude(self, session: pytest.Session) -> None:
+        if session.testscollected:
+            self._include_gates()
             self._result = self._run.evaluate()
             self._send(session, self._result)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        """Before the first test, make the gates part of what the percentage is of."""
+        self._include_gates()
+
+    def _include_gates(self) -> None:
+        # pytest-xdist sets the number anew with each worker that has collected.
+        if self._session is not None and self._session.testscollected != self._whole:
+            self._session.testscollected += len(self._run.plan.design.gates)
+            self._whole = self._session.testscollected
 
     def _send(self, session: pytest.Session, result: RunResult) -> None:
         manager = session.config.pluginmanager

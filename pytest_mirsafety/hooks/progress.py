@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from _pytest.terminal import TerminalReporter  # pytest 8 does not export it
-
-from .items import instance_of
 
 if TYPE_CHECKING:
     from ..engine import Progress as EngineProgress
@@ -22,52 +22,116 @@ HEARTBEAT_SECONDS: Final = 30.0
 
 
 class Progress:
-    """Waits for the answer of the item about to run, and says how far the asking is.
-
-    The wait is here, before the item's own protocol: nothing is captured yet, so the line can be
-    drawn, and neither pytest-timeout nor the durations in JUnit count it.
-    """
+    """Waits for the answer of a test, and says meanwhile how far the asking is."""
 
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
         self._run = run
-        self._last_beat = time.monotonic()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Wait for this item's answer, once the asking has begun."""
-        if (instance := instance_of(item)) is not None and self._run.asking:
-            self.wait(instance, captured=False)
-        return (yield)
+        self._beat = _Beat()
 
     def wait(self, instance: Instance, *, captured: bool = True) -> None:
         """Block until the planned answer of this instance is there, drawing meanwhile."""
         screen = _Screen.of(self._config)
         capture = self._config.pluginmanager.get_plugin("capturemanager") if captured else None
+        shown = nullcontext if capture is None else capture.global_and_fixture_disabled
 
         def tick() -> None:
-            progress = self._run.progress()
-            if screen is None:
-                return
-            if capture is None:
-                self._draw(screen, progress)
-            else:
-                with capture.global_and_fixture_disabled():
-                    self._draw(screen, progress)
+            if screen is not None:
+                with shown():
+                    self._beat.show(screen, self._run.progress())
 
         self._run.wait(instance, tick, REDRAW_SECONDS)
         if screen is not None and screen.drawn:
-            if capture is None:
+            with shown():
                 screen.erase()
-            else:
-                with capture.global_and_fixture_disabled():
-                    screen.erase()
 
-    def _draw(self, screen: _Screen, progress: EngineProgress) -> None:
+
+class WorkersProgress:
+    """Says how far the asking is while workers of pytest-xdist run the tests.
+
+    Nobody waits in this process, so a thread draws in silent stretches. Each report erases the
+    line before pytest writes and draws it again after; one lock keeps the two apart.
+    """
+
+    def __init__(self, config: pytest.Config, run: Run) -> None:
+        self._config = config
+        self._run = run
+        self._beat = _Beat()
+        self._screen: _Screen | None = None
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Draw for as long as workers run tests."""
+        self._screen = _Screen.of(self._config)
+        thread = threading.Thread(target=self._draw, name="mirsafety-progress", daemon=True)
+        thread.start()
+        try:
+            return (yield)
+        finally:
+            self._ended.set()
+            thread.join()
+            self._erase()
+            self._screen = None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logstart(self) -> Generator[None, object, object]:
+        """Let pytest write its line."""
+        with self._aside():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self) -> Generator[None, object, object]:
+        """Let pytest write its letter."""
+        with self._aside():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collectreport(self) -> Generator[None, object, object]:
+        """Let pytest write its letter."""
+        with self._aside():
+            return (yield)
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_testnodedown(self) -> None:
+        """Give way to what pytest-xdist writes; the thread draws again."""
+        with self._lock:
+            self._erase()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        with self._lock:
+            drawn = self._erase()
+            yield
+            if drawn and self._screen is not None:
+                self._screen.draw(status_line(self._run.progress()))
+
+    def _erase(self) -> bool:
+        if (screen := self._screen) is None or not screen.drawn:
+            return False
+        screen.erase()
+        return True
+
+    def _draw(self) -> None:
+        while not self._ended.wait(REDRAW_SECONDS):
+            with self._lock:
+                if self._screen is not None and self._run.asking:
+                    self._beat.show(self._screen, self._run.progress())
+
+
+class _Beat:
+    """Draws where a line can be taken away again, and elsewhere writes one now and then."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def show(self, screen: _Screen, progress: EngineProgress) -> None:
+        """Say how far the asking is, if it is time."""
         if screen.tty:
             screen.draw(status_line(progress))
-        elif time.monotonic() - self._last_beat >= HEARTBEAT_SECONDS:
-            self._last_beat = time.monotonic()
+        elif time.monotonic() - self._last >= HEARTBEAT_SECONDS:
+            self._last = time.monotonic()
             screen.line(status_line(progress))
 
 

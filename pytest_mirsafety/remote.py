@@ -1,0 +1,159 @@
+"""A worker's side of a run that its controller owns: no engine, no store, no model, no judge."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from . import data
+from .channel import Caller, ChannelError, Invitation
+from .errors import BadInputError, DataError, NotRunError, RunError
+from .messages import (
+    Plain,
+    error_from,
+    outcome_from,
+    plain_instance,
+    plain_response,
+    response_from,
+    verdict_from,
+)
+from .records import Dataset, ImageRef, Instance, Outcome, Response, Verdict
+
+
+class RemoteRun:
+    """The run as the tests of one worker see it: what `Run` has for them, by asking the controller.
+
+    Every call may raise `NotRunError` when the controller is gone.
+    """
+
+    def __init__(self, caller: Caller, dataset: Dataset, planned: Sequence[str]) -> None:
+        self._caller = caller
+        self._dataset = dataset
+        known = {instance.id: instance for instance in dataset.instances}
+        self.instances = tuple(known[instance_id] for instance_id in planned)
+        self.halted: str | None = None
+        self._planned = {instance.id: instance for instance in self.instances}
+        self._asking = False
+        self._listener: Callable[[Outcome], None] | None = None
+
+    @classmethod
+    def join(cls, invitation: Invitation, worker: str) -> Self:
+        """Connect, and load the data that the controller has loaded.
+
+        Raises:
+            RunError: the data cannot be loaded here or is other data; the controller has been told.
+            ChannelError: the controller cannot be reached.
+        """
+        caller = Caller(invitation)
+        plan = caller.call({"op": "join", "worker": worker})["value"]
+        try:
+            dataset = data.load(plan["source"], base=Path(plan["base"]), cache=Path(plan["cache"]))
+            if dataset.identity != plan["identity"]:
+                raise DataError(f"{plan['source']}: the data changed since the run began")
+        except RunError as error:
+            caller.call({"op": "refuse", "text": str(error)})
+            caller.close()
+            raise
+        return cls(caller, dataset, plan["planned"])
+
+    @property
+    def asking(self) -> bool:
+        """The plan has begun to be asked, by this worker or another."""
+        self._asking = self._asking or bool(self._call("asking"))
+        return self._asking
+
+    def on_outcome(self, listener: Callable[[Outcome], None]) -> None:
+        """Call `listener` with each outcome that a call of this worker brings into the gates."""
+        self._listener = listener
+
+    def select(self, instances: Sequence[Instance]) -> None:
+        """Tell which instances the tests cover, in their order."""
+        self._call("select", selected=[i.id for i in instances if self._is_planned(i)])
+
+    def wait(self, instance: Instance) -> None:
+        """Until this planned instance is answered and judged."""
+        if self._is_planned(instance):
+            self._call("wait", planned=instance.id)
+            self._asking = True
+
+    def answer(self, instance: Instance) -> Response:
+        """The model's response.
+
+        Raises:
+            UnscoredError: there is no answer.
+            RunError: the run cannot go on.
+        """
+        return response_from(self._call("answer", **self._named(instance)))
+
+    def verdict(self, instance: Instance, response: Response) -> Verdict:
+        """The judge's verdict.
+
+        Raises:
+            UnscoredError: there is no verdict.
+            RunError: the run cannot go on.
+        """
+        given = plain_response(response)
+        return verdict_from(self._call("verdict", response=given, **self._named(instance)))
+
+    def finish(self, instance: Instance) -> None:
+        """Note that a test of this instance has ended, whatever came of it."""
+        if self._is_planned(instance):
+            self._caller.post({"op": "finish", "planned": instance.id})
+
+    def close(self) -> None:
+        """End the connection."""
+        self._caller.close()
+
+    def _call(self, operation: str, **fields: object) -> Any:  # noqa: ANN401 - JSON
+        try:
+            reply = self._caller.call({"op": operation, **fields})
+        except ChannelError as error:
+            if not error.closed:
+                raise BadInputError(str(error)) from None
+            self.halted = self.halted or str(error)
+            raise NotRunError(f"the run ended: {error}") from None
+        self.halted = reply.get("halted") or self.halted
+        if self._listener is not None:
+            for outcome in reply.get("outcomes", ()):
+                self._listener(outcome_from(outcome))
+        if "error" in reply:
+            raise error_from(reply["error"])
+        return reply.get("value")
+
+    def _named(self, instance: Instance) -> dict[str, object]:
+        if self._is_planned(instance):
+            return {"planned": instance.id}
+        return {"instance": plain_instance(instance, self._image)}
+
+    def _is_planned(self, instance: Instance) -> bool:
+        known = self._planned.get(instance.id)
+        if known is None or known is instance:
+            return known is not None
+        # Equal words do not make equal pictures: another copy of the data is another source.
+        pairs = zip(known.images, instance.images, strict=False)
+        return known == instance and all(a.source is b.source for a, b in pairs)
+
+    def _image(self, ref: ImageRef) -> Plain:
+        """The dataset's own by their place in it; of others the file, or else the bytes."""
+        if (place := self._places.get(_key(ref))) is not None:
+            return {"of": place}
+        words = {"name": ref.name, "sha256": ref.sha256}
+        if (path := ref.source.path(ref.locator)) is not None:
+            return {**words, "file": str(path.absolute())}
+        content = ref.source.read(ref.locator)
+        return {**words, "content": base64.b64encode(content).decode()}
+
+    @cached_property
+    def _places(self) -> dict[tuple[object, ...], tuple[str, int]]:
+        return {
+            _key(ref): (instance.id, index)
+            for instance in self._dataset.instances
+            for index, ref in enumerate(instance.images)
+        }
+
+
+def _key(ref: ImageRef) -> tuple[object, ...]:
+    return ref.name, ref.locator, ref.sha256, id(ref.source)
