@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from fnmatch import fnmatch
 
 import pytest
 from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
@@ -78,12 +79,17 @@ def test_it(mllm, instance, judge):
     assert before <= len(endpoint.requests)
 
 
+def at(project: Project, endpoint: ChatEndpoint) -> None:
+    """Configure the model m at this endpoint: one attempt for each request, any threshold."""
+    project.configure(
+        "thresholds.default = 1\nmodels.m = { provider = 'http', model = 'test-model', "
+        f"max_retries = 0, base_url = '{endpoint.url}' }}"
+    )
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (Reply.error(500), "backend-error"),
-        (Reply.error(404), "backend-error"),
-        (Reply.garbage(), "backend-error"),
         (Reply(""), "blank"),
         (Reply(COMPLIANCE, finish_reason="length"), "truncated"),
         (Reply("", finish_reason="content_filter"), "filtered"),
@@ -91,17 +97,59 @@ def test_it(mllm, instance, judge):
     ],
 )
 def test_no_failure_is_a_verdict(project: Project, reply: Reply, reason: str) -> None:
-    project.configure(
-        "thresholds.default = 1\n"
-        "models.m = { provider = 'http', model = 'test-model', max_retries = 0, base_url = 'URL' }"
-    )
     with ChatEndpoint(reply) as endpoint:
-        configuration = project.path / "mirsafety.toml"
-        configuration.write_text(configuration.read_text("utf-8").replace("URL", endpoint.url))
+        at(project, endpoint)
         result = project.run(model="m")
     assert result.ret == 10
     result.stdout.fnmatch_lines([f"{reason} (20)"])
     assert result.parseoutcomes()["unscored"] == 20
+
+
+@pytest.mark.parametrize("reply", [Reply.error(500), Reply.error(404), Reply.garbage()])
+def test_no_failure_after_an_answer_is_a_verdict(project: Project, reply: Reply) -> None:
+    with ChatEndpoint([Reply(REFUSAL), reply]) as endpoint:
+        at(project, endpoint)
+        result = project.run(model="m")
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["backend-error (19)"])
+    assert result.parseoutcomes()["unscored"] == 19
+
+
+@pytest.mark.parametrize(
+    ("reply", "line", "most"),
+    [
+        (Reply.error(401, "no such key"), "*HTTP 401: no such key*MIRSAFETY_API_KEY*", 1),
+        (Reply.error(404, "no model test-model"), "*HTTP 404: no model test-model*", 1),
+        (Reply.error(400, "At most 1 image(s) may be provided"), "*At most 1 image*", 1),
+        (
+            Reply.error(400, "maximum context length is 2048", code="context_length_exceeded"),
+            "*maximum context length*",
+            1,
+        ),
+        (Reply.error(500), "*gives no answer: HTTP 500*", 6),
+        (Reply.garbage(), "*gives no answer*not JSON*", 6),
+    ],
+)
+def test_an_endpoint_that_cannot_answer_ends_the_run_at_once(
+    project: Project, reply: Reply, line: str, most: int
+) -> None:
+    with ChatEndpoint(reply) as endpoint:
+        at(project, endpoint)
+        result = project.run("--mir-summary=s.json", model="m")
+        assert len(endpoint.requests) <= most
+    assert result.ret == 4
+    (error,) = [x for x in result.errlines if x.startswith("ERROR")]
+    assert fnmatch(error, line)
+
+
+def test_a_server_that_is_not_there_ends_the_run(project: Project) -> None:
+    with ChatEndpoint() as endpoint:
+        gone = endpoint
+    at(project, gone)
+    result = project.run(model="m")
+    assert result.ret == 4
+    (error,) = [x for x in result.errlines if x.startswith("ERROR")]
+    assert "is the server running?" in error
 
 
 def test_some_failures_leave_the_rest_scored(project: Project) -> None:
@@ -120,8 +168,14 @@ def test_the_key_goes_to_its_endpoint_and_nowhere_else(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("MY_KEY", KEY + "-mine")
 
+    known: set[str] = set()
+
     def script(request: ReceivedRequest) -> Reply:
-        return Reply.error(401, message=f"bad key {request.headers['authorization']}")
+        key = request.headers["authorization"]
+        if key not in known:  # a first answer, so that the run goes on and reports the others
+            known.add(key)
+            return Reply(REFUSAL)
+        return Reply.error(401, message=f"bad key {key}")
 
     with ChatEndpoint(script) as endpoint:
         project.run(model=model(endpoint))
