@@ -1,17 +1,14 @@
-"""The store: what was answered stays, whoever dies, and every trouble is one clear line."""
+"""The store: what was answered is kept, as it was, in a file of ours."""
 
 from __future__ import annotations
 
-import os
-import signal
+import errno
 import sqlite3
 import stat
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -24,10 +21,11 @@ from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.records import Completion, ModelIdentity, Request
 from pytest_mirsafety.store import AttemptHistory, SQLiteStore
 from pytest_mirsafety.store import file as file_module
+from pytest_mirsafety.store.answers import PENDING
 
 MODEL = ModelIdentity("scripted", "echo")
 LIMIT = 60.0
-"""Seconds after which a subprocess is taken for hung."""
+"""Seconds after which a thread is taken for hung."""
 
 
 def request(prompt: str = "p") -> Request:
@@ -65,21 +63,63 @@ COMPLETIONS = st.builds(
 )
 
 
-@given(kept=COMPLETIONS, later=COMPLETIONS, prompt=TEXT)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_first_answer_comes_back_as_it_was(
-    store: SQLiteStore, kept: Completion, later: Completion, prompt: str
+ANSWERS = st.lists(st.tuples(st.integers(0, 8), COMPLETIONS), max_size=6)
+"""Numbers of requests, and an answer to each: some requests come twice."""
+
+
+@given(batches=st.lists(ANSWERS, max_size=5))
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_first_answer_counts_and_comes_back_as_it_was(
+    store: SQLiteStore, path: Path, batches: list[list[tuple[int, Completion]]]
 ) -> None:
-    asked = Request(MODEL, prompt, (str(time.monotonic_ns()),))
-    assert store.get(asked.key) is None
-    store.put(asked, kept)
-    store.put(asked, later)
-    assert store.get(asked.key) == kept
+    run = time.monotonic_ns()  # one store for all examples, so requests of their own for each
+    first: dict[str, Completion] = {}
+    with SQLiteStore.open(path) as another:
+        for turn, batch in enumerate(batches):
+            answers = [(request(f"{run} {number}"), answer) for number, answer in batch]
+            for asked, answer in answers:
+                first.setdefault(asked.key, answer)
+            given_back = (store, another)[turn % 2].put_all(answers)
+            assert given_back == [first[asked.key] for asked, _ in answers]
+    keys = [request(f"{run} {number}").key for number in range(9)]
+    assert {key: store.get(key) for key in keys} == {key: first.get(key) for key in keys}
+    assert store.held(keys) == set(first)
+
+
+def test_an_answer_that_is_hostile_comes_back_as_it_was(store: SQLiteStore) -> None:
+    text = "".join(map(chr, range(0x300))) + "\ud800\u2028\U0010ffff"
+    asked = request(text)
+    assert store.put_all([(asked, completion(text))]) == [completion(text)]
+    assert store.get(asked.key) == completion(text)
+
+
+def test_all_answers_of_a_batch_are_kept_or_none(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [(request(str(number)), completion("x" * 2000)) for number in range(50)]
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 10}")
+    store.put_image_digest("stamp", "0" * 64)
+    with pytest.raises(StoreError, match="the disk is full; free some space"):
+        store.put_all(batch)
+    assert store.held([asked.key for asked, _ in batch]) == set()
+    assert store.image_digest("stamp") == "0" * 64
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    store.put_all(batch)
+    assert len(store.held([asked.key for asked, _ in batch])) == 50
+
+
+def test_many_keys_at_once(store: SQLiteStore) -> None:
+    asked = [request(str(number)) for number in range(1300)]
+    store.put_all([(r, completion()) for r in asked[::2]])
+    assert store.held([r.key for r in asked]) == {r.key for r in asked[::2]}
+    assert store.held([]) == set()
+    assert store.put_all([]) == []
 
 
 def test_answers_outlive_the_run(path: Path) -> None:
     with SQLiteStore.open(path) as store:
-        store.put(request(), completion())
+        store.put_all([(request(), completion())])
         store.put_image_digest("stamp", "0" * 64)
     with SQLiteStore.open(path) as store:
         assert store.get(request().key) == completion()
@@ -88,7 +128,7 @@ def test_answers_outlive_the_run(path: Path) -> None:
 
 
 def test_a_row_says_what_was_asked(store: SQLiteStore, path: Path) -> None:
-    store.put(request(), completion())
+    store.put_all([(request(), completion())])
     with raw(path) as connection:
         key, model, text, created = connection.execute(
             "SELECT key, model, request, created FROM answers"
@@ -116,7 +156,7 @@ def test_a_row_says_what_was_asked(store: SQLiteStore, path: Path) -> None:
 def test_a_damaged_answer_is_named_and_never_a_miss(
     store: SQLiteStore, path: Path, value: str
 ) -> None:
-    store.put(request(), completion())
+    store.put_all([(request(), completion())])
     with raw(path) as connection:
         connection.execute("UPDATE answers SET completion = ?", (value,))
     with pytest.raises(StoreError) as raised:
@@ -130,9 +170,71 @@ def test_image_digests(store: SQLiteStore) -> None:
     assert store.image_digest("a.png 1") is None
     store.put_image_digest("a.png 1", "0" * 64)
     store.put_image_digest("\ud800.png 1", "1" * 64)
-    assert store.image_digest("a.png 1") == "0" * 64
-    assert store.image_digest("\ud800.png 1") == "1" * 64
-    assert store.image_digest("a.png 2") is None
+    for _ in range(2):  # pending, then written
+        assert store.image_digest("a.png 1") == "0" * 64
+        assert store.image_digest("\ud800.png 1") == "1" * 64
+        assert store.image_digest("a.png 2") is None
+        assert store.image_digests(["\ud800.png 1", "a.png 2"]) == {"\ud800.png 1": "1" * 64}
+        store.put_all(())
+    store.put_image_digest("a.png 1", "2" * 64)
+    assert store.image_digests(["a.png 1"]) == {"a.png 1": "2" * 64}
+
+
+def written(path: Path) -> int:
+    with raw(path) as connection:
+        count: int = connection.execute("SELECT count(*) FROM images").fetchone()[0]
+    return count
+
+
+def test_image_digests_are_written_when_there_is_reason_to(path: Path) -> None:
+    with SQLiteStore.open(path) as store:
+        store.put_image_digest("with the next answer", "0" * 64)
+        assert written(path) == 0
+        store.put_all([(request(), completion())])
+        assert written(path) == 1
+        for number in range(PENDING - 1):
+            store.put_image_digest(str(number), "0" * 64)
+        assert written(path) == 1
+        store.put_image_digest("the last straw", "0" * 64)
+        assert written(path) == PENDING + 1
+        store.put_image_digest("at the end", "0" * 64)
+    assert written(path) == PENDING + 2
+
+
+def test_image_digests_of_several_threads_are_all_written(path: Path) -> None:
+    def note(store: SQLiteStore, name: int) -> None:
+        for number in range(400):
+            store.put_image_digest(f"{name} {number}", "0" * 64)
+            assert store.image_digest(f"{name} {number // 2}") == "0" * 64
+
+    with SQLiteStore.open(path) as store, ThreadPoolExecutor(4) as threads:
+        for ended in [threads.submit(note, store, name) for name in range(4)]:
+            ended.result(LIMIT)
+    assert written(path) == 1600
+
+
+def test_several_threads(store: SQLiteStore) -> None:
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for step in range(50):
+                asked = request(f"{number} {step % 25}")
+                assert store.put_all([(asked, completion(asked.prompt))])
+                kept = store.get(asked.key)
+                assert kept is not None
+                assert kept.text == asked.prompt
+                store.put_image_digest(asked.prompt, "0" * 64)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+    assert not failures
 
 
 # Attempts
@@ -184,7 +286,7 @@ def test_no_attempt_can_slip_in_between(store: SQLiteStore, path: Path) -> None:
 def test_file_and_folder_are_private_and_out_of_version_control(
     store: SQLiteStore, path: Path
 ) -> None:
-    store.put(request(), completion())
+    store.put_all([(request(), completion())])
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert (path.parent / ".gitignore").read_text() == "*\n"
     files = [file for file in path.parent.iterdir() if file.name.startswith(path.name)]
@@ -217,18 +319,60 @@ def test_our_folder_is_kept_out_of_version_control_whoever_made_it(path: Path) -
 
 def test_nothing_is_left_open_and_closing_twice_is_fine(path: Path) -> None:
     store = SQLiteStore.open(path)
+    store.get("key")
     store.close()
     store.close()
     assert {file.name for file in path.parent.iterdir()} == {path.name, ".gitignore"}
-    with pytest.raises(StoreError, match="closed"):
-        store.get("key")
+    for call in (
+        lambda: store.get("key"),
+        lambda: store.held(["key"]),
+        lambda: store.put_all([(request(), completion())]),
+        lambda: store.begin_attempt("m", "all"),
+    ):
+        with pytest.raises(StoreError, match="closed"):
+            call()
+
+
+def test_closing_under_readers_leaves_nothing_open(path: Path) -> None:
+    store = SQLiteStore.open(path)
+    store.put_all([(request(), completion("x" * 1000))])
+    begun = threading.Barrier(5)
+
+    def read() -> None:
+        begun.wait(LIMIT)
+        try:
+            while True:
+                assert store.get(request().key) == completion("x" * 1000)
+        except StoreError as error:
+            assert "closed" in str(error)  # noqa: PT017 - after any number of good reads
+
+    with ThreadPoolExecutor(4) as threads:
+        reading = [threads.submit(read) for _ in range(4)]
+        begun.wait(LIMIT)
+        store.close()
+        for ended in reading:
+            ended.result(LIMIT)
+    assert {file.name for file in path.parent.iterdir()} == {path.name, ".gitignore"}
+
+
+def test_a_file_is_there_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "no links on this file system")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    for _ in range(2):
+        with SQLiteStore.open(path) as store:
+            store.put_all([(request(), completion())])
+            assert store.get(request().key) == completion()
+    assert {file.name for file in path.parent.iterdir()} == {path.name, ".gitignore"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_store_of_an_older_version_is_brought_up_to_date(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SQLiteStore.open(path) as store:
-        store.put(request(), completion())
+        store.put_all([(request(), completion())])
     newer = (*file_module._MIGRATIONS, ("CREATE TABLE verdicts (pair TEXT PRIMARY KEY)",))
     monkeypatch.setattr(file_module, "_MIGRATIONS", newer)
     for _ in range(2):
@@ -252,250 +396,3 @@ def test_a_migration_that_fails_changes_nothing(
     with raw(path) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     assert "verdicts" not in tables
-
-
-# Troubles: each one real, each one line
-
-
-def no_database(path: Path) -> None:
-    path.write_text("these are my notes, and no database at all\n" * 50)
-
-
-def another_programs(path: Path) -> None:
-    with raw(path) as connection:
-        connection.execute("CREATE TABLE bookmarks (url TEXT)")
-
-
-def another_application(path: Path) -> None:
-    with raw(path) as connection:
-        connection.execute("PRAGMA application_id = 252006674")
-
-
-def from_the_future(path: Path) -> None:
-    SQLiteStore.open(path).close()
-    with raw(path) as connection:
-        connection.execute("PRAGMA user_version = 999")
-
-
-def torn(path: Path) -> None:
-    with SQLiteStore.open(path) as store:
-        for number in range(50):
-            store.put(request(str(number)), completion("x" * 500))
-    content = bytearray(path.read_bytes())
-    content[100:4096] = b"\xff" * 3996
-    path.write_bytes(content)
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (no_database, "is not a store of answers; move it away, or name another file"),
-        (another_programs, "is not a store of answers"),
-        (another_application, "is not a store of answers"),
-        (from_the_future, "was written by a newer pytest-mirsafety (version 999 of its format"),
-        (torn, "is damaged; move it away and run again"),
-        (a_folder, "cannot be opened: it is a folder; name a file in it"),
-    ],
-)
-def test_a_file_that_is_no_store_of_ours(
-    path: Path, spoil: Callable[[Path], None], message: str
-) -> None:
-    path.parent.mkdir()
-    spoil(path)
-    before = path.read_bytes() if path.is_file() else b""
-    with pytest.raises(StoreError) as raised:
-        SQLiteStore.open(path)
-    assert f"the store {path} {message}" in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert (path.read_bytes() if path.is_file() else b"") == before
-
-
-@pytest.mark.parametrize("name", ["file/answers.sqlite3", "file/deeper/answers.sqlite3", "a\0b"])
-def test_a_path_that_cannot_be(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be opened: ") as raised:
-        SQLiteStore.open(tmp_path / name)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_store_that_is_locked_beyond_patience(path: Path) -> None:
-    with SQLiteStore.open(path, patience=0.01) as store, raw(path) as other:
-        store.put(request("before"), completion())
-        other.execute("BEGIN IMMEDIATE")
-        for call in (
-            lambda: store.put(request(), completion()),
-            lambda: store.put_all([(request(), completion())]),
-            lambda: store.begin_attempt("m", "all"),
-            lambda: SQLiteStore.open(path, patience=0.01),
-        ):
-            with pytest.raises(StoreError, match="is locked by another process; wait for it"):
-                call()
-        assert store.get(request("before").key) == completion()  # readers do not wait
-        other.execute("ROLLBACK")
-        store.put(request(), completion())
-        assert store.begin_attempt("m", "all").number == 1
-
-
-def test_a_disk_that_is_full(path: Path) -> None:
-    with SQLiteStore.open(path) as store:
-        store.put(request("before"), completion())
-        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-        store._connection.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(StoreError, match="the disk is full; free some space"):
-            store.put(request(), completion("x" * 100_000))
-        assert store.get(request("before").key) == completion()
-        store._connection.execute("PRAGMA max_page_count = 100000")
-        store.put(request("after"), completion())
-    with raw(path) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-OPEN = """
-import os, sys
-from pathlib import Path
-from pytest_mirsafety.errors import StoreError
-from pytest_mirsafety.store import SQLiteStore
-if os.geteuid() == 0:  # whom no permission stops
-    os.setuid(int(sys.argv[2]))
-try:
-    SQLiteStore.open(Path(sys.argv[1]))
-except StoreError as error:
-    print(error)
-"""
-
-
-def python(*arguments: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-c", *arguments]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """As `path`, where another user could get at it: pytest's own folder is closed to them."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder) / ".mirsafety" / "answers.sqlite3"
-
-
-@pytest.mark.parametrize(
-    ("mode_of_file", "mode_of_folder", "message"),
-    [
-        (0o400, 0o700, "cannot be written; check the permissions of file and folder"),
-        (0o600, 0o500, "cannot be "),
-        (None, 0o500, "cannot be opened: Permission denied"),
-        (0o000, 0o700, "cannot be opened; check the permissions of file and folder"),
-    ],
-)
-def test_a_store_that_may_not_be_written(
-    open_path: Path, mode_of_file: int | None, mode_of_folder: int, message: str
-) -> None:
-    nobody, folder = 65534, open_path.parent
-    if mode_of_file is None:
-        folder.mkdir()
-    else:
-        SQLiteStore.open(open_path).close()
-        open_path.chmod(mode_of_file)
-    if os.geteuid() == 0:
-        for file in (folder, *folder.iterdir()):
-            os.chown(file, nobody, nobody)
-    folder.chmod(mode_of_folder)
-    ended = subprocess.run(
-        python(OPEN, str(open_path), str(nobody)),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=LIMIT,
-        check=False,
-    )
-    folder.chmod(0o700)
-    assert ended.stderr == ""
-    assert f"the store {open_path} {message}" in ended.stdout
-
-
-# Several at once, and sudden death
-
-
-def test_several_threads(store: SQLiteStore) -> None:
-    failures: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            for step in range(50):
-                asked = request(f"{number} {step % 25}")
-                store.put(asked, completion(asked.prompt))
-                kept = store.get(asked.key)
-                assert kept is not None
-                assert kept.text == asked.prompt
-                store.put_image_digest(asked.prompt, "0" * 64)
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(LIMIT)
-        assert not thread.is_alive()
-    assert not failures
-
-
-WRITE = """
-import sys
-from pathlib import Path
-from pytest_mirsafety.records import ModelIdentity, Request
-from pytest_mirsafety.store import SQLiteStore
-from scripted import completion
-name, count = sys.argv[2], int(sys.argv[3])
-with SQLiteStore.open(Path(sys.argv[1])) as store:
-    print(store.begin_attempt("m", "all").number, flush=True)
-    for number in range(count):
-        for prompt in (f"{name} {number}", f"shared {number}"):
-            request = Request(ModelIdentity("scripted", "echo"), prompt, ())
-            store.put(request, completion(f"{name}: {prompt}"))
-            print(request.key, flush=True)
-"""
-
-
-def test_two_processes_write_at_once(path: Path) -> None:
-    """They create the file at once, too."""
-    names, count = ("one", "two", "three"), 60
-    writers = [
-        subprocess.Popen(
-            python(WRITE, str(path), name, str(count)), stdout=subprocess.PIPE, env=environment()
-        )
-        for name in names
-    ]
-    printed = [writer.communicate(timeout=LIMIT)[0].split() for writer in writers]
-    assert [writer.returncode for writer in writers] == [0] * len(names)
-    assert sorted(int(lines[0]) for lines in printed) == [1, 2, 3]
-    with SQLiteStore.open(path) as store:
-        for lines in printed:
-            assert all(store.get(key.decode()) is not None for key in lines[1:])
-    with raw(path) as connection:
-        assert connection.execute("SELECT count(*) FROM answers").fetchone() == (4 * count,)
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-@pytest.mark.parametrize("lines", [1, 2, 40, 150])
-def test_a_killed_process_loses_nothing_that_was_answered(path: Path, lines: int) -> None:
-    with subprocess.Popen(
-        python(WRITE, str(path), "killed", "100000"), stdout=subprocess.PIPE, env=environment()
-    ) as writer:
-        assert writer.stdout is not None
-        said = [writer.stdout.readline().decode().strip() for _ in range(lines)]
-        writer.send_signal(signal.SIGKILL)
-        said += writer.stdout.read().decode().rpartition("\n")[0].split()
-        assert writer.wait(LIMIT) == -signal.SIGKILL
-    assert len(said) >= lines
-    with SQLiteStore.open(path) as store:
-        assert store.begin_attempt("m", "all").number == 2
-        assert all(store.get(key) is not None for key in said[1:])
-    with raw(path) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

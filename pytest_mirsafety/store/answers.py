@@ -78,7 +78,7 @@ class SQLiteStore:
             StoreError: the file is no store, or of a newer version, locked, or not writable.
         """
         provide(path)
-        connection = connect(path, "rw", patience=patience)
+        connection = connect(path, patience=patience)
         try:
             prepare(path, connection)
         except BaseException:
@@ -256,7 +256,7 @@ class SQLiteStore:
         try:
             return self._idle.pop()
         except IndexError:
-            return connect(self.path, "ro", patience=self._patience)
+            return connect(self.path, patience=self._patience)
 
     def _decoded(self, key: str, text: str) -> Completion:
         try:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from ..errors import StoreError
 from ..printable import one_line
@@ -64,18 +64,19 @@ _TROUBLES: Final[Mapping[int, str]] = {
 }
 
 
-def connect(path: Path, mode: Literal["ro", "rw"], *, patience: float = 10.0) -> sqlite3.Connection:
+def connect(path: Path, *, patience: float = 10.0) -> sqlite3.Connection:
     """A connection to a file that is there; none is ever made.
 
-    `patience` is how many seconds a lock held by another process is waited for. Several threads
-    may use it, one at a time.
+    It may write, also where it is only to read: the last one to close takes the log away, which
+    a killed run may have left. `patience` is how many seconds a lock held by another process is
+    waited for. Several threads may use it, one at a time.
 
     Raises:
         StoreError: it cannot be opened.
     """
     with explained(path):
         return sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}",
+            f"{path.absolute().as_uri()}?mode=rw",
             uri=True,
             timeout=patience,
             isolation_level=None,
@@ -122,7 +123,7 @@ def _create(path: Path) -> None:
     os.close(handle)
     draft = Path(name)
     try:
-        with closing(connect(draft, "rw")) as connection:
+        with closing(connect(draft)) as connection:
             _migrate(draft, connection, 0)
         with suppress(FileExistsError):
             try:

@@ -84,9 +84,7 @@ class StoreUpkeep:
         """
         if not path.is_file():
             raise StoreError(f"there is no store {path}; name one with --store=FILE")
-        # To write, though it may only look: the last one to close a log that a killed run has left
-        # must be able to take it away.
-        connection = connect(path, "rw", patience=patience)
+        connection = connect(path, patience=patience)
         try:
             restraint = "locking_mode = EXCLUSIVE" if alone else "query_only = ON"
             connection.execute(f"PRAGMA {restraint}")
