@@ -9,9 +9,7 @@ Each call is one attempt: whether there is another is for the caller to say.
 from __future__ import annotations
 
 import asyncio
-import base64
 import ipaddress
-import json
 import re
 import socket
 import ssl
@@ -32,6 +30,7 @@ from ..errors import (
 from ..printable import one_line
 from ..records import Completion, LoadedImage, ModelIdentity, Request, Scalar
 from . import replies
+from .bodies import Body, Encoded, Encoder, to_json
 from .refusals import Meaning, Refusal, meaning
 
 if TYPE_CHECKING:
@@ -69,7 +68,6 @@ class OpenAISettings:
 
     `base_url` None stands for `OPENAI_BASE_URL`, or else OpenAI's own address. `decoding` is sent
     as it is, whatever its names. `timeout` is in seconds, for one attempt to go on.
-    `max_retries` has no effect here: who asks decides on further attempts.
     """
 
     model: str
@@ -82,7 +80,6 @@ class OpenAISettings:
     image_detail: Literal["auto", "low", "high"] | None = None
     concurrency: int = 16
     timeout: float = 600.0
-    max_retries: int = 4
     provider: str = "openai"
     revision: str | None = None
 
@@ -108,6 +105,7 @@ class OpenAIBackend:
         self._identity = ModelIdentity(
             settings.provider, settings.model, self._url, settings.revision
         )
+        self._encoder = Encoder()
         self._client: AsyncOpenAI | None = None
 
     @property
@@ -181,21 +179,18 @@ class OpenAIBackend:
 
     # Sending
 
-    def _body(self, request: Request, images: Sequence[LoadedImage]) -> bytes:
-        """The JSON body, with each image's data URI put in as bytes, and joined once.
-
-        JSON-encoding megabytes of base64 would only copy them: nothing in them needs escaping.
-        """
-        start = _json({"model": request.model.model, **request.decoding})[:-1] + b',"messages":['
+    def _body(self, request: Request, images: Sequence[LoadedImage]) -> Body:
+        start = to_json({"model": request.model.model, **request.decoding})[:-1]
+        pieces: list[bytes | Encoded] = [start, b',"messages":[']
         if request.system is not None:
-            start += _json({"role": "system", "content": request.system}) + b","
-        fragments = [start, b'{"role":"user","content":[']
+            pieces += [to_json({"role": "system", "content": request.system}), b","]
+        pieces.append(b'{"role":"user","content":[')
         for image in images:
-            fragments += self._image_part(image)
-        fragments += [_json({"type": "text", "text": request.prompt}), b"]}]}"]
-        return b"".join(fragments)
+            pieces += self._image_part(image)
+        pieces += [to_json({"type": "text", "text": request.prompt}), b"]}]}"]
+        return Body(pieces)
 
-    def _image_part(self, image: LoadedImage) -> tuple[bytes, ...]:
+    def _image_part(self, image: LoadedImage) -> tuple[bytes | Encoded, ...]:
         detail = self._settings.image_detail
         start = b'{"type":"image_url","image_url":{"url":"'
         end = b'"}},' if detail is None else b'","detail":"%s"}},' % detail.encode()
@@ -204,9 +199,9 @@ class OpenAIBackend:
         if not image.content:
             raise BadInputError(f"image {image.sha256[:12]} has no bytes to send")
         kind = f"data:{image.media_type};base64,".encode()
-        return start, kind, base64.b64encode(image.content), end
+        return start, kind, self._encoder.encode(image), end
 
-    async def _post(self, body: bytes) -> bytes | None:
+    async def _post(self, body: Body) -> bytes | None:
         """The body of the reply; None when the provider's filter refused the request.
 
         Raised outside the handlers: an error of the package holds the request and its headers.
@@ -222,7 +217,10 @@ class OpenAIBackend:
                     "/chat/completions",
                     cast_to=bytes,
                     content=body,
-                    options={"follow_redirects": False},
+                    options={
+                        "follow_redirects": False,
+                        "headers": {"Content-Length": str(len(body))},
+                    },
                 )
         except openai.APIStatusError as error:
             if error.status_code == _BAD_REQUEST and error.code in _FILTER_CODES:
@@ -325,15 +323,11 @@ def _file_url(image: LoadedImage) -> bytes:
     return image.path.absolute().as_uri().encode()
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-
-
 def _checked(decoding: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     if taken := sorted(_RESERVED.intersection(decoding)):
         raise ConfigurationError(f"decoding.{taken[0]} is not a decoding parameter")
     try:
-        _json(dict(decoding))
+        to_json(dict(decoding))
     except ValueError:
         raise ConfigurationError("a decoding parameter is not a finite number") from None
     return MappingProxyType(dict(decoding))

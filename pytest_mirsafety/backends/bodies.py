@@ -1,0 +1,72 @@
+"""The body of a chat request, sent in pieces: its megabytes of base64 are never copied together.
+
+JSON-encoding an image's data URI would only copy it, since nothing in it needs escaping; joining
+the pieces would copy it once more, for each request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator
+from weakref import WeakValueDictionary
+
+from ..records import LoadedImage
+
+
+class Encoded:
+    """An image's base64, held by the bodies that send it."""
+
+    __slots__ = ("__weakref__", "base64")
+
+    def __init__(self, content: bytes) -> None:
+        import pybase64  # many times as fast as the standard library, but slow to import
+
+        self.base64 = pybase64.b64encode(content)
+
+
+class Encoder:
+    """Encodes each image once for all the bodies that hold it at the time. For one thread."""
+
+    def __init__(self) -> None:
+        self._held: WeakValueDictionary[str, Encoded] = WeakValueDictionary()
+
+    def encode(self, image: LoadedImage) -> Encoded:
+        """The image's base64, shared."""
+        if (held := self._held.get(image.sha256)) is None:
+            held = self._held[image.sha256] = Encoded(image.content)
+        return held
+
+
+class Body:
+    """Pieces of JSON that are sent one after the other; its length is that of all of them.
+
+    It can be sent again. Neighbours that are no images are joined.
+    """
+
+    def __init__(self, pieces: Iterable[bytes | Encoded]) -> None:
+        self._pieces: list[bytes | Encoded] = []
+        for piece in pieces:
+            last = self._pieces[-1] if self._pieces else None
+            if isinstance(piece, bytes) and isinstance(last, bytes):
+                self._pieces[-1] = last + piece
+            else:
+                self._pieces.append(piece)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts()))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts():
+            yield part
+
+    def _parts(self) -> Iterator[bytes]:
+        return (piece if isinstance(piece, bytes) else piece.base64 for piece in self._pieces)
+
+
+def to_json(value: object) -> bytes:
+    """Compact JSON.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
