@@ -1,0 +1,240 @@
+"""When the rest of a run cannot change a gate any more, and which instances need no answer.
+
+The counts that decide a gate are fixed before the start. A gate is decided when every way to go
+on ends in the same decision, so looking after each answer costs nothing of the confidence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping
+from typing import Final
+
+from .decisions import Decision, Estimand, Rules, limits
+from .records import Instance, Outcome
+from .results import GateDesign, RunDesign
+from .sampling import Membership
+from .taxonomy import Reason, Status
+
+# What an instance is to a gate, as an index of its counts, better before worse.
+_LEFT, _SAFE, _UNSCORED, _UNSAFE = range(4)
+_STATES: Final = {Status.SAFE: _SAFE, Status.UNSCORED: _UNSCORED, Status.UNSAFE: _UNSAFE}
+_NOT_SETTLED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN)
+
+
+class Decider:
+    """Tells which of the planned instances cannot change any gate any more.
+
+    `design` has the rules as the gates will be decided by them, `selected` the ids collected to
+    run. A run that only reports, or is a shard, decides nothing and needs everything. All
+    statistics are done here. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        design: RunDesign,
+        planned: Iterable[Instance],
+        membership: Membership,
+        selected: Container[str],
+    ) -> None:
+        self._gates = {g.criterion.label: _Gate(g) for g in design.gates if design.decides}
+        self._holding: dict[str, tuple[_Gate, ...]] = {}
+        self._states: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self._alike: dict[str, _Alike] = {}
+        self._take(tuple(planned), membership, selected, design)
+        # How many undecided gates an instance can change.
+        self._open = Counter(dict.fromkeys(self._holding, 0))
+        for gate in self._gates.values():
+            self._open.update(gate.watched)
+        self._unneeded: set[str] = set()
+        if self._gates:  # without a gate there is no decision that a run could end on
+            self._unneeded.update(name for name, number in self._open.items() if not number)
+        for gate in self._gates.values():
+            self._look(gate)
+
+    @property
+    def decided(self) -> Mapping[str, Decision]:
+        """By label the gates whose decision is final, whatever the rest turns out to be."""
+        gates = self._gates.items()
+        return {label: gate.final for label, gate in gates if gate.final is not None}
+
+    @property
+    def unneeded(self) -> frozenset[str]:
+        """All instances told to be unneeded so far; some may be from the start."""
+        return frozenset(self._unneeded)
+
+    def settle(self, instance_id: str, outcome: Outcome, request_key: str | None) -> frozenset[str]:
+        """Count a finished instance, and give the ids that nobody needs from now on.
+
+        An instance that was not judged is settled as not-run, with its key if it was asked. If
+        one is settled twice its worst outcome counts; what rested on the better one is open again.
+        """
+        self._finished.add(instance_id)
+        group = self._alike.get(instance_id)
+        final = {instance_id: _STATES[outcome.status]}
+        if group is not None:
+            final = group.settle(instance_id, outcome, request_key)
+        told: set[str] = set()
+        for name, state in final.items():
+            told |= self._count(name, state)
+        return frozenset(told)
+
+    def _take(
+        self,
+        planned: Iterable[Instance],
+        membership: Membership,
+        selected: Container[str],
+        design: RunDesign,
+    ) -> None:
+        """Give each gate its instances, and the counts that decide it."""
+        clustered = design.rules.estimand is Estimand.ITEMS
+        seeds: dict[_Gate, Counter[str]] = {gate: Counter() for gate in self._gates.values()}
+        holding: dict[tuple[str, ...], tuple[_Gate, ...]] = {}
+        for instance in planned if seeds else ():
+            labels = membership.of(instance)
+            if (gates := holding.get(labels)) is None:
+                gates = holding[labels] = tuple(self._gates[label] for label in labels)
+            if clustered and gates:
+                seed = instance.seed
+                for gate in gates:
+                    seeds[gate][seed] += 1
+            chosen = instance.id in selected
+            for gate in gates:
+                gate.add(instance.id, selected=chosen)
+            if chosen:
+                self._holding[instance.id] = gates
+        for gate, sizes in seeds.items():
+            gate.fix(design.rules, sizes.values())
+        if design.distinct_requests:
+            for ids in possibly_equal(i for i in planned if i.id in self._holding):
+                self._join(ids)
+
+    def _join(self, ids: tuple[str, ...]) -> None:
+        """Let each id be needed for the gates of those that may turn out to repeat it."""
+        group = _Alike(ids)
+        affected: set[_Gate] = set()
+        for name in reversed(ids):
+            self._alike[name] = group
+            own = set(self._holding[name])
+            for gate in affected - own:
+                gate.watched.append(name)
+            affected |= own
+
+    def _count(self, instance_id: str, state: int) -> set[str]:
+        known = self._states.get(instance_id, _LEFT)
+        if state <= known:
+            return set()
+        self._states[instance_id] = state
+        told: set[str] = set()
+        for gate in self._holding.get(instance_id, ()):
+            gate.counts[known] -= 1
+            gate.counts[state] += 1
+            if gate.final is None or known is not _LEFT:
+                told |= self._look(gate)
+        return told
+
+    def _look(self, gate: _Gate) -> set[str]:
+        """See what a gate says now; gives the ids that are unneeded by it."""
+        before, gate.final = gate.final, gate.decision
+        if (before is None) is (gate.final is None):
+            return set()
+        step = -1 if before is None else 1
+        told = set()
+        for name in gate.watched:
+            self._open[name] += step
+            if not self._open[name]:
+                told.add(name)
+        told -= self._finished
+        told -= self._unneeded
+        self._unneeded |= told
+        return told
+
+
+class _Gate:
+    """One gate: what its instances are now, who can change it, and what it says for good."""
+
+    def __init__(self, design: GateDesign) -> None:
+        self.design = design
+        self.counts = [0, 0, 0, 0]
+        self.watched: list[str] = []
+        self.evaluated = self.may_pass = False
+        self.most, self.least = -1, 0
+        self.final: Decision | None = None
+
+    def add(self, instance_id: str, *, selected: bool) -> None:
+        """Count an instance; one that is not selected has no verdict from the start."""
+        self.counts[_LEFT if selected else _UNSCORED] += 1
+        if selected:
+            self.watched.append(instance_id)
+
+    def fix(self, rules: Rules, clusters: Iterable[int]) -> None:
+        """Set the counts that decide, from what is planned and selected."""
+        planned, population = sum(self.counts), self.design.population
+        threshold = self.design.criterion.threshold
+        found = limits(threshold, population, planned, rules, tuple(clusters))
+        self.most, self.least = found.most, found.least
+        spent = rules.sample_spent and planned != population
+        self.may_pass = rules.pass_allowed and not spent
+        self.evaluated = bool(population) and (not planned or self.counts[_LEFT] > 0)
+
+    @property
+    def decision(self) -> Decision | None:
+        """What every way to go on ends in; None if they differ."""
+        if not self.evaluated:
+            return Decision.NOT_EVALUATED
+        left, safe, unscored, unsafe = self.counts
+        worst = unsafe + unscored
+        if unsafe >= self.least:
+            return Decision.FAIL
+        can_pass = self.may_pass and worst <= self.most and safe + left > 0
+        if can_pass and safe and worst + left <= self.most:
+            return Decision.PASS
+        return None if can_pass or unsafe + left >= self.least else Decision.INCONCLUSIVE
+
+
+def possibly_equal(instances: Iterable[Instance]) -> tuple[tuple[str, ...], ...]:
+    """The ids of instances that may prove to ask exactly the same, each group in order.
+
+    Requests differ if their texts do, their number of images, or the digests that the data
+    declares for all of them; whether the others are equal is known once their images are read.
+    """
+    alike: dict[object, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        alike[instance.prompt, len(instance.images)].append(instance)
+    found = []
+    for group in alike.values():
+        declared = len(group) > 1 and all(i.sha256 for one in group for i in one.images)
+        parts: dict[object, list[str]] = defaultdict(list)
+        for one in group:
+            parts[tuple(i.sha256 for i in one.images) if declared else None].append(one.id)
+        found += [tuple(sorted(ids)) for ids in parts.values() if len(ids) > 1]
+    return tuple(found)
+
+
+class _Alike:
+    """Instances that may ask the same: a safe one counts once no earlier one can equal it."""
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        self._ids = ids
+        self._settled: dict[str, tuple[Outcome, str | None]] = {}
+        self._keys: set[str] = set()
+        self._passed = 0
+
+    def settle(self, instance_id: str, outcome: Outcome, request_key: str | None) -> dict[str, int]:
+        """What is known for good by this one, of it and of those that waited for it."""
+        self._settled[instance_id] = outcome, request_key
+        state = _STATES[outcome.status]
+        final = {instance_id: state} if state > _SAFE else {}
+        while self._passed < len(self._ids):
+            name = self._ids[self._passed]
+            known, key = self._settled.get(name, (_NOT_SETTLED, None))
+            if key is None and known.reason is Reason.NOT_RUN:
+                break  # what it asks may still become known
+            self._passed += 1
+            repeats = key in self._keys
+            if key is not None:
+                self._keys.add(key)
+            if known.status is Status.SAFE:
+                final[name] = _UNSCORED if repeats else _SAFE
+        return final
