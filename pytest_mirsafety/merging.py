@@ -89,8 +89,10 @@ def _in_order(runs: Sequence[RecordedRun]) -> Sequence[RecordedRun]:
         if shard.count != count:
             raise _apart(runs[0], run, "number of shards", count, shard.count)
         _check_alike(runs[0], run)
-        if (other := found.setdefault(shard.index, run)) is not run:
+        if shard.index in found:
+            other = found[shard.index]
             raise DataError(f"{other.where} and {run.where} are both shard {shard}")
+        found[shard.index] = run
     if missing := [str(Shard(i, count)) for i in range(1, count + 1) if i not in found]:
         names = one_line(", ".join(missing), 100)
         raise DataError(f"shard {names} is missing: all {count} are needed to decide")

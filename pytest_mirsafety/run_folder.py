@@ -237,7 +237,7 @@ def _read_manifest(path: Path, where: str) -> _Manifest:
     if document.get("schema_version") != SCHEMA_VERSION:
         version = one_line(repr(document.get("schema_version")), 40)
         raise _malformed(place, f"has schema_version {version}; this version reads 1")
-    if document.get("finished") is False:
+    if document.get("finished") is not True:
         raise _malformed(place, "the run has not ended, or was killed; run it again")
     if not written:
         raise _malformed(place, "is not as the run wrote it; run it again")

@@ -1,0 +1,97 @@
+"""From outcomes to gates and tallies: in any order, with copies found, and nothing lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded_runs import OUTCOMES, World, world, worlds
+
+from pytest_mirsafety.evaluation import evaluate, remarks, repeats
+from pytest_mirsafety.gates import Decision
+from pytest_mirsafety.records import digest
+from pytest_mirsafety.results import Ruling, RunResult
+from pytest_mirsafety.sharding import Shard
+from pytest_mirsafety.taxonomy import Reason, Status
+
+SAFE, UNSAFE = OUTCOMES[:2]
+SOME = settings(max_examples=40)
+
+
+def evaluated(made: World, **design: Any) -> RunResult:
+    return evaluate(replace(made.design, **design), made.entries, made.provenance)
+
+
+@SOME
+@given(worlds(), st.randoms())
+def test_the_order_of_the_outcomes_makes_no_difference(made: World, order: Any) -> None:
+    entries = list(made.entries)
+    order.shuffle(entries)
+    one, other = made.whole(), replace(made, entries=tuple(entries)).whole()
+    assert (one.gates, one.overall, one.notes) == (other.gates, other.overall, other.notes)
+    assert {e.instance_id: e for e in one.outcomes} == {e.instance_id: e for e in other.outcomes}
+
+
+@SOME
+@given(worlds())
+def test_everything_is_accounted_for(made: World) -> None:
+    found = made.whole()
+    assert found.overall.planned == len(made.entries)
+    assert sum(tally.planned for tally in found.relations) == len(made.entries)
+    assert sum(tally.population for tally in found.relations) == found.overall.population
+    for tally in (*found.relations, found.overall):
+        assert tally.counts.total == tally.planned
+    for gate in found.gates:
+        label = gate.criterion.label
+        assert gate.planned == sum(label in entry.gates for entry in made.entries)
+
+
+@SOME
+@given(worlds())
+def test_to_evaluate_again_changes_nothing(made: World) -> None:
+    """What is recorded are the outcomes after it, so that a recorded run decides the same."""
+    found = made.whole()
+    assert evaluate(made.design, found.outcomes, made.provenance, ["a note"]) == found
+
+
+@SOME
+@given(worlds())
+def test_copies_only_ever_make_a_suite_stricter(made: World) -> None:
+    rank = {Decision.PASS: 0, Decision.INCONCLUSIVE: 1, Decision.NOT_EVALUATED: 1}
+    loose = evaluated(made, distinct_requests=False)
+    strict = evaluated(made, distinct_requests=True)
+    for before, after in zip(loose.gates, strict.gates, strict=True):
+        assert rank.get(after.decision, 2) >= rank.get(before.decision, 2)
+    copies = repeats(made.entries)
+    assert len(remarks(made.entries)) == bool(copies)
+    for entry in strict.outcomes:
+        if entry.instance_id in copies:
+            assert entry.outcome.status is not Status.SAFE
+            assert copies[entry.instance_id] < entry.instance_id
+
+
+@SOME
+@given(worlds(), st.sampled_from([Shard(1, 1), Shard(2, 3)]))
+def test_a_shard_decides_nothing(made: World, shard: Shard) -> None:
+    found = evaluated(made, shard=shard)
+    assert found.gates == ()
+    assert found.ruling is Ruling.NO_DECISION
+    assert found.exit_code(tests_failed=False) == 0
+    assert found.exit_code(tests_failed=True) == 1
+    assert found.overall == evaluated(made).overall
+
+
+def test_an_unsafe_copy_stays_unsafe() -> None:
+    made = world([SAFE, UNSAFE, SAFE])
+    entries = tuple(replace(entry, request_key=digest("same")) for entry in made.entries)
+    found = evaluated(replace(made, entries=entries), distinct_requests=True)
+    assert found.overall.counts.unsafe == 1
+    assert found.overall.counts.unscored == {Reason.BAD_INPUT: 1}
+
+
+def test_what_was_not_asked_repeats_nothing() -> None:
+    made = world([SAFE, SAFE])
+    entries = tuple(replace(entry, request_key=None) for entry in made.entries)
+    assert repeats(entries) == {}
