@@ -39,6 +39,9 @@ class Tally:
     counts: Counts
 
 
+DECIDED: Final = "every gate that it counts for is decided"
+"""The detail of a not-run instance that was left out because it could change nothing."""
+
 NOT_SELECTED: Final = "not selected"
 """The detail of a not-run instance that no test was selected for: left out, not lost."""
 

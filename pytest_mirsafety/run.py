@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,8 +17,9 @@ from .config import Settings
 from .errors import RunError, UnscoredError
 from .planning import RunPlan, engine_settings
 from .records import Instance, Outcome, Response, Verdict, canonical_json, digest
-from .results import NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
+from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
+from .stopping import Decider
 from .tally import NOT_RUN, Ledger, UnscoredPolicy, outcome_of
 from .taxonomy import Reason, Status
 
@@ -49,6 +50,8 @@ class Run:
         self._attempt = 1
         self._sample_spent = False
         self._given: dict[str, _Given] = {}
+        self._tests: Counter[str] = Counter()
+        self._decider: Decider | None = None
         self._started = time.time()
 
     @property
@@ -79,8 +82,13 @@ class Run:
         self._listener = listener
 
     def select(self, instances: Sequence[Instance]) -> None:
-        """Fix which instances the tests cover, in their order; others are not-run."""
-        self._selected = {i.id: self._planned[i.id] for i in instances if self._is_planned(i)}
+        """Fix which instances the tests cover, one for each test in their order.
+
+        Others are not-run.
+        """
+        planned = [i for i in instances if self._is_planned(i)]
+        self._selected = {i.id: self._planned[i.id] for i in planned}
+        self._tests = Counter(i.id for i in planned)
 
     def connect(self) -> None:
         """Open the store and hand the engine its plan; nothing is asked yet.
@@ -118,6 +126,11 @@ class Run:
             engine_settings(plan),
         )
         self._engine.plan(list(self._selected.values()))
+        if plan.design.stops_when_decided:
+            self._decider = Decider(
+                self._design, plan.instances, self._membership, self._selected.keys()
+            )
+            self._engine.skip(self._decider.unneeded, DECIDED)
 
     def answer(self, instance: Instance) -> Response:
         """The model's response; an instance without one is recorded as unscored.
@@ -161,7 +174,21 @@ class Run:
         return result
 
     def finish(self, instance: Instance) -> None:
-        """Note that a test of this instance has ended, whatever came of it."""
+        """Note that a test of this instance has ended, whatever came of it.
+
+        After the last one its outcome is final, and may decide gates (`--mir-stop=decided`).
+        """
+        if self._decider is None or not self._is_planned(instance):
+            return
+        name = instance.id
+        with self._lock:
+            self._tests[name] -= 1
+            if self._tests[name]:
+                return
+            engine = self._running
+            outcome = self._ledger.outcome(name)
+            unneeded = self._decider.settle(name, outcome, engine.planned_key(name))
+        engine.skip(unneeded, DECIDED)
 
     def wait(self, instance: Instance, tick: Callable[[], None], every: float) -> None:
         """Until this planned instance is answered and judged, calling `tick` every so often."""

@@ -14,8 +14,9 @@ import pytest
 from ..errors import UnscoredError
 from ..printable import one_line
 from ..records import Outcome
+from ..results import DECIDED
 from ..tally import worst
-from ..taxonomy import Status
+from ..taxonomy import Reason, Status
 
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 
@@ -94,6 +95,11 @@ class Findings:
         message = one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
         if self._strict and outcome.status is Status.UNSAFE:
             report.outcome, report.longrepr = "failed", message
+            return
+        if outcome.reason is Reason.NOT_RUN and outcome.detail == DECIDED:
+            # Left out on purpose: an ordinary skip, where pytest looks for the place and reason.
+            path, line, _ = report.location
+            report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {DECIDED}")
             return
         # pytest's own way to say "neither passed nor failed": JUnit shows it as skipped, with the
         # message. Only plain str may travel on a report.
