@@ -339,6 +339,7 @@ class Asking:
                 heapq.heappush(events, (at, next(self._order), request, ticket))
             delay = self.pace.delay() if ready and in_flight < self.pace.limit else math.inf
             if not events or self.clock.now + delay < events[0][0]:
+                assert delay < math.inf, "nothing may begin, and nothing is under way"
                 self.clock.now += delay
                 continue
             at, _, request, done = heapq.heappop(events)
