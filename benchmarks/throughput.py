@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +14,7 @@ from checks import all_answered_once, verdicts_agree
 from datasets import DatasetShape, prompts, records, write
 from endpoint import Endpoint
 from measuring import Ratios, Row, Scale, in_turn
-from processes import MODEL, Project, run
+from processes import MODEL, Finished, Project, run
 
 INSTANCES = 400
 BUDGET = 0.9
@@ -24,13 +24,14 @@ _LEAN = str(Path(__file__).with_name("lean_client.py"))
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A dataset that both sides ask for, and how."""
+    """A dataset that both sides ask for, and how; `cpu` is what their processes took (s)."""
 
     scale: Scale
     folder: Path
     prompts: tuple[str, ...]
     images: int
     transport: str = "base64"
+    cpu: dict[str, list[float]] = field(default_factory=lambda: {"plugin": [], "lean": []})
 
     @classmethod
     def of(cls, scale: Scale) -> Asked:
@@ -51,31 +52,31 @@ class Asked:
         folder = self.scale.work / f"throughput-{self.transport}-{number}"
         shutil.rmtree(folder, ignore_errors=True)
 
-        def ask(url: str) -> None:
+        def ask(url: str) -> Finished:
             concurrency = self.scale.concurrency
             project = Project(folder, self.folder, url, concurrency, self.transport).write()
-            project.run().expect(0)
+            finished = project.run().expect(0)
             verdicts_agree(project.outcomes(), self.behaviour, self.prompts)
+            return finished
 
-        return self._measured(ask)
+        return self._measured("plugin", ask)
 
-    def by_lean_client(self, _: int = 0, encoder: str = "standard") -> float:
+    def by_lean_client(self, _: int) -> float:
         """Instances per second of the yardstick."""
 
-        def ask(url: str) -> None:
+        def ask(url: str) -> Finished:
             options = (
                 f"--transport={self.transport}",
                 f"--concurrency={self.scale.concurrency}",
-                f"--encoder={encoder}",
             )
             command = [sys.executable, _LEAN, f"{url}#{MODEL}", str(self.folder), *options]
-            run(command, self.scale.work).expect(0)
+            return run(command, self.scale.work).expect(0)
 
-        return self._measured(ask)
+        return self._measured("lean", ask)
 
-    def _measured(self, ask: Callable[[str], None]) -> float:
+    def _measured(self, side: str, ask: Callable[[str], Finished]) -> float:
         with Endpoint(self.behaviour) as endpoint:
-            ask(endpoint.url)
+            self.cpu[side].append(ask(endpoint.url).cpu)
             report = endpoint.report()
         all_answered_once(report, self.prompts, images=self.images)
         return len(self.prompts) / report.seconds(self.prompts)
@@ -88,7 +89,7 @@ def measure(scale: Scale) -> list[Row]:
         BrokenRunError: a run did not do what is measured.
     """
     asked = Asked.of(scale)
-    files = replace(asked, transport="file")
+    files = Asked(scale, asked.folder, asked.prompts, asked.images, "file")
     ratios = in_turn(scale.rounds, asked.by_plugin, asked.by_lean_client)
     with_files = in_turn(scale.rounds, files.by_plugin, files.by_lean_client)
     return [
@@ -98,6 +99,9 @@ def measure(scale: Scale) -> list[Row]:
 
 
 def _row(name: str, asked: Asked, ratios: Ratios, budget: float | None) -> Row:
+    ours, theirs = (
+        1000 * median(asked.cpu[side]) / len(asked.prompts) for side in ("plugin", "lean")
+    )
     size = sum(path.stat().st_size for path in (asked.folder / "images").iterdir())
     return Row(
         name=name,
@@ -107,5 +111,6 @@ def _row(name: str, asked: Asked, ratios: Ratios, budget: float | None) -> Row:
         detail=f"{len(asked.prompts)} instances, {asked.images} images of "
         f"{size / asked.images / 1e6:.2g} MB, {asked.scale.concurrency} in flight, latency "
         f"{asked.scale.latency:g} s: {median(ratios.ours):.1f} against "
-        f"{median(ratios.theirs):.1f} instances/s",
+        f"{median(ratios.theirs):.1f} instances/s; CPU, start included, {ours:.0f} against "
+        f"{theirs:.0f} ms an instance",
     )

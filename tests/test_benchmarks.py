@@ -1,0 +1,187 @@
+"""The benchmarks' parts at the smallest size, so that they cannot rot; nothing is timed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from pytest_mirsafety.data import jsonl
+from pytest_mirsafety.images import ImageLimits, ImageReader
+from pytest_mirsafety.taxonomy import Category, Relation
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+sys.path.append(str(BENCHMARKS))
+behaviour: Any = importlib.import_module("behaviour")
+checks: Any = importlib.import_module("checks")
+datasets: Any = importlib.import_module("datasets")
+endpoint: Any = importlib.import_module("endpoint")
+measuring: Any = importlib.import_module("measuring")
+processes: Any = importlib.import_module("processes")
+received: Any = importlib.import_module("received")
+sys.path.remove(str(BENCHMARKS))
+
+INSTANCES = 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("data") / "tiny"
+    return Path(datasets.write(folder, datasets.DatasetShape.tiny(INSTANCES)))
+
+
+def ask(url: str, prompt: str, images: tuple[str, ...] = ()) -> tuple[int, bytes]:
+    """Status and body of one reply, as a client without any retry sees them."""
+    parts: list[dict[str, object]] = [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+        for image in images
+    ]
+    content = [*parts, {"type": "text", "text": prompt}]
+    body = {"messages": [{"role": "user", "content": content}], "model": 'a "model"'}
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=10)
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    finally:
+        connection.close()
+
+
+def test_the_published_numbers() -> None:
+    records = list(datasets.records(datasets.DatasetShape()))
+    found = Counter(Relation(record.relation) for record in records)
+    assert found == {relation: relation.published_count for relation in Relation}
+    assert {record.category for record in records} == set(Category)
+    assert {len(record.images) for record in records} == {2, 3, 4}
+    assert len({record.prompt for record in records}) == 2676
+
+
+@pytest.mark.parametrize("instances", [1, 9, 400, 2675, 100_000])
+def test_any_number_of_instances(instances: int) -> None:
+    assert sum(datasets.counts(instances).values()) == instances
+
+
+def test_a_dataset_loads_and_its_images_are_good(data: Path) -> None:
+    loaded = jsonl.load(data, "tiny")
+    assert len(loaded.instances) == INSTANCES
+    reader = ImageReader(ImageLimits(), None)
+    digests = [reader.inspect(ref).sha256 for i in loaded.instances for ref in i.images]
+    assert len(set(digests)) == len(digests)
+    assert {i.prompt for i in loaded.instances} == set(datasets.prompts(data))
+
+
+def test_a_picture_is_no_drawing_and_no_noise() -> None:
+    png = datasets.picture(256, 1)
+    assert png == datasets.picture(256, 1)
+    assert png != datasets.picture(256, 2)
+    assert 1 < len(png) / 256**2 < 2.2
+
+
+def test_the_lean_client_asks_for_everything_once(data: Path) -> None:
+    prompts = datasets.prompts(data)
+    chosen = behaviour.Behaviour(unsafe=0.4, blank=0.1)
+    with endpoint.Endpoint(chosen, look_at_images=True) as server:
+        command = [sys.executable, str(BENCHMARKS / "lean_client.py"), f"{server.url}#m", str(data)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        report = server.report()
+    assert json.loads(done.stdout)["answered"] == INSTANCES
+    images = sum(len(record.images) for record in datasets.records(datasets.DatasetShape.tiny(20)))
+    checks.all_answered_once(report, prompts, images=images)
+    assert (report.requests, report.answered, report.in_flight) == (INSTANCES, INSTANCES, 0)
+    assert report.images == images
+    first = json.loads((data / "instances.jsonl").read_text("utf-8").splitlines()[0])
+    digests = [hashlib.sha256((data / name).read_bytes()).hexdigest() for name in first["images"]]
+    assert report.prompts[first["prompt"]].images == [digests]
+    assert report.seconds(prompts) >= 0
+
+
+def test_what_was_not_asked_once_has_no_number(data: Path) -> None:
+    prompts = datasets.prompts(data)
+    with pytest.raises(processes.BrokenRunError, match="20 instances were not asked once"):
+        checks.all_answered_once(received.Report(), prompts, images=0)
+    with pytest.raises(processes.BrokenRunError, match="the answers were"):
+        checks.verdicts_agree({"safe": 19, "unsafe": 1}, behaviour.Behaviour(), prompts)
+
+
+def test_prompt_model_and_images_are_found_in_bodies_of_any_length() -> None:
+    lengths = (0, 100, 5000, 1_048_000, 3_000_000)
+    prompts = [f'What "links" these\n\\ {length} pictures, \u00e9t\u00e9?' for length in lengths]
+    with endpoint.Endpoint() as server:
+        for length, prompt in zip(lengths, prompts, strict=True):
+            status, reply = ask(server.url, prompt, ("A" * length,) * 3)
+            assert status == 200
+            assert json.loads(reply)["model"] == 'a "model"'
+        report = server.report()
+    assert list(report.prompts) == prompts
+    assert report.images == 3 * len(lengths)
+
+
+@pytest.fixture
+def reply_to(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with endpoint.Endpoint(behaviour.Behaviour(**request.param)) as server:
+        yield lambda: ask(server.url, "a prompt")
+
+
+@pytest.mark.parametrize(
+    ("reply_to", "expected"),
+    [
+        ({"http_500": 1}, (500, b"scripted")),
+        ({"garbage": 1}, (200, b"<html>")),
+        ({"empty": 1}, (200, b"")),
+        ({"storm_every": 60.0, "storm_for": 60.0, "retry_after": 1}, (429, b"too many")),
+    ],
+    indirect=["reply_to"],
+)
+def test_faults_that_are_replies(reply_to: Any, expected: tuple[int, bytes]) -> None:
+    status, body = reply_to()
+    assert status == expected[0]
+    assert expected[1] in body
+    assert bool(body) == bool(expected[1])
+
+
+@pytest.mark.parametrize("reply_to", [{"cut_before": 1}, {"cut_in_body": 1}], indirect=True)
+def test_faults_that_are_cut_connections(reply_to: Any) -> None:
+    with pytest.raises((HTTPException, ConnectionError)):
+        reply_to()
+
+
+def test_faults_are_those_of_seed_prompt_and_attempt() -> None:
+    shares = {"http_500": 0.1, "cut_before": 0.05, "garbage": 0.05, "empty": 0.02}
+    one, same, other = (behaviour.Behaviour(seed=seed, **shares) for seed in (1, 1, 2))
+    asked = [(f"prompt {n}", attempt) for n in range(2000) for attempt in range(2)]
+    faults = [one.fault(*what) for what in asked]
+    assert faults == [same.fault(*what) for what in asked]
+    assert faults != [other.fault(*what) for what in asked]
+    found = Counter(str(fault) for fault in faults if fault)
+    assert found.keys() == shares.keys()
+    assert all(abs(found[name] / 4000 - share) < 0.02 for name, share in shares.items())
+    assert behaviour.Behaviour(http_500=1, fault_attempts=2).fault("p", 2) is None
+
+
+def test_the_table_is_put_between_its_marks(tmp_path: Path) -> None:
+    document = tmp_path / "README.md"
+    document.write_text((BENCHMARKS / "README.md").read_text("utf-8"), "utf-8")
+    row = measuring.Row("a thing", "<= 2", "1.50", met=True)
+    for _ in range(2):
+        measuring.put_table(document, measuring.table([row], "2030-01-01"))
+        text = document.read_text("utf-8")
+        assert text.count("| a thing | <= 2 | 1.50 | yes |") == 1
+        assert text.count("Measured on") == 1
+    assert "## What the rows mean" in text
+
+
+def test_the_ratio_is_the_median_of_pairs() -> None:
+    ours, theirs = iter([1.0, 2.0, 9.0]), iter([1.0, 1.0, 1.0])
+    ratios = measuring.in_turn(3, lambda _: next(ours), lambda _: next(theirs))
+    assert str(ratios) == "2.00 (1.00 to 9.00)"
