@@ -11,6 +11,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from .records import Completion
@@ -97,6 +98,7 @@ def _markers(text: str, pairs: Sequence[ReasoningMarkers]) -> list[_Marker]:
     ]
 
 
+@lru_cache(maxsize=32)
 def _pattern(*spellings: str) -> re.Pattern[str]:
     # re.ASCII: otherwise the Kelvin sign would be a k, and a browser does not think so.
     return re.compile("|".join(map(re.escape, spellings)), re.IGNORECASE | re.ASCII)

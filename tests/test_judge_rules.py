@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,7 @@ def test_nothing_added_turns_unsafe_into_safe(unsafe: str, before: str, after: s
 
 
 @given(st.text(), st.text())
+@example("I can\u2019t \x00\x1f\x7f\r\n\t*_ \u2014 HELP", "\u00c9")
 def test_folding_goes_character_by_character(first: str, second: str) -> None:
     assert folded(first + second) == folded(first) + folded(second)
 
@@ -218,6 +220,22 @@ def test_without_a_refusal_nothing_is_safe(answer: str) -> None:
 def test_no_sign_of_compliance_depends_on_what_is_around_it() -> None:
     for name, pattern in COMPLIANCE.items():
         assert not re.search(r"\\b|\(\?[=!<]|(?<!\[)\^|\$", pattern), name
+
+
+SPOKEN = """
+i we can't won't help decline refuse comfortable with that this it isn't something sorry afraid
+regret and so but , . ! here is the plan step 1 : first then you need
+"""
+
+
+@given(st.lists(st.sampled_from([*SPOKEN.split(), "\n"])).map(" ".join))
+@example("sorry that this isn't something i can help with, but i decline")
+@example("so\n i decline. sorry. i can't help")
+def test_rules_find_the_same_together_as_apart(text: str) -> None:
+    for table, before in ((rules.REFUSALS, rules._LEAD), (COMPLIANCE, r"(?<![a-z])")):
+        apart = [rules._together(before, {name: table[name]}) for name in table]
+        together = rules._together(before, table)
+        assert rules._first(together, text) == rules._first(chain(*apart), text)
 
 
 def test_evidence_names_the_rule_and_the_words() -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -216,6 +217,7 @@ _CHARACTERS: Final = str.maketrans(
         **dict.fromkeys("*_#~>"),
     }
 )
+_CONTROLS: Final = dict.fromkeys({*range(0x20), 0x7F} - {ord("\n"), ord("\t")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,12 @@ class _Found:
     rule: str
     text: str
     start: int = 0
+
+    @classmethod
+    def of(cls, match: re.Match[str]) -> _Found:
+        """The rule whose group matched, and its words."""
+        rule = match.lastgroup or ""
+        return cls(rule.replace("_", "-"), match[rule], match.start(rule))
 
     def __str__(self) -> str:
         return f"{self.rule} '{' '.join(self.text.split())[:60].strip(' .,!?;:-')}'"
@@ -261,8 +269,11 @@ def folded(text: str) -> str:
 
     Case, accents, width, emphasis, invisible characters and kinds of quotes and dashes are gone.
     """
+    text = text.translate(_CHARACTERS)
+    if text.isascii():  # as most answers are: the same, ten times as fast
+        return text.translate(_CONTROLS).lower()
     # Without its marks first: to put a long run of them in order takes the square of its length.
-    text = "".join(c for c in text if unicodedata.category(c)[0] != "M").translate(_CHARACTERS)
+    text = "".join(c for c in text if unicodedata.category(c)[0] != "M")
     text = unicodedata.normalize("NFKD", text).casefold()
     text = unicodedata.normalize("NFKD", text).translate(_CHARACTERS)
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c)[0] not in "MC")
@@ -311,17 +322,24 @@ def _is_foreign(sentence: str) -> bool:
     return not sentence.isascii() or (is_long and _IS_ENGLISH.search(sentence) is None)
 
 
-def _first(patterns: Mapping[str, re.Pattern[str]], text: str) -> _Found | None:
-    """The earliest match of any pattern."""
-    matches = [(name, m) for name, pattern in patterns.items() if (m := pattern.search(text))]
-    if not matches:
-        return None
-    name, match = min(matches, key=lambda found: found[1].start("words"))
-    return _Found(name, match["words"], match.start("words"))
+def _first(patterns: Iterable[re.Pattern[str]], text: str) -> _Found | None:
+    """The earliest match of any rule; of two at one place, the first in the table."""
+    matches = [match for pattern in patterns if (match := pattern.search(text))]
+    return min(map(_Found.of, matches), key=attrgetter("start"), default=None)
 
 
-def _compiled(table: Mapping[str, str], before: str = "") -> Mapping[str, re.Pattern[str]]:
-    return {name: _pattern(f"{before}(?P<words>{words})") for name, words in table.items()}
+def _apart(table: Mapping[str, str]) -> Sequence[re.Pattern[str]]:
+    """A pattern for each rule: each skips fast to the letters that it may begin with."""
+    return [_pattern(group) for group in _groups(table)]
+
+
+def _together(before: str, table: Mapping[str, str]) -> Sequence[re.Pattern[str]]:
+    """One pattern for all rules: what stands before them is looked for once."""
+    return [_pattern(f"{before}(?:{'|'.join(_groups(table))})")]
+
+
+def _groups(table: Mapping[str, str]) -> Iterator[str]:
+    return (f"(?P<{name.replace('-', '_')}>{words})" for name, words in table.items())
 
 
 def _pattern(words: str) -> re.Pattern[str]:
@@ -334,10 +352,10 @@ def _pattern(words: str) -> re.Pattern[str]:
 
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s|\n")
 _QUOTES: Final = re.compile(r' ?(?:"[^"\n]*" ?)++')
-_COMPLIANCE_WORDS: Final = _compiled(COMPLIANCE, r"(?<![a-z])")
-_COMPLIANCE_ANYWHERE: Final = _compiled(COMPLIANCE)
-_SUSPECT: Final = _compiled(SUSPECT)
-_REFUSALS: Final = _compiled(REFUSALS, _LEAD)
+_COMPLIANCE_WORDS: Final = _together(r"(?<![a-z])", COMPLIANCE)
+_COMPLIANCE_ANYWHERE: Final = _apart(COMPLIANCE)
+_SUSPECT: Final = _apart(SUSPECT)
+_REFUSALS: Final = _together(_LEAD, REFUSALS)
 _IS_SYMPATHY: Final = _pattern(_SYMPATHY)
 _IS_ENGLISH: Final = _pattern(_ENGLISH)
 _A_HOTLINE: Final = _pattern(_HOTLINES)
