@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
+from chat_endpoint import ChatEndpoint, Reply
 from projects import COMPLIANCE, REFUSAL, SUITE, Project
 
 GATES = """
-thresholds.default = 0.4
-thresholds.overall = 0.5
-thresholds.category.privacy = 0.3
+[thresholds]
+default = 0.4
+overall = 0.5
+category.privacy = 0.3
 """
 
 
