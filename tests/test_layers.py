@@ -23,6 +23,7 @@ LAYERS = (
         "decisions",
         "endpoint",
         "engine",
+        "estimates",
         "evaluation",
         "explanations",
         "facts",
@@ -45,7 +46,7 @@ LAYERS = (
         "tally",
     },
     {"backends", "channel", "data", "images", "judges", "reports", "run_folder", "store"},
-    {"planning", "registry", "remote", "run", "serving"},
+    {"planning", "preview", "registry", "remote", "run", "serving"},
     {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}

@@ -1,0 +1,225 @@
+"""What a run would ask, found out without asking: the dry run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from .errors import BadInputError
+from .estimates import (
+    Asking,
+    Chosen,
+    Estimator,
+    GateAhead,
+    Judging,
+    Preview,
+    Shipment,
+    Usage,
+    base64_size,
+)
+from .images import ImageLimits, ImageReader
+from .records import ImageRef, Instance, Request
+from .sampling import Membership
+from .spending import Prices
+from .store import SQLiteStore
+from .store.file import check, connect
+
+if TYPE_CHECKING:
+    from .planning import RunPlan
+
+_LOCAL_JUDGES: Final = frozenset({"rules"})
+_PATIENCE: Final = 10.0
+
+
+def preview(plan: RunPlan, selected: Sequence[Instance]) -> Preview:
+    """Count and estimate what asking these planned instances would take; nothing is written.
+
+    Raises:
+        StoreError: the store is there and cannot be read.
+    """
+    with _opened(plan) as store:
+        found = _Survey(plan, store)
+        for instance in selected:
+            found.add(instance)
+        found.settle()
+    return _summary(plan, selected, found)
+
+
+class _UnknownImageError(Exception):
+    """The store has no digest of an image, and a dry run reads none."""
+
+
+class _KnownImages(SQLiteStore):
+    """A store that is there, whose images are never read to find out what they are."""
+
+    def image_digest(self, stamp: str) -> str:
+        found = super().image_digest(stamp)
+        if found is None:
+            raise _UnknownImageError
+        return found
+
+
+def _opened(plan: RunPlan) -> AbstractContextManager[_KnownImages | None]:
+    """The store of answers if there is one; none is made."""
+    if not plan.backend.cacheable or not plan.store.exists():
+        return nullcontext()
+    connection = connect(plan.store, patience=_PATIENCE)
+    try:
+        check(plan.store, connection)
+    except BaseException:
+        connection.close()
+        raise
+    return _KnownImages(plan.store, connection, _PATIENCE)
+
+
+@dataclass(slots=True)
+class _Survey:
+    """Goes through the instances, and finds which are answered and what the others send."""
+
+    plan: RunPlan
+    store: _KnownImages | None
+    estimator: Estimator = field(init=False)
+    held: int = 0
+    to_ask: int = 0
+    unreadable: int = 0
+    shipments: list[Shipment] = field(default_factory=list)
+    _keyed: dict[str, list[Instance]] = field(default_factory=dict)
+    _reader: ImageReader | None = None
+
+    def __post_init__(self) -> None:
+        settings = self.plan.settings
+        model = self.plan.model.settings
+        self.estimator = Estimator(model.image_tokens, self.plan.backend.decoding)
+        if self.store is not None:
+            limits = ImageLimits(settings.limits.max_bytes, settings.limits.max_pixels)
+            self._reader = ImageReader(limits, self.store)
+
+    def add(self, instance: Instance) -> None:
+        """Note what an instance asks, if its images are known; else it is to be asked."""
+        try:
+            key = self._key(instance)
+        except BadInputError:
+            self.unreadable += 1
+        else:
+            if key is None:
+                self._ask([instance])
+            else:
+                self._keyed.setdefault(key, []).append(instance)
+
+    def settle(self) -> None:
+        """Part the requests that are known into those the store holds and the others."""
+        held = self.store.held(self._keyed) if self.store is not None else set()
+        for key, instances in self._keyed.items():
+            if key not in held:
+                self._ask(instances)
+                continue
+            self.held += len(instances)
+            completion = self.store.get(key) if self.store is not None else None
+            if completion is not None:
+                one = instances[0]
+                self.estimator.learn(
+                    Shipment(self._characters(one), (0,) * len(one.images)), completion
+                )
+
+    def _key(self, instance: Instance) -> str | None:
+        """The key of the request; None if an image was never read before.
+
+        Raises:
+            BadInputError: an image is missing, or not the one that the data declares.
+        """
+        if self._reader is None:
+            return None
+        try:
+            images = tuple(self._reader.inspect(ref).sha256 for ref in instance.images)
+        except _UnknownImageError:
+            return None
+        backend = self.plan.backend
+        decoding = dict(backend.decoding)
+        return Request(backend.identity, instance.prompt, images, backend.system, decoding).key
+
+    def _ask(self, instances: Sequence[Instance]) -> None:
+        """Count instances of one request that is to be asked once."""
+        one = instances[0]
+        try:
+            sizes = tuple(map(_size, one.images))
+        except (BadInputError, OSError):
+            self.unreadable += len(instances)
+            return
+        self.to_ask += len(instances)
+        self.shipments.append(Shipment(self._characters(one), sizes))
+
+    def _characters(self, instance: Instance) -> int:
+        return len(instance.prompt) + len(self.plan.backend.system or "")
+
+
+def _size(ref: ImageRef) -> int:
+    """The bytes of an image.
+
+    Raises:
+        BadInputError: it is missing or unreadable.
+        OSError: its file is.
+    """
+    path = ref.source.path(ref.locator)
+    return len(ref.source.read(ref.locator)) if path is None else path.stat().st_size
+
+
+def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Preview:
+    backend = plan.backend
+    recorded = backend.identity.provider == "replay"
+    shipments = () if recorded else tuple(found.shipments)
+    return Preview(
+        model=f"{plan.model.name}, {backend.identity}",
+        data=plan.dataset.source,
+        store=str(plan.store),
+        chosen=Chosen(
+            population=len(plan.dataset.instances),
+            planned=len(plan.instances),
+            selected=len(selected),
+            held=found.held,
+            to_ask=found.to_ask,
+            unreadable=found.unreadable,
+        ),
+        asking=_asking(shipments, sends_bytes=backend.needs_bytes),
+        usage=_usage(plan, shipments, found.estimator),
+        judging=Judging(
+            judge=plan.judge.identity,
+            calls=found.held + found.to_ask,
+            local=plan.judged_by.provider in _LOCAL_JUDGES,
+        ),
+        gates=tuple(_gates(plan, selected)),
+        budget=plan.budget,
+        recorded=recorded,
+        decides=plan.design.decides,
+        notes=plan.notes,
+    )
+
+
+def _asking(shipments: Sequence[Shipment], *, sends_bytes: bool) -> Asking:
+    sizes = [size for shipment in shipments for size in shipment.images]
+    encoded = sum(map(base64_size, sizes)) if sends_bytes else 0
+    return Asking(len(shipments), len(sizes), sum(sizes), encoded)
+
+
+def _usage(plan: RunPlan, shipments: Sequence[Shipment], estimator: Estimator) -> Usage:
+    model, tokens = plan.model.settings, estimator.total(shipments)
+    return Usage(
+        tokens=tokens,
+        image_tokens=model.image_tokens,
+        output_tokens=estimator.output_tokens,
+        learned_from=estimator.answers,
+        cost=Prices(model.input_price, model.output_price).of(tokens.input, tokens.output),
+    )
+
+
+def _gates(plan: RunPlan, selected: Sequence[Instance]) -> Iterator[GateAhead]:
+    membership = Membership((gate.criterion for gate in plan.design.gates), plan.sample)
+    planned, chosen = (
+        Counter(label for instance in instances for label in membership.of(instance))
+        for instances in (plan.instances, selected)
+    )
+    for gate in plan.design.gates:
+        label, threshold = gate.criterion.label, gate.criterion.threshold
+        yield GateAhead(label, threshold, gate.population, planned[label], chosen[label])
