@@ -115,9 +115,9 @@ class RemoteRun:
                 raise BadInputError(str(error)) from None
             self.halted = self.halted or str(error)
             raise NotRunError(f"the run ended: {error}") from None
-        self.halted = reply.get("halted") or self.halted
+        self.halted = self.halted or reply["halted"]
         if self._listener is not None:
-            for outcome in reply.get("outcomes", ()):
+            for outcome in reply["outcomes"]:
                 self._listener(outcome_from(outcome))
         if "error" in reply:
             raise error_from(reply["error"])

@@ -13,7 +13,7 @@ from typing import Final
 
 from .channel import ChannelError, Invitation, Line, Reception
 from .data.files import FileImages
-from .errors import DataError, NotRunError, RunError
+from .errors import DataError, RunError
 from .messages import (
     Plain,
     instance_from,
@@ -45,7 +45,8 @@ class Server:
         self._known = {instance.id: instance for instance in run.plan.dataset.instances}
         self._planned = {instance.id: instance for instance in run.instances}
         self._selections: dict[str, list[Instance]] = {}
-        self._halt: Plain | None = None
+        self._halted: str | None = None
+        self._fatal: RunError | None = None
         self._caused = threading.local()
         run.on_outcome(self._note)
         self._threads = ThreadPoolExecutor(_MOST_OPERATIONS, "mirsafety-operation")
@@ -61,9 +62,9 @@ class Server:
         return self._selections.get(worker)
 
     def halt(self, reason: str, error: RunError | None = None) -> None:
-        """Answer every further request so that the worker ends after its test; any thread."""
-        if self._halt is None:
-            self._halt = {"halted": reason, "error": plain_error(error or NotRunError(reason))}
+        """Let every worker end after its test, with this error if it is one; any thread."""
+        self._fatal = self._fatal or error
+        self._halted = self._halted or reason
 
     def close(self) -> None:
         """End all connections and threads. The run must have been stopped: nothing may wait."""
@@ -85,13 +86,13 @@ class Server:
     def _reply(self, worker: _Worker, message: Plain) -> None:
         caused: list[Plain] = []
         self._caused.outcomes = caused
-        reply = self._halt or self._done(worker, message)
-        if self._halt is not None:
-            reply = {**reply, "halted": self._halt["halted"]}
+        reply = self._done(worker, message)
         if "id" in message:
-            worker.send({**reply, "outcomes": caused, "id": message["id"]})
+            worker.send({**reply, "outcomes": caused, "halted": self._halted, "id": message["id"]})
 
     def _done(self, worker: _Worker, message: Plain) -> Plain:
+        if self._fatal is not None:
+            return {"error": plain_error(self._fatal)}
         try:
             return {"value": self._operations[str(message.get("op"))](worker, message)}
         except RunError as error:
@@ -189,7 +190,7 @@ class _Worker:
             self._line.send(reply)
         except ChannelError as error:
             with suppress(ChannelError):
-                self._line.send({"id": reply["id"], "error": plain_error(error)})
+                self._line.send({**reply, "value": None, "error": plain_error(error)})
 
 
 class _SentImage:
