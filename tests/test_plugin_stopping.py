@@ -32,14 +32,13 @@ def decisions(project: Project) -> dict[str, str]:
 def asked(project: Project, answer: str, *options: str) -> tuple[int, int, dict[str, str]]:
     """Requests received, the exit code, and the decisions."""
 
-    def script(request: ReceivedRequest) -> Reply:
-        return Reply(answer, delay=0.01)
-
-    with ChatEndpoint(script) as endpoint:
-        model = f"{endpoint.url}#test-model"
-        result = project.run(
-            "--mir-summary=s.json", "-p", "no:cacheprovider", *options, model=model
+    with ChatEndpoint(Reply(answer, delay=0.03)) as endpoint:
+        # Few at once, so that the tests keep up with the answers.
+        project.configure(
+            f"models.m = {{ provider = 'http', model = 'test-model', base_url = '{endpoint.url}', "
+            f"decoding = {{ temperature = 0 }}, concurrency = 2 }}\n{GATES}"
         )
+        result = project.run("--mir-summary=s.json", *options, model="m")
         return len(endpoint.requests), int(result.ret), decisions(project)
 
 
