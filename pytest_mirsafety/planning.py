@@ -22,7 +22,7 @@ from .gates import Criterion, Estimand, Rules, Thresholds
 from .printable import one_line
 from .records import Dataset, Instance
 from .registry import BackendContext, NamedModel, build_backend, build_judge, find_judge, find_model
-from .results import GateDesign, RunDesign
+from .results import GateDesign, RunDesign, ids_digest
 from .sharding import Shard
 from .spending import Budget, Prices, Spending
 from .taxonomy import Relation
@@ -119,6 +119,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     rules = _rules(settings, model, backend, judge, len(criteria))
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
     relations = Counter(instance.relation for instance in dataset.instances)
+    drawn = _drawn(dataset, sample)
     design = RunDesign(
         gates=tuple(_gate_designs(criteria, dataset)),
         rules=rules,
@@ -129,13 +130,14 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         distinct_requests=dataset.name is None,
         require_all=settings.require == "all",
         report_only=options.report_only or differs,
+        planned=ids_digest(instance.id for instance in drawn),
     )
     return RunPlan(
         configuration=configuration,
         model=model,
         place=place,
         dataset=dataset,
-        instances=_planned(dataset, sample, design.shard),
+        instances=drawn if design.shard is None else design.shard.of(drawn),
         backend=backend,
         judge=judge,
         judged_by=judged_by,
@@ -157,13 +159,10 @@ def _gate_designs(criteria: Iterable[Criterion], dataset: Dataset) -> Iterator[G
         yield GateDesign(criterion, sum(covered))
 
 
-def _planned(
-    dataset: Dataset, sample: sampling.SamplePlan | None, shard: Shard | None
-) -> tuple[Instance, ...]:
-    drawn = dataset.instances
-    if sample is not None:
-        drawn = tuple(instance for instance in drawn if instance.id in sample.asked)
-    return drawn if shard is None else shard.of(drawn)
+def _drawn(dataset: Dataset, sample: sampling.SamplePlan | None) -> tuple[Instance, ...]:
+    if sample is None:
+        return dataset.instances
+    return tuple(instance for instance in dataset.instances if instance.id in sample.asked)
 
 
 def _shard(text: str | None) -> Shard | None:

@@ -124,7 +124,7 @@ def put(folder: Path, document: dict[str, Any]) -> None:
         (["finished"], False, "the run has not ended, or was killed; run it again"),
         (["finished"], 1, "the run has not ended"),
         (["more"], 1, "more: "),
-        (["exit_code"], 256, "exit_code: "),
+        (["exit_code"], 2**31, "exit_code: "),
         (["exit_code"], True, "exit_code: "),
         (["tests_failed"], 0, "tests_failed: "),
         (["notes"], [1], "notes.0: "),

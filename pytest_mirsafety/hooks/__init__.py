@@ -46,6 +46,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
 
     _check_summary(config)
     try:
+        _claim_folder(config)
         run = Run(prepare(_options(config), config.rootpath, os.environ))
     except RunError as error:
         raise pytest.UsageError(str(error)) from None
@@ -91,6 +92,18 @@ def _options(config: pytest.Config) -> RunOptions:
 
 def _path(config: pytest.Config, text: str | None) -> Path | None:
     return None if text is None else config.invocation_params.dir / text
+
+
+def _claim_folder(config: pytest.Config) -> None:
+    """Make the run folder this run's, before there is anything to put into it.
+
+    Raises:
+        ConfigurationError: it holds something else, or cannot be written.
+    """
+    if (path := _path(config, config.getoption("--mir-run"))) is not None:
+        from .. import run_folder
+
+        run_folder.claim(path)
 
 
 def _check_summary(config: pytest.Config) -> None:

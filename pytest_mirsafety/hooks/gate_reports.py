@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from ..errors import ConfigurationError, RunError
 from ..gates import Decision, GateResult, exit_code
-from ..printable import one_line
 from ..reports import summary, terminal
+from ..reports.junit import GATES, GateCase
 from ..results import RunResult
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class GateReports:
     def _include_gates(self) -> None:
         # pytest-xdist sets the number anew with each worker that has collected.
         if self._session is not None and self._session.testscollected != self._whole:
-            self._session.testscollected += len(self._run.plan.design.gates)
+            design = self._run.plan.design
+            self._session.testscollected += len(design.gates) if design.shard is None else 0
             self._whole = self._session.testscollected
 
     def _send(self, session: pytest.Session, result: RunResult) -> None:
@@ -120,14 +122,30 @@ class GateReports:
                     add(name, value)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = result.exit_code(tests_failed=bool(exitstatus))
-        if (name := self._config.getoption("--mir-summary")) is None:
-            return
-        path = self._config.invocation_params.dir / name
+        failed = bool(session.testsfailed) or exitstatus == pytest.ExitCode.TESTS_FAILED
         try:
-            path.write_text(summary.to_json(result, int(session.exitstatus)), encoding="utf-8")
-        except OSError as error:
+            self._keep(result, int(session.exitstatus), tests_failed=failed)
+        except RunError as error:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
-            self._trouble = f"--mir-summary={path} cannot be written: {error.strerror}"
+            self._trouble = str(error)
+
+    def _keep(self, result: RunResult, code: int, *, tests_failed: bool) -> None:
+        """Write the summary and the run folder, where they were asked for.
+
+        Raises:
+            ConfigurationError: one cannot be written.
+        """
+        base = self._config.invocation_params.dir
+        if (name := self._config.getoption("--mir-summary")) is not None:
+            try:
+                (base / name).write_text(summary.to_json(result, code), encoding="utf-8")
+            except OSError as error:
+                text = f"--mir-summary={base / name} cannot be written: {error.strerror}"
+                raise ConfigurationError(text) from None
+        if (name := self._config.getoption("--mir-run")) is not None:
+            from .. import run_folder
+
+            run_folder.write(base / name, result, tests_failed=tests_failed, exit_code=code)
 
     def _only_shows(self) -> bool:
         option = self._config.option
@@ -142,44 +160,34 @@ class GateReports:
             return
         writer = terminalreporter._tw  # noqa: SLF001 - pytest has no public way to its width
         terminalreporter.write_sep("=", "mirsafety", bold=True)
-        for line in terminal.render(self._result, width=writer.fullwidth):
+        folder = self._config.getoption("--mir-run")
+        for line in terminal.render(self._result, width=writer.fullwidth, folder=folder):
             terminalreporter.write_line(line.text, **line.markup)
         if self._trouble is not None:
             terminalreporter.write_line(f"ERROR: {self._trouble}", red=True)
 
 
 def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:
-    name = f"gate[{gate.criterion.label}]"
-    message = one_line(f"{gate.decision.upper()}: {gate.reason}", 400)
-    properties = summary.gate_properties(gate)
-    outcome, text = _outcome(gate, message, report_only=report_only)
+    case = GateCase.of(gate, report_only=report_only)
+    texts: dict[str, GateFailure | tuple[str, int, str]] = {
+        "failed": GateFailure(case.message, case.text),
+        "skipped": (GATES, 0, case.message),
+    }
     reports = []
     for when in ("setup", "call", "teardown"):
         report = pytest.TestReport(
-            nodeid=f"gates::{name}",
-            location=("gates", None, name),
+            nodeid=f"{GATES}::{case.name}",
+            location=(GATES, None, case.name),
             keywords={},
-            outcome=outcome if when == "call" else "passed",
+            outcome=case.outcome if when == "call" else "passed",
             # pytest asks of a failure's text no more than what GateFailure has.
-            longrepr=text if when == "call" else None,  # type: ignore[arg-type]
+            longrepr=texts.get(case.outcome) if when == "call" else None,  # type: ignore[arg-type]
             when=when,
-            user_properties=properties,
+            user_properties=case.properties,
             mir_gate=str(gate.decision),
         )
         reports.append(report)
     return reports
-
-
-def _outcome(
-    gate: GateResult, message: str, *, report_only: bool
-) -> tuple[Literal["passed", "failed", "skipped"], GateFailure | tuple[str, int, str] | None]:
-    if report_only:
-        return "skipped", ("gates", 0, f"report only, no decision ({message})")
-    if gate.decision is Decision.PASS:
-        return "passed", None
-    if gate.decision is Decision.NOT_EVALUATED:
-        return "skipped", ("gates", 0, message)
-    return "failed", GateFailure(message, gate.next_step)
 
 
 class _Crash:
@@ -195,12 +203,12 @@ class _Crash:
 class GateFailure:
     """What the FAILURES section says about a gate; also the message of its JUnit testcase."""
 
-    def __init__(self, message: str, next_step: str) -> None:
+    def __init__(self, message: str, text: str) -> None:
         self.reprcrash = _Crash(message)
-        self._next_step = next_step
+        self._text = text
 
     def __str__(self) -> str:
-        return "\n".join(filter(None, [self.reprcrash.message, self._next_step]))
+        return self._text
 
     def toterminal(self, tw: pytest.TerminalReporter) -> None:
         """Write to a terminal, as pytest's own failure texts do."""

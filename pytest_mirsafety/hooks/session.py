@@ -33,11 +33,16 @@ class Session:
         """Keep the session, to see when it decides to stop."""
         self._session = session
 
-    def pytest_report_header(self) -> list[str]:
+    def pytest_report_header(self, config: pytest.Config) -> list[str]:
         """Say what is about to be asked."""
-        plan, asked = self._run.plan, len(self._run.instances)
+        plan = self._run.plan
         planned = terminal.Planned(
-            plan.model.name, plan.dataset.source, asked, len(plan.dataset.instances)
+            model=plan.model.name,
+            data=plan.dataset.source,
+            asked=len(self._run.instances),
+            population=len(plan.dataset.instances),
+            shard=plan.design.shard,
+            kept=config.getoption("--mir-run") is not None,
         )
         return terminal.header(planned, self._run.zones)
 
