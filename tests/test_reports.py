@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from junitparser.xunit2 import JUnitXml
 
 from pytest_mirsafety.gates import (
     Criterion,
@@ -21,7 +22,7 @@ from pytest_mirsafety.gates import (
 )
 from pytest_mirsafety.printable import one_line
 from pytest_mirsafety.records import Outcome
-from pytest_mirsafety.reports import summary, terminal
+from pytest_mirsafety.reports import junit, summary, terminal
 from pytest_mirsafety.results import (
     InstanceOutcome,
     Provenance,
@@ -30,6 +31,7 @@ from pytest_mirsafety.results import (
     RunResult,
     Tally,
 )
+from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.tally import Counts
 from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
 
@@ -161,6 +163,44 @@ def test_nothing_that_controls_a_terminal_gets_through(detail: str, name: str) -
     assert json.loads(document)["instances"][0]["id"] == "a/b/1"
     for _, value in summary.properties(found):
         assert one_line(value, 1000) == value
+
+
+@given(HOSTILE, HOSTILE)
+def test_a_merged_junit_file_is_xml_whatever_is_in_it(detail: str, name: str) -> None:
+    found = replace(
+        result(PASSING, FAILING, OPEN, gate(Counts())),
+        provenance=replace(PROVENANCE, model_name=name, judge=detail, system_prompt=detail),
+    )
+    (suite,) = JUnitXml.fromstring(junit.merge([], [], found))
+    values = {p.name: p.value for p in suite.properties()}
+    assert values == dict(summary.properties(found))
+    assert (suite.tests, suite.failures, suite.skipped) == (4, 2, 1)
+
+
+@pytest.mark.parametrize("report_only", [True, False])
+def test_no_gate_but_a_pass_is_green(report_only: bool) -> None:
+    for decided in (PASSING, FAILING, OPEN, gate(Counts())):
+        case = junit.GateCase.of(decided, report_only=report_only)
+        assert (case.outcome == "passed") is (decided is PASSING and not report_only)
+        assert (case.outcome == "failed") is (decided in (FAILING, OPEN) and not report_only)
+        assert case.text.startswith(case.message)
+
+
+@given(st.integers(1, 1000), HOSTILE, st.booleans())
+def test_a_shard_says_what_to_do_and_no_decision(count: int, folder: str, kept: bool) -> None:
+    shard = Shard(count, count)
+    found = replace(result(), design=replace(result().design, shard=shard))
+    lines = terminal.render(found, folder=folder if kept else None)
+    shown = " ".join(line.text for line in lines)
+    assert all(character.isprintable() for character in shown)
+    assert f"NO DECISION: shard {shard}: decides nothing; merge the shards: mirsafety" in shown
+    assert ("without --mir-run=FOLDER" in shown) is not kept
+    for word in ("PASS", "FAIL", "INCONCLUSIVE", "no gate"):
+        assert kept or word not in shown
+    plan = terminal.Planned("m", folder, 2, 9, shard=shard, kept=kept)
+    header = " ".join(terminal.header(plan, {}))
+    assert header.startswith(f"mirsafety: m, shard {shard}, 2 of 9 instances of")
+    assert ("without --mir-run=FOLDER" in header) is not kept
 
 
 @given(st.lists(counts, min_size=1, max_size=9), st.sampled_from([*Relation, *Category]))
