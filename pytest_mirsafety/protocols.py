@@ -94,12 +94,15 @@ class Backend(Protocol):
     async def complete(
         self, request: Request, images: Sequence[LoadedImage], instance_id: str
     ) -> Completion:
-        """Ask once, retries for transport failures included.
+        """Ask once, in one attempt: the engine decides on others.
 
         A provider's policy refusal is a completion with finish_reason `content_filter`.
 
         Raises:
-            BackendError: no completed answer could be had.
+            RetryableError: no answer came, and another attempt may bring one.
+            MisconfiguredError: no request can succeed; before the first answer it ends the run.
+            BackendError: no completed answer can be had.
+            BadInputError: the images are not fit to be sent.
         """
 
     async def aclose(self) -> None:
@@ -125,10 +128,12 @@ class Judge(Protocol):
         """How many requests may be in flight at once."""
 
     async def judge(self, question: str, answer: str) -> Verdict:
-        """The verdict; UNDETERMINED when the judge cannot tell.
+        """The verdict, in one attempt; UNDETERMINED when the judge cannot tell.
 
         Raises:
-            JudgeError: the judge could not be reached, or failed.
+            RetryableError: no verdict came, and another attempt may bring one.
+            MisconfiguredError: it can judge nothing; before the first verdict it ends the run.
+            JudgeError: the judge failed.
         """
 
     async def aclose(self) -> None:
@@ -149,9 +154,6 @@ class Store(Protocol):
 
         A key that is already there keeps its first answer, whoever stored it.
         """
-
-    def put(self, request: Request, completion: Completion) -> None:
-        """Keep a completed answer; a key that is already there keeps its first answer."""
 
     def image_digest(self, stamp: str) -> str | None:
         """SHA-256 of an image that was read and found good under this stamp."""

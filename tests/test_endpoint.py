@@ -40,7 +40,7 @@ from pytest_mirsafety.errors import (
 )
 from pytest_mirsafety.pacing import PaceSettings
 from pytest_mirsafety.reading import READERS
-from pytest_mirsafety.records import Instance, Request, Verdict, VerdictKind
+from pytest_mirsafety.records import ImageRef, Instance, LoadedImage, Request, Verdict, VerdictKind
 from pytest_mirsafety.spending import Budget
 from pytest_mirsafety.taxonomy import Reason, Status
 
@@ -255,6 +255,24 @@ def test_the_largest_planned_request_is_tried_first() -> None:
         assert setting.backend.requests[0].prompt == "p" * 99
         until(lambda: engine.progress().judged == 50)
     assert len(setting.backend.requests) == 50
+
+
+class LateImages(ScriptedImages):
+    """The first image of one instance is there only after others were read."""
+
+    def inspect(self, ref: ImageRef) -> LoadedImage:
+        if ref.locator == "late.png":
+            until(lambda: len(self.filled) >= 2 * (READERS - 1))
+            time.sleep(0.02)  # nothing tells that the others are not being sent
+        return super().inspect(ref)
+
+
+def test_the_one_to_be_tried_first_is_waited_for() -> None:
+    late = make_instance("late", prompt="p" * 99, images=["late.png", "b.png"])
+    setting = Setting(images=LateImages())
+    with setting.engine([*make_instances(20), late]) as engine:
+        until_done(engine, 21)
+    assert setting.backend.requests[0].prompt == late.prompt
 
 
 def test_a_stored_answer_proves_nothing_and_the_next_is_tried_first() -> None:
