@@ -10,11 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_mirsafety.data import jsonl
 from pytest_mirsafety.images import ImageLimits, ImageReader
@@ -125,6 +128,20 @@ def test_prompt_model_and_images_are_found_in_bodies_of_any_length() -> None:
         report = server.report()
     assert list(report.prompts) == prompts
     assert report.images == 3 * len(lengths)
+
+
+@given(st.lists(st.integers(0, 700), max_size=12), st.integers(0, 400), st.integers(0, 3))
+def test_a_body_tells_the_same_however_it_is_cut(cuts: list[int], length: int, images: int) -> None:
+    image = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,%s"}},'
+    body = b'{"model":"m","messages":[{"role":"user","content":['
+    body += (image % (b"A" * length)) * images + b'{"type":"text","text":"a \\"prompt\\""}]}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d" % len(body)
+    incoming = received.Incoming.from_head(head, 0.0, whole=True)
+    places = sorted({0, len(body), *(cut % len(body) for cut in cuts)})
+    for start, stop in pairwise(places):
+        incoming.take(bytearray(b'"x' + body + b'x"'), start + 2, stop + 2)
+    assert (incoming.model, incoming.prompt, incoming.images) == ("m", 'a "prompt"', images)
+    assert incoming.whole == body
 
 
 @pytest.fixture
