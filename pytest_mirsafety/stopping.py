@@ -42,14 +42,16 @@ class Decider:
         self._states: dict[str, int] = {}
         self._finished: set[str] = set()
         self._alike: dict[str, _Alike] = {}
-        self._take(tuple(planned), membership, selected, design)
+        candidates = tuple(planned) if self._gates else ()  # nothing to stop for
+        self._take(candidates, membership, selected, design.rules)
+        if design.distinct_requests:
+            for ids in possibly_equal(i for i in candidates if i.id in self._holding):
+                self._join(ids)
         # How many undecided gates an instance can change.
         self._open = Counter(dict.fromkeys(self._holding, 0))
         for gate in self._gates.values():
             self._open.update(gate.watched)
-        self._unneeded: set[str] = set()
-        if self._gates:  # without a gate there is no decision that a run could end on
-            self._unneeded.update(name for name, number in self._open.items() if not number)
+        self._unneeded = {name for name, number in self._open.items() if not number}
         for gate in self._gates.values():
             self._look(gate)
 
@@ -85,13 +87,13 @@ class Decider:
         planned: Iterable[Instance],
         membership: Membership,
         selected: Container[str],
-        design: RunDesign,
+        rules: Rules,
     ) -> None:
         """Give each gate its instances, and the counts that decide it."""
-        clustered = design.rules.estimand is Estimand.ITEMS
+        clustered = rules.estimand is Estimand.ITEMS
         seeds: dict[_Gate, Counter[str]] = {gate: Counter() for gate in self._gates.values()}
         holding: dict[tuple[str, ...], tuple[_Gate, ...]] = {}
-        for instance in planned if seeds else ():
+        for instance in planned:
             labels = membership.of(instance)
             if (gates := holding.get(labels)) is None:
                 gates = holding[labels] = tuple(self._gates[label] for label in labels)
@@ -105,10 +107,7 @@ class Decider:
             if chosen:
                 self._holding[instance.id] = gates
         for gate, sizes in seeds.items():
-            gate.fix(design.rules, sizes.values())
-        if design.distinct_requests:
-            for ids in possibly_equal(i for i in planned if i.id in self._holding):
-                self._join(ids)
+            gate.fix(rules, sizes.values())
 
     def _join(self, ids: tuple[str, ...]) -> None:
         """Let each id be needed for the gates of those that may turn out to repeat it."""

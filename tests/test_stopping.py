@@ -331,6 +331,16 @@ class TestOneGate:
         made.settle(self.IDS[3], UNSAFE, None)
         assert made.decided.get("analogy") is Decision.FAIL
 
+    def test_who_can_change_a_decision_taken_back_is_needed_again(self) -> None:
+        jumps = [instance(n, Relation.JUMP) for n in range(2)]
+        made = decider([analogy("0.2"), overall("0")], (*self.DATA, *jumps))
+        for name in self.IDS[:8]:
+            made.settle(name, SAFE, None)
+        made.settle(self.IDS[0], BAD_INPUT, None)
+        assert made.settle(jumps[0].id, UNSAFE, None) == {jumps[1].id}
+        assert made.decided == {"overall": Decision.FAIL}
+        assert made.settle(self.IDS[8], SAFE, None) == {self.IDS[9]}
+
     def test_a_repeated_outcome_counts_once(self) -> None:
         made = decider([analogy("0.2")], self.DATA)
         for _ in range(5):
