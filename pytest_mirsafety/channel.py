@@ -280,7 +280,7 @@ class Caller:
             while True:
                 reply = self._line.receive()
                 waiting = self._pending.get(reply.get("id", 0))
-                if waiting is not None:
+                if waiting is not None and not waiting.done():
                     waiting.set_result(reply)
         except ChannelError as error:
             self._gone = error

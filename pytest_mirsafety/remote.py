@@ -48,7 +48,11 @@ class RemoteRun:
             ChannelError: the controller cannot be reached.
         """
         caller = Caller(invitation)
-        plan = caller.call({"op": "join", "worker": worker})["value"]
+        joined = caller.call({"op": "join", "worker": worker})
+        if "error" in joined:  # another worker has ended the run already
+            caller.close()
+            raise error_from(joined["error"])
+        plan = joined["value"]
         try:
             dataset = data.load(plan["source"], base=Path(plan["base"]), cache=Path(plan["cache"]))
             if dataset.identity != plan["identity"]:

@@ -1,0 +1,240 @@
+"""The channel: who may enter, whose reply is whose, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Client
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_mirsafety import channel
+from pytest_mirsafety.channel import Caller, ChannelError, Invitation, Line, Reception
+
+Reply = Callable[[Line, dict[str, Any]], None]
+
+
+def echo(line: Line, message: dict[str, Any]) -> None:
+    line.send({"id": message["id"], "said": message["say"]})
+
+
+@contextmanager
+def reception(reply: Reply = echo) -> Iterator[Reception]:
+    def serve(line: Line) -> None:
+        with suppress(ChannelError):
+            while True:
+                reply(line, line.receive())
+
+    door = Reception(serve)
+    try:
+        yield door
+    finally:
+        door.close()
+    ours = {"mirsafety-door", "mirsafety-worker"}
+    assert not ours & {thread.name for thread in threading.enumerate()}
+
+
+def say(caller: Caller, text: object) -> object:
+    return caller.call({"say": text})["said"]
+
+
+def garbage(address: Any, content: bytes) -> None:
+    """Connect, send these bytes and hang up."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(address)
+        with suppress(OSError):  # turned away before all was sent
+            peer.sendall(content)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def test_whatever_is_said_comes_back() -> None:
+    with reception() as door:
+        caller = Caller(door.invitation)
+
+        @given(json_values)
+        def comes_back(value: object) -> None:
+            assert say(caller, value) == value
+
+        comes_back()
+        assert say(caller, "\ud800\x00") == "\ud800\x00"
+        assert say(caller, long := "x" * 3_000_000) == long
+        caller.close()
+
+
+@given(st.permutations(range(6)), st.sets(st.integers(0, 5)))
+def test_a_reply_reaches_who_asked_whatever_the_order(
+    order: Sequence[int], forgotten: set[int]
+) -> None:
+    """Some replies are never asked for, and some come twice."""
+    held: SimpleQueue[tuple[Line, dict[str, Any]]] = SimpleQueue()
+    got: dict[int, object] = {}
+    with reception(lambda line, message: held.put((line, message))) as door:
+        caller = Caller(door.invitation)
+
+        def ask(number: int) -> None:
+            got[number] = say(caller, number)
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        requests = sorted((held.get() for _ in threads), key=lambda pair: pair[1]["say"])
+        for number in order:
+            line, message = requests[number]
+            if number in forgotten:
+                line.send({"id": 1000 + number, "said": "nobody asked"})
+                line.send({"said": "no id"})
+            echo(line, message)
+            echo(line, message)
+        for thread in threads:
+            thread.join()
+        caller.close()
+    assert got == {n: n for n in range(6)}
+
+
+def test_an_interrupted_call_leaves_its_reply_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: SimpleQueue[tuple[Line, dict[str, Any]]] = SimpleQueue()
+
+    class Interrupted(Exception):  # noqa: N818 - as pytest-timeout's
+        pass
+
+    with reception(lambda line, message: held.put((line, message))) as door:
+        caller = Caller(door.invitation)
+        with monkeypatch.context() as patch:
+
+            def interrupt(_: object) -> None:
+                raise Interrupted
+
+            patch.setattr("concurrent.futures.Future.result", interrupt)
+            with pytest.raises(Interrupted):
+                say(caller, "first")
+        thread = threading.Thread(target=lambda: echo(*held.get()))
+        first = held.get()
+        thread.start()
+        echo(*first)  # the late reply comes before the second is even read
+        assert say(caller, "second") == "second"
+        thread.join()
+        caller.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x04null", b"\xff" * 64, b"\x7f" * 64, b"\x00"],
+)
+def test_garbage_at_the_door_disturbs_nobody(content: bytes) -> None:
+    with reception() as door:
+        caller = Caller(door.invitation)
+        garbage(door.invitation.address, content)
+        assert say(caller, "still here") == "still here"
+        late = Caller(door.invitation)
+        assert say(late, "and another") == "and another"
+        late.close()
+        caller.close()
+
+
+def test_one_who_says_nothing_keeps_nobody_out() -> None:
+    with reception() as door, socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(door.invitation.address))
+        caller = Caller(door.invitation)
+        assert say(caller, "in") == "in"
+        caller.close()
+
+
+def test_another_key_is_turned_away() -> None:
+    heard: list[object] = []
+    with reception(lambda _, message: heard.append(message)) as door:
+        address = door.invitation.address
+        with pytest.raises(ChannelError, match="no connection"):
+            Caller(Invitation(address, secrets.token_bytes(32)))
+        without = Client(address)
+        without.recv_bytes()  # the challenge, which it does not answer
+        with suppress(OSError, EOFError):
+            without.send_bytes(b'{"id": 1}')
+            without.recv_bytes()
+            without.recv_bytes()
+        without.close()
+    assert not heard
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"no json", b"[" * 100_000, b"\xff", b"3"])
+def test_what_is_no_message_ends_that_connection_alone(content: bytes) -> None:
+    with reception() as door:
+        caller = Caller(door.invitation)
+        peer = Client(door.invitation.address, authkey=door.invitation.key)
+        peer.send_bytes(content)
+        with pytest.raises((EOFError, ConnectionError)):
+            peer.recv_bytes()
+        peer.close()
+        assert say(caller, "still here") == "still here"
+        caller.close()
+
+
+def test_a_message_that_is_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with reception() as door:
+        caller = Caller(door.invitation)
+        monkeypatch.setattr(channel, "MOST_BYTES", 1000)
+        with pytest.raises(ChannelError, match="longer than 1000") as caught:
+            say(caller, "x" * 1000)
+        assert not caught.value.closed
+        assert say(caller, "short") == "short"
+        caller.close()
+
+
+def test_who_waits_is_told_when_the_other_side_is_gone() -> None:
+    waits = threading.Event()
+    with reception(lambda *_: waits.set()) as door:
+        caller = Caller(door.invitation)
+        errors: list[ChannelError] = []
+
+        def ask() -> None:
+            with pytest.raises(ChannelError) as caught:
+                say(caller, "hello?")
+            errors.append(caught.value)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert waits.wait(30)
+    thread.join(30)
+    assert errors[0].closed
+    with pytest.raises(ChannelError):
+        say(caller, "and now?")
+    caller.close()
+
+
+def test_nothing_is_left_behind_and_nobody_else_may_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    with reception() as door:
+        socket_file = Path(str(door.invitation.address))
+        assert socket_file.parent.stat().st_mode & 0o777 == 0o700
+        assert "key" not in repr(door.invitation)
+    assert not socket_file.parent.exists()
+
+
+def test_without_a_socket_file_a_port_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of a socket has about a hundred characters."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with reception() as door:
+        assert isinstance(door.invitation.address, tuple)
+        assert door.invitation.address[0] == "127.0.0.1"
+        plain = door.invitation.to_plain()
+        caller = Caller(Invitation.from_plain(plain))
+        assert say(caller, "in") == "in"
+        caller.close()
+    assert not list(long.iterdir())
