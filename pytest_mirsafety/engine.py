@@ -291,7 +291,7 @@ class Engine:
     def _run_thread(self) -> threading.Thread:
         """The engine's thread, started if it was not; under the lock."""
         if self._thread is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = self._loop or asyncio.new_event_loop()
             self._thread = threading.Thread(
                 target=self._serve, args=(self._loop,), name="mirsafety-engine", daemon=True
             )

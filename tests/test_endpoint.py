@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ from scripted import (
 )
 
 from pytest_mirsafety import pacing
+from pytest_mirsafety.endpoint import Bounds, Endpoint, Job
 from pytest_mirsafety.engine import Engine, EngineSettings
 from pytest_mirsafety.errors import (
     BackendError,
@@ -41,7 +43,7 @@ from pytest_mirsafety.errors import (
 from pytest_mirsafety.pacing import PaceSettings
 from pytest_mirsafety.reading import READERS
 from pytest_mirsafety.records import ImageRef, Instance, LoadedImage, Request, Verdict, VerdictKind
-from pytest_mirsafety.spending import Budget
+from pytest_mirsafety.spending import Budget, Prices, Spending
 from pytest_mirsafety.taxonomy import Reason, Status
 
 
@@ -392,6 +394,76 @@ def test_an_endpoint_that_answers_the_second_request_is_there() -> None:
     assert sent[:3] == ["prompt 10"] * 3
     assert sent[3] != "prompt 10"
     assert script.asked["prompt 10"] == 6
+
+
+class NamedJob(Job):
+    """A job with a name."""
+
+    def __init__(self, name: str, *, urgent: bool = False) -> None:
+        super().__init__()
+        self.name = name
+        self.urgent = urgent
+
+
+class NoAnswers:
+    """A stage that is never answered, and remembers what it was asked."""
+
+    name = "the model"
+    failure: type[UnscoredError] = BackendError
+    allowed: tuple[type[UnscoredError], ...] = ()
+
+    def __init__(self) -> None:
+        self.attempts: list[str] = []
+
+    async def attempt(self, job: NamedJob) -> str:
+        self.attempts.append(job.name)
+        raise unanswered()
+
+    def used(self, result: str) -> tuple[int | None, int | None]:
+        raise AssertionError(result)
+
+    async def succeed(self, job: NamedJob, result: str) -> None:
+        raise AssertionError(job.name, result)
+
+    def fail(self, job: NamedJob, failure: UnscoredError) -> None:
+        raise AssertionError(job.name, failure)
+
+
+def try_jobs(meanwhile: Callable[[Endpoint[NamedJob, str], NamedJob], None]) -> list[str]:
+    """What is asked of an endpoint that never answers, until it ends the run.
+
+    `meanwhile` is called when the first job waits for its second attempt.
+    """
+    stage, ended = NoAnswers(), asyncio.Event()
+
+    async def scenario() -> None:
+        bounds = Bounds(PaceSettings(4), Spending(None, Prices()))
+        endpoint: Endpoint[NamedJob, str] = Endpoint(
+            stage, bounds, lambda _: ended.set(), lambda: None
+        )
+        endpoint.add(first := NamedJob("first"))
+        while not endpoint.parked:  # noqa: ASYNC110 - an endpoint has nothing to wait for
+            await asyncio.sleep(0)
+        meanwhile(endpoint, first)
+        await asyncio.wait_for(ended.wait(), BOUND)
+        endpoint.halt()
+
+    asyncio.run(scenario())
+    return stage.attempts
+
+
+def test_the_one_being_tried_is_overtaken_by_nobody() -> None:
+    """Also not by those that somebody waits for: they wait for the same thing to be known."""
+    asked = try_jobs(lambda endpoint, _: endpoint.add(NamedJob("waited for", urgent=True)))
+    assert asked == ["first"] * 3 + ["waited for"] * 3
+
+
+def test_when_the_one_being_tried_is_taken_back_another_is_tried() -> None:
+    def take_back(endpoint: Endpoint[NamedJob, str], first: NamedJob) -> None:
+        endpoint.add(NamedJob("next"))
+        assert endpoint.withdraw(first)
+
+    assert try_jobs(take_back) == ["first"] + ["next"] * 6
 
 
 # An endpoint that stops answering

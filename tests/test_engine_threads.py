@@ -101,6 +101,7 @@ def test_an_interrupted_wait_gives_nobody_anothers_answer() -> None:
                 wrong.append((instance.id, response))
 
     with Setting(backend).engine(instances[::2]) as engine:
+        engine.start()
         worker = threading.Thread(target=work, args=(engine,), daemon=True)
         worker.start()
         generator = random.Random(7)
