@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +134,31 @@ def test_a_second_run_asks_nothing() -> None:
     assert [r.cached for r in first] == [False] * 5
     assert again == [replace(response, cached=True) for response in first]
     assert second.images.filled == []
+
+
+@dataclass
+class CountingStore(MemoryStore):
+    """Counts the looks for each answer."""
+
+    looks: Counter[str] = field(default_factory=Counter)
+
+    def get(self, key: str) -> Completion | None:
+        self.looks[key] += 1
+        return super().get(key)
+
+
+def test_a_stored_answer_is_read_once() -> None:
+    """Once more only for who wants it a second time."""
+    store, instances = CountingStore(), make_instances(200)
+    for _ in range(2):
+        store.looks.clear()
+        with Setting(store=store).engine(instances) as engine:
+            for instance in instances:
+                engine.wait(instance, lambda: None, 0.01)
+                verdict(engine, instance, answer(engine, instance))
+            assert set(store.looks.values()) == {1}
+            assert answer(engine, instances[0]) == answer(engine, instances[0])
+            assert store.looks.total() == 202
 
 
 def test_a_failure_is_asked_again_by_the_next_run() -> None:

@@ -97,6 +97,56 @@ def test_without_room_only_urgent_jobs_begin() -> None:
     assert begun == ["x", "a", "b"]
 
 
+def test_what_may_not_begin_is_overtaken_by_nothing() -> None:
+    begun: list[str] = []
+
+    async def scenario() -> None:
+        async def work(job: str) -> None:
+            begun.append(job)
+
+        refused = {"x"}
+        lane = Lane(work, 3, never, may_begin=lambda job: job not in refused)
+        lane.add("x", urgent=True)
+        lane.extend("ab")
+        await idle(lane)
+        assert (begun, lane.waiting) == ([], 3)
+        refused.clear()
+        lane.pump()
+        await idle(lane)
+
+    asyncio.run(scenario())
+    assert begun == ["x", "a", "b"]
+
+
+def test_jobs_are_taken_out_of_line_and_put_back() -> None:
+    begun: list[str] = []
+
+    async def scenario() -> None:
+        async def work(job: str) -> None:
+            begun.append(job)
+
+        lane = Lane(work, 0, never)
+        lane.extend("abcdef")
+        lane.add("y", urgent=True)
+        lane.add("x", urgent=True, first=True)
+        assert lane.take(4) == ["x", "y", "a", "b"]
+        lane.put_back(["y", "a", "b"], lambda job: job == "y")
+        assert lane.remove("c")
+        assert not lane.remove("x")
+        lane.limit = 1
+        lane.pump()
+        await idle(lane)
+        lane.limit = 0
+        lane.extend("gh")
+        assert lane.clear() == ["g", "h"]
+        lane.halt()
+        lane.put_back(["z"], lambda _: True)
+        assert lane.waiting == 0
+
+    asyncio.run(scenario())
+    assert begun == ["y", "a", "b", "d", "e", "f"]
+
+
 def test_a_raised_limit_is_used() -> None:
     async def scenario() -> None:
         async def work(job: int) -> None:
