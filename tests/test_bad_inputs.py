@@ -83,7 +83,8 @@ EXIT_4: list[tuple[str, Change, list[str], str]] = [
     ("threshold-bare", nothing, ["--mir-threshold=analogy"], "NAME=VALUE"),
     ("store-folder", nothing, ["--mir-store=images"], "images"),
     ("summary-folder", nothing, ["--mir-summary=images"], "--mir-summary"),
-    ("workers", nothing, ["-n2"], "leave out -n"),
+    ("workers", nothing, ["-n2", "--mir-threshold=analogy=10"], "from 0 to 1"),
+    ("workers-remote", nothing, ["-d", "--tx=ssh=nohost"], "--tx=ssh=nohost"),
     # configuration
     ("no-threshold", config(""), [], "no threshold is configured"),
     ("unknown-key", config("treshold.default = 0.1"), [], "did you mean 'thresholds'?"),

@@ -230,12 +230,6 @@ def test_it(mllm, instance, judge):
     result.stdout.fnmatch_lines(["not-run (16)"])
 
 
-def test_xdist_is_refused_in_one_line(project: Project) -> None:
-    result = project.run("-n", "2")
-    assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: --mllm runs in one process*"])
-
-
 def test_paths_belong_to_where_they_were_written(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -36,14 +37,17 @@ def on_a_terminal(project: Project, *arguments: str, term: str = "xterm") -> str
     return b"".join(chunks).decode()
 
 
-def test_a_terminal_gets_a_line_that_is_taken_away_again(project: Project) -> None:
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_a_terminal_gets_a_line_that_is_taken_away_again(project: Project, workers: str) -> None:
     with ChatEndpoint(SLOW) as endpoint:
-        text = on_a_terminal(project, f"--mllm={endpoint.url}#m")
+        text = on_a_terminal(project, workers, f"--mllm={endpoint.url}#m")
     assert "mirsafety 0/20 answered" in text
     drawn, erased = text.count("\x1b[2Kmirsafety"), text.count("\x1b[2K\x1b[1A")
     assert drawn
     assert erased
     assert text.rindex("\x1b[2K\x1b[1A") > text.rindex("\x1b[2Kmirsafety")
+    assert text.index("s.ssss.ss") > text.rindex("\x1b[2Kmirsafety")  # the gates stay whole
+    assert re.search(r"\[100%\](\x1b\[0m)?\r\n", text)
 
 
 @pytest.mark.parametrize(("arguments", "term"), [(["-s"], "xterm"), (["-qq"], "xterm")])
@@ -55,11 +59,14 @@ def test_where_it_would_disturb_there_is_none(
     assert "answered" not in text
 
 
-def test_a_log_gets_a_heartbeat(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_a_log_gets_a_heartbeat(
+    project: Project, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.0)
     monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.1)
     with ChatEndpoint(SLOW) as endpoint:
-        result = project.run(model=f"{endpoint.url}#m")
+        result = project.run(workers, model=f"{endpoint.url}#m")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["mirsafety */20 answered, * in flight*"])
     assert not any("\x1b" in line for line in result.outlines)
