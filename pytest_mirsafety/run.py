@@ -60,6 +60,11 @@ class Run:
         return interleaved(self.plan.instances)
 
     @property
+    def selected(self) -> tuple[Instance, ...]:
+        """The planned instances that the tests cover, in their order."""
+        return tuple(self._selected.values())
+
+    @property
     def asking(self) -> bool:
         """The plan has begun to be asked."""
         return self._engine is not None and self._engine.started

@@ -12,6 +12,7 @@ from ..errors import RunError
 
 if TYPE_CHECKING:
     from ..planning import RunOptions
+    from ..run import Run
 
 
 def register(config: pytest.Config) -> None:
@@ -25,7 +26,7 @@ def register(config: pytest.Config) -> None:
 
         plugins = parts(config)
     else:
-        plugins = _owner(config)
+        plugins = _dry(config) if config.getoption("--mir-dry-run") else _owner(config)
     for name, plugin in plugins.items():
         # Not the entry point's own name: pytest refuses a second plugin under it.
         if config.pluginmanager.register(plugin, f"mirsafety-{name}") is None:
@@ -34,8 +35,6 @@ def register(config: pytest.Config) -> None:
 
 def _owner(config: pytest.Config) -> dict[str, object]:
     """The parts in the process that has the run, in the order of their registration."""
-    from ..planning import prepare
-    from ..run import Run
     from .distribution import Distribution, is_distributed
     from .findings import Findings
     from .fixtures import fixtures_module
@@ -45,11 +44,8 @@ def _owner(config: pytest.Config) -> dict[str, object]:
     from .testing import Testing
 
     _check_summary(config)
-    try:
-        _claim_folder(config)
-        run = Run(prepare(_options(config), config.rootpath, os.environ))
-    except RunError as error:
-        raise pytest.UsageError(str(error)) from None
+    _claim_folder(config)
+    run = _prepared(config)
     session = Session(run)
     findings = Findings(strict=config.getoption("--mir-strict"))
     plugins = {"session": session, "findings": findings, "gates": GateReports(config, run)}
@@ -68,6 +64,34 @@ def _owner(config: pytest.Config) -> dict[str, object]:
         "testing": testing,
         "fixtures": fixtures_module(testing, run.instances),
     }
+
+
+def _dry(config: pytest.Config) -> dict[str, object]:
+    """The parts of a session that collects and asks nothing."""
+    from .dry_run import DryRun
+    from .findings import Findings
+    from .fixtures import fixtures_module
+    from .progress import Progress
+    from .session import Session
+    from .testing import Testing
+
+    # pytest-xdist looks at this later: where nothing runs there is nothing to distribute.
+    config.option.dist = "no"
+    run = _prepared(config)
+    note = Findings(strict=False).note
+    testing = Testing(run, Progress(config, run), note, Session(run).give_up)
+    fixtures = fixtures_module(testing, run.instances)
+    return {"dry-run": DryRun(run), "testing": testing, "fixtures": fixtures}
+
+
+def _prepared(config: pytest.Config) -> Run:
+    from ..planning import prepare
+    from ..run import Run
+
+    try:
+        return Run(prepare(_options(config), config.rootpath, os.environ))
+    except RunError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _options(config: pytest.Config) -> RunOptions:
@@ -98,12 +122,15 @@ def _claim_folder(config: pytest.Config) -> None:
     """Make the run folder this run's, before there is anything to put into it.
 
     Raises:
-        ConfigurationError: it holds something else, or cannot be written.
+        pytest.UsageError: it holds something else, or cannot be written.
     """
     if (path := _path(config, config.getoption("--mir-run"))) is not None:
         from .. import run_folder
 
-        run_folder.claim(path)
+        try:
+            run_folder.claim(path)
+        except RunError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def _check_summary(config: pytest.Config) -> None:
