@@ -6,7 +6,7 @@ import json
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,30 @@ def cases_of(path: Path) -> list[tuple[str, ...]]:
     return sorted(cases)
 
 
-def test_the_same_as_in_one_process_whatever_the_distribution(project: Project) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("mirsafety-*"))
+@pytest.fixture(autouse=True)
+def no_worker_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests may themselves be run by a worker."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of this test's own, with a path short enough for a socket."""
+    with tempfile.TemporaryDirectory() as name:
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield Path(name)
+
+
+def test_the_same_as_in_one_process_whatever_the_distribution(
+    project: Project, temporary: Path
+) -> None:
     alone = see(project, store="alone")
     assert alone.code == 0
     assert set(alone.asked.values()) == {1}
     assert len(alone.asked) == len(project.ids)
     for mode in (["-n4"], ["-n2", "--dist=loadfile"], ["-n2", "--dist=worksteal"]):
         assert see(project, *mode, store="".join(mode).replace("=", "-")) == alone, mode
-    assert set(Path(tempfile.gettempdir()).glob("mirsafety-*")) == before
+    assert not list(temporary.glob("mirsafety-*"))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mirsafety")]
 
 
