@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,6 +25,7 @@ PENDING: Final = 256
 """Digests of images that are held in memory; more are written at once."""
 
 _CHUNK: Final = 500  # values in one query; SQLite's oldest limit is 999
+_Row = tuple[str, str, str, str, float]
 _FIELDS: Final = tuple(field.name for field in fields(Completion))
 
 
@@ -141,29 +142,14 @@ class SQLiteStore:
                 digests = dict(self._pending)
             if rows or digests:
                 with transaction(self._connection):
-                    self._insert("INSERT OR REPLACE INTO images VALUES (?, ?)", digests.items())
-                    fresh = self._insert(
-                        "INSERT INTO answers VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                        rows,
-                    )
-                    if fresh < len(rows):
-                        query = "SELECT completion FROM answers WHERE key = ?"
-                        kept = [self._connection.execute(query, row[:1]).fetchone() for row in rows]
-        with self._pending_lock:
-            for stamp, sha256 in digests.items():
-                if self._pending[stamp] == sha256:
-                    del self._pending[stamp]
+                    kept = self._write(rows, digests)
+            with self._pending_lock:  # not before they are written, so that they are always found
+                for stamp, sha256 in digests.items():
+                    if self._pending[stamp] == sha256:
+                        del self._pending[stamp]
         if kept is None:
             return [completion for _, completion in answers]
         return [self._decoded(row[0], text) for row, (text,) in zip(rows, kept, strict=True)]
-
-    def put(self, request: Request, completion: Completion) -> None:
-        """Keep a completed answer; a key that is already there keeps its first answer.
-
-        Raises:
-            StoreError: it cannot be written.
-        """
-        self.put_all([(request, completion)])
 
     def image_digest(self, stamp: str) -> str | None:
         """SHA-256 of an image that was read and found good under this stamp.
@@ -225,6 +211,17 @@ class SQLiteStore:
             )
         return AttemptHistory(design, len(rows), tuple(dict.fromkeys(row[0] for row in rows)))
 
+    def _write(self, rows: Sequence[_Row], digests: Mapping[str, str]) -> list[tuple[str]] | None:
+        """In a transaction; gives the answers that are held now, None when all of these are."""
+        self._insert("INSERT OR REPLACE INTO images VALUES (?, ?)", digests.items())
+        fresh = self._insert(
+            "INSERT INTO answers VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
+        )
+        if fresh == len(rows):
+            return None
+        query = "SELECT completion FROM answers WHERE key = ?"
+        return [self._connection.execute(query, row[:1]).fetchone() for row in rows]
+
     def _insert(self, statement: str, rows: Collection[tuple[str | float, ...]]) -> int:
         """How many of these rows were not there before."""
         before = self._connection.total_changes
@@ -268,7 +265,7 @@ class SQLiteStore:
             ) from None
 
 
-def _row(request: Request, completion: Completion) -> tuple[str, str, str, str, float]:
+def _row(request: Request, completion: Completion) -> _Row:
     fields_of = {name: getattr(completion, name) for name in _FIELDS}
     return (
         request.key,
