@@ -198,12 +198,15 @@ def possibly_equal(instances: Iterable[Instance]) -> tuple[tuple[str, ...], ...]
     Requests differ if their texts do, their number of images, or the digests that the data
     declares for all of them; whether the others are equal is known once their images are read.
     """
+    given = tuple(instances)
+    times = Counter((instance.prompt, len(instance.images)) for instance in given)
     alike: dict[object, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        alike[instance.prompt, len(instance.images)].append(instance)
+    for instance in given:
+        if times[kind := (instance.prompt, len(instance.images))] > 1:
+            alike[kind].append(instance)
     found = []
     for group in alike.values():
-        declared = len(group) > 1 and all(i.sha256 for one in group for i in one.images)
+        declared = all(i.sha256 for one in group for i in one.images)
         parts: dict[object, list[str]] = defaultdict(list)
         for one in group:
             parts[tuple(i.sha256 for i in one.images) if declared else None].append(one.id)

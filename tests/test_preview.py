@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -33,6 +35,7 @@ from pytest_mirsafety.preview import preview
 from pytest_mirsafety.records import Completion
 from pytest_mirsafety.reports.preview import render
 from pytest_mirsafety.spending import Budget
+from pytest_mirsafety.store import SQLiteStore
 
 SIZES = st.lists(st.integers(0, 3 * 10**6), max_size=4).map(tuple)
 SHIPMENTS = st.builds(Shipment, st.integers(0, 4000), SIZES)
@@ -173,6 +176,16 @@ class TestPreview:
         twice = replace(plan.instances[0], id="a copy")
         found = preview(plan, (*plan.instances, twice))
         assert (found.chosen.to_ask, found.asking.requests) == (21, 20)
+        found = preview(planned(project, model), (*plan.instances, twice))
+        assert (found.chosen.held, found.asking.requests) == (21, 0)
+
+    def test_images_never_read_may_be_anything(self, project: Project) -> None:
+        with ChatEndpoint(REFUSAL) as endpoint:
+            project.run("-k", "analogy", model=f"{endpoint.url}#test-model")
+            plan = planned(project, f"{endpoint.url}#test-model")
+        new = [i for i in plan.instances if i.relation == "jump"]
+        alike = [replace(one, prompt="the same words") for one in new]
+        assert preview(plan, alike).asking.requests == 10
 
     def test_a_missing_image_is_bad_input(self, project: Project) -> None:
         (project.path / "images/analogy-1-1.png").unlink()
@@ -200,6 +213,14 @@ class TestPreview:
         assert found.usage.cost == (tokens.input * Decimal("2.5") + 10_000) / 1_000_000
         assert found.over_budget
         assert (found.asking.images, found.asking.base64_bytes) == (40, 0)
+
+    def test_a_store_of_a_newer_version_is_refused(self, project: Project) -> None:
+        plan = planned(project, NOWHERE)
+        SQLiteStore.open(plan.store).close()
+        with closing(sqlite3.connect(plan.store)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        with pytest.raises(StoreError, match="newer"):
+            preview(plan, plan.instances)
 
     def test_a_store_that_is_none_is_refused(self, project: Project) -> None:
         project.write("answers.sqlite3", "not a store")
