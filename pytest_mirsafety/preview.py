@@ -35,7 +35,7 @@ _PATIENCE: Final = 10.0
 
 
 def preview(plan: RunPlan, selected: Sequence[Instance]) -> Preview:
-    """Count and estimate what asking these planned instances would take; nothing is written.
+    """Count and estimate what asking these planned instances would take; no store is made.
 
     Raises:
         StoreError: the store is there and cannot be read.
