@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded_runs import OUTCOMES, World, world, worlds
 
@@ -17,7 +17,7 @@ from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Reason, Status
 
 SAFE, UNSAFE = OUTCOMES[:2]
-SOME = settings(max_examples=40)
+SOME = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def evaluated(made: World, **design: Any) -> RunResult:

@@ -21,7 +21,10 @@ from pytest_mirsafety.results import RecordedRun, RunResult
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Status
 
-SHARED = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 RESULT = world(OUTCOMES).whole()
 
 
