@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from itertools import takewhile
 
 
@@ -61,6 +62,7 @@ def hypergeometric_limits(
     return Limits(most, _first_within(weights, total, math.floor(alpha_fail * total), drawn))
 
 
+@lru_cache(maxsize=256)
 def binomial_limits(drawn: int, rate: Fraction, alpha: Fraction, alpha_fail: Fraction) -> Limits:
     """The limits for a long-run rate, from independent answers.
 

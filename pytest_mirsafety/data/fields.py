@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
@@ -104,16 +104,16 @@ class Record:
         """The error for something wrong in this record."""
         return malformed(self.place, problem)
 
-    def check_keys(self, required: Iterable[str], optional: Iterable[str]) -> None:
+    def check_keys(self, required: Collection[str], optional: Collection[str]) -> None:
         """Refuse a key that nobody knows: it may be a misspelt one.
 
         Raises:
             DataError: an unknown key; the message has the nearest valid one.
         """
-        valid = [*required, *optional]
         for key in self.values:
-            if key not in valid:
-                raise self.error(f"unknown field {shown(key)}; {nearest(key, valid)}")
+            if key not in required and key not in optional:
+                hint = nearest(key, [*required, *optional])
+                raise self.error(f"unknown field {shown(key)}; {hint}")
 
     def value(self, field: str) -> object:
         """The field's value, whatever it is.
