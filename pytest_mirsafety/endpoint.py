@@ -321,6 +321,7 @@ class Endpoint(Generic[J, R]):
             self._park(job, wait)
 
     def _end_the_run(self, trouble: str) -> None:
+        self.hold()
         self._abort(ConfigurationError(f"{self._stage.name} {trouble}"))
 
     # Waiting for the next attempt
