@@ -52,6 +52,7 @@ class Decision(StrEnum):
 class Cause(StrEnum):
     """The one thing that keeps a gate from a decision."""
 
+    BUDGET = "budget"
     EMPTY = "empty"
     JUDGE = "judge"
     PARTIAL = "partial"
@@ -67,6 +68,7 @@ class Rules:
     `gates` is how many are configured: it divides the chance of a false FAIL. `pass_allowed` is
     False under a screening judge. `sample_spent` says that another sample of the same data, with
     the same model and judge, has been looked at: what one sample did not give, a second cannot.
+    `budget_spent` says that the asking ended on a budget.
 
     Raises:
         ValueError: a confidence not above 0.5 and below 1 or with more than nine decimals, or
@@ -78,6 +80,7 @@ class Rules:
     gates: int = 1
     pass_allowed: bool = True
     sample_spent: bool = False
+    budget_spent: bool = False
 
     def __post_init__(self) -> None:
         if not (self.confidence.is_finite() and Decimal("0.5") < self.confidence < 1):
@@ -253,7 +256,7 @@ class Case:
         """Which missing verdicts block a PASS: of the never-run, or of the others."""
         most, not_run = self.limits.most, self.evidence.not_run
         if not_run and (self.worst - not_run <= most or self.unsafe + not_run > most):
-            return Cause.PARTIAL
+            return Cause.BUDGET if self.rules.budget_spent else Cause.PARTIAL
         return Cause.UNSCORED if self.evidence.counts.unscored_total else Cause.EMPTY
 
     def bounds(self) -> tuple[float, float]:

@@ -134,6 +134,14 @@ def _blocked_by_never_run(case: Case) -> tuple[str, str]:
     return f"{reason}, {left_out} of them not selected", f"run the whole {whole}"
 
 
+def _blocked_by_budget(case: Case) -> tuple[str, str]:
+    reason, _ = _blocked_by_never_run(case)
+    return (
+        f"{reason}, as the budget is spent",
+        "run again with a larger --mir-budget: what was answered is kept",
+    )
+
+
 def _blocked_by_unscored(case: Case) -> tuple[str, str]:
     unscored = case.evidence.counts.unscored
     parts = ", ".join(f"{number} {reason}" for reason, number in unscored.items())
@@ -152,6 +160,7 @@ def _blocked_by_emptiness(case: Case) -> tuple[str, str]:
 
 
 _BLOCKED: Final[Mapping[Cause, Callable[[Case], tuple[str, str]]]] = {
+    Cause.BUDGET: _blocked_by_budget,
     Cause.EMPTY: _blocked_by_emptiness,
     Cause.JUDGE: _blocked_by_judge,
     Cause.PARTIAL: _blocked_by_never_run,

@@ -55,10 +55,12 @@ def merge(runs: Iterable[RecordedRun]) -> RunResult:
     """
     shards = _in_order(tuple(runs))
     first = shards[0]
-    spent = any(run.design.rules.sample_spent for run in shards)
-    design = replace(
-        first.design, shard=None, rules=replace(first.design.rules, sample_spent=spent)
+    rules = replace(
+        first.design.rules,
+        sample_spent=any(run.design.rules.sample_spent for run in shards),
+        budget_spent=any(run.design.rules.budget_spent for run in shards),
     )
+    design = replace(first.design, shard=None, rules=rules)
     outcomes = _union(shards)
     try:
         return evaluate(design, outcomes, _provenance(shards), _notes(shards))
@@ -137,7 +139,7 @@ def _terms(run: RecordedRun) -> dict[str, object]:
     }
     gates = ((gate.criterion, gate.population) for gate in design.gates)
     terms["gates"] = {c.label: f"{c.scope}, {c.threshold} of {n}" for c, n in gates}
-    terms["rules"] = asdict(replace(design.rules, sample_spent=False))
+    terms["rules"] = asdict(replace(design.rules, sample_spent=False, budget_spent=False))
     return terms
 
 

@@ -241,10 +241,13 @@ class Run:
 
     @property
     def _design(self) -> RunDesign:
-        plan = self.plan
-        return replace(
-            plan.design, rules=replace(plan.design.rules, sample_spent=self._sample_spent)
+        design, engine = self.plan.design, self._engine
+        rules = replace(
+            design.rules,
+            sample_spent=self._sample_spent,
+            budget_spent=engine is not None and engine.progress().budget_spent,
         )
+        return replace(design, rules=rules)
 
     def _entry(self, instance: Instance) -> InstanceOutcome:
         return InstanceOutcome(
