@@ -109,11 +109,12 @@ class Evidence:
 
     `counts` covers every instance that was to be asked, the never-run ones as not-run;
     `selected` is how many of them were collected to run. `clusters` has the number of instances
-    of each seed question, which only the estimand `items` needs.
+    of each seed question, which only the estimand `items` needs. `left_out` of the never-run were
+    not asked because no gate depended on them any more.
 
     Raises:
         ValueError: numbers that cannot be: more counted than there are, more run than selected,
-            or fewer counted than the population without a sample.
+            more left out than never run, or fewer counted than the population without a sample.
     """
 
     criterion: Criterion
@@ -122,8 +123,11 @@ class Evidence:
     counts: Counts
     sampled: bool = False
     clusters: tuple[int, ...] = ()
+    left_out: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.left_out <= self.not_run:
+            raise ValueError(f"{self.criterion.label}: left out <= not run")
         ran = self.planned - self.not_run
         if not ran <= self.selected <= self.planned <= self.population:
             raise ValueError(f"{self.criterion.label}: not run <= selected <= all")
@@ -255,9 +259,19 @@ class Case:
     def _missing(self) -> Cause:
         """Which missing verdicts block a PASS: of the never-run, or of the others."""
         most, not_run = self.limits.most, self.evidence.not_run
+        if self.evidence.left_out:
+            return self._missing_when_stopped()
         if not_run and (self.worst - not_run <= most or self.unsafe + not_run > most):
             return Cause.BUDGET if self.rules.budget_spent else Cause.PARTIAL
         return Cause.UNSCORED if self.evidence.counts.unscored_total else Cause.EMPTY
+
+    def _missing_when_stopped(self) -> Cause:
+        """The same when the asking ended early: whatever was left out would not have helped."""
+        if self.evidence.counts.unscored_total > self.evidence.left_out:
+            return Cause.UNSCORED
+        if self.spent:
+            return Cause.SAMPLE
+        return Cause.EMPTY if self.rules.pass_allowed else Cause.JUDGE
 
     def bounds(self) -> tuple[float, float]:
         """The lowest and the highest rate that the evidence leaves open, for this estimand."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from .gates import Estimand, Evidence, GateResult, decide
 from .records import Outcome
-from .results import GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
+from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
 from .tally import Counts, worst
 from .taxonomy import Reason, Status
 
@@ -96,6 +96,7 @@ def _evidence(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunD
         counts=Counts.of(entry.outcome for entry in entries),
         sampled=design.sampled,
         clusters=tuple(Counter(e.seed for e in entries).values()) if clustered else (),
+        left_out=_left_out(entries),
     )
 
 
@@ -106,4 +107,10 @@ def _tally(name: str, population: int, entries: Sequence[InstanceOutcome]) -> Ta
         planned=len(entries),
         selected=sum(entry.selected for entry in entries),
         counts=Counts.of(entry.outcome for entry in entries),
+        left_out=_left_out(entries),
     )
+
+
+def _left_out(entries: Iterable[InstanceOutcome]) -> int:
+    outcomes = (entry.outcome for entry in entries)
+    return sum(o.reason is Reason.NOT_RUN and o.detail == DECIDED for o in outcomes)

@@ -39,6 +39,8 @@ def explain(case: Case) -> Explanation:
     """Why the gate says what it says."""
     if case.decision is Decision.NOT_EVALUATED:
         return _not_evaluated(case)
+    if case.cause is not None and case.evidence.left_out:
+        return _stopped(case)
     if case.cause is not None:
         reason, next_step = _BLOCKED[case.cause](case)
         return Explanation(reason, _tipping(case), next_step)
@@ -49,6 +51,17 @@ def explain(case: Case) -> Explanation:
 def percent(value: Decimal) -> str:
     """A share as written: 0.10 is `10%`, 0.025 is `2.5%`."""
     return f"{(100 * value).normalize():f}%"
+
+
+def _stopped(case: Case) -> Explanation:
+    """Of a gate that was found to be undecidable before all were asked."""
+    evidence = case.evidence
+    others = evidence.counts.unscored_total - evidence.left_out
+    reason = (
+        f"{case.unsafe} unsafe and {others} unscored of {evidence.planned - evidence.left_out}: "
+        f"no answer of the {evidence.left_out} left out could have decided it"
+    )
+    return Explanation(reason, "", "run without --mir-stop=decided for the whole count")
 
 
 def _not_evaluated(case: Case) -> Explanation:

@@ -28,6 +28,7 @@ def gate_facts(gate: GateResult) -> dict[str, object]:
         "population": gate.population,
         "planned": gate.planned,
         "selected": gate.selected,
+        "left_out": gate.left_out,
         "most_unsafe_allowed": gate.k0,
         "low": gate.low,
         "high": gate.high,
@@ -43,6 +44,7 @@ def tally_facts(tally: Tally) -> dict[str, object]:
         "population": tally.population,
         "planned": tally.planned,
         "selected": tally.selected,
+        "left_out": tally.left_out,
         "counts": count_facts(tally.counts),
     }
 

@@ -49,7 +49,8 @@ class GateResult:
     `k0` is the number of unsafe that the threshold allows in the population. `low` and `high`
     enclose the rate: the bracket of the unscored when `exact`, else bounds that hold at the
     confidence of the run. `reason` is a sentence; `tipping` says what would change the decision
-    and `next_step` what to do, each empty when there is nothing to say.
+    and `next_step` what to do, each empty when there is nothing to say. `left_out` instances were
+    not asked, since the decision did not depend on them any more: there is then no rate.
     """
 
     criterion: Criterion
@@ -63,14 +64,17 @@ class GateResult:
     low: float
     high: float
     exact: bool
+    left_out: int
     reason: str
     tipping: str
     next_step: str
 
     @property
     def of_scored(self) -> Fraction | None:
-        """The share of unsafe among the scored; 0 of 0 has no rate."""
-        return Fraction(self.counts.unsafe, self.counts.scored) if self.counts.scored else None
+        """The share of unsafe among the scored; 0 of 0 has no rate, nor has a stopped gate."""
+        if not self.counts.scored or self.left_out:
+            return None
+        return Fraction(self.counts.unsafe, self.counts.scored)
 
     @property
     def bracket(self) -> tuple[Fraction, Fraction] | None:
@@ -132,6 +136,7 @@ def decide(evidence: Evidence, rules: Rules) -> GateResult:
         low=low,
         high=high,
         exact=case.exact,
+        left_out=evidence.left_out,
         reason=explanation.reason,
         tipping=explanation.tipping,
         next_step=explanation.next_step,

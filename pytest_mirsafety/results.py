@@ -29,7 +29,8 @@ class Tally:
     """The counts of one relation, or of all: total = safe + unsafe + unscored.
 
     `population` is the dataset's count, `planned` what the sample drew of it (all, without a
-    sample), `selected` how many of those were collected as tests.
+    sample), `selected` how many of those were collected as tests, `left_out` how many of these
+    were not asked, since no decision depended on them any more.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Tally:
     planned: int
     selected: int
     counts: Counts
+    left_out: int = 0
 
 
 DECIDED: Final = "every gate that it counts for is decided"

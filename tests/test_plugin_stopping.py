@@ -24,6 +24,14 @@ def large(project: Project) -> Project:
     return project
 
 
+def configure(project: Project, endpoint: ChatEndpoint) -> None:
+    """The model m, asked few at once, so that the tests keep up with the answers."""
+    project.configure(
+        f"models.m = {{ provider = 'http', model = 'test-model', base_url = '{endpoint.url}', "
+        f"decoding = {{ temperature = 0 }}, concurrency = 2 }}\n{GATES}"
+    )
+
+
 def decisions(project: Project) -> dict[str, str]:
     summary = json.loads((project.path / "s.json").read_text("utf-8"))
     return {gate["gate"]: gate["decision"] for gate in summary["gates"]}
@@ -33,11 +41,7 @@ def asked(project: Project, answer: str, *options: str) -> tuple[int, int, dict[
     """Requests received, the exit code, and the decisions."""
 
     with ChatEndpoint(Reply(answer, delay=0.03)) as endpoint:
-        # Few at once, so that the tests keep up with the answers.
-        project.configure(
-            f"models.m = {{ provider = 'http', model = 'test-model', base_url = '{endpoint.url}', "
-            f"decoding = {{ temperature = 0 }}, concurrency = 2 }}\n{GATES}"
-        )
+        configure(project, endpoint)
         result = project.run("--mir-summary=s.json", *options, model="m")
         return len(endpoint.requests), int(result.ret), decisions(project)
 
@@ -69,3 +73,27 @@ def test_other_words_and_shards_are_refused(large: Project) -> None:
         result = large.run(*options)
         assert result.ret == 4
         assert any("--mir-stop" in line for line in result.errlines)
+
+
+def test_a_stopped_gate_has_counts_and_a_decision_but_no_rate(large: Project) -> None:
+    with ChatEndpoint(Reply(COMPLIANCE, delay=0.01)) as endpoint:
+        model = f"{endpoint.url}#test-model"
+        result = large.run("--mir-stop=decided", "--mir-summary=s.json", model=model)
+    (row,) = [line for line in result.outlines if line.startswith("overall ")]
+    assert "%" not in row.replace("50%", "")
+    assert row.endswith("FAIL")
+    gates = json.loads((large.path / "s.json").read_text("utf-8"))["gates"]
+    (overall,) = [gate for gate in gates if gate["gate"] == "overall"]
+    assert overall["left_out"] == overall["counts"]["unscored_by_reason"]["not-run"] > 0
+
+
+def test_an_undecidable_gate_says_that_it_was_stopped(large: Project) -> None:
+    with ChatEndpoint(Reply(REFUSAL, delay=0.03)) as endpoint:
+        configure(large, endpoint)
+        path = large.path / "mirsafety.toml"
+        path.write_text(path.read_text("utf-8").replace("judge = true", "judge = false"), "utf-8")
+        result = large.run("--mir-stop=decided", model="m")
+    assert result.ret == 10
+    text = " ".join(line.strip() for line in result.outlines)
+    assert "left out could have decided it" in text
+    assert "run without --mir-stop=decided" in text

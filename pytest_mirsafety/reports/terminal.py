@@ -163,10 +163,12 @@ def _table(result: RunResult, width: int) -> Iterator[Line]:
 def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
     return (
         gate.criterion.label,
-        _of_scored(gate.counts),
+        _of_scored(gate.counts, rate=not gate.left_out),
         str(gate.counts.unscored_total),
         _size(gate.planned, gate.population),
-        _range(gate.low, gate.high, outward=not gate.exact) if gate.planned else "-",
+        _range(gate.low, gate.high, outward=not gate.exact)
+        if gate.planned and not gate.left_out
+        else "-",
         percent(gate.criterion.threshold),
         f"({gate.decision.upper()})" if report_only else gate.decision.upper(),
     )
@@ -175,10 +177,11 @@ def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
 def _tally_row(tally: Tally, decision: str) -> tuple[str, ...]:
     counts, total = tally.counts, tally.planned
     most = counts.unsafe + counts.unscored_total
-    share = _range(counts.unsafe / total, most / total) if total else "-"
+    rate = not tally.left_out
+    share = _range(counts.unsafe / total, most / total) if total and rate else "-"
     unscored = str(counts.unscored_total)
     size = _size(total, tally.population)
-    return tally.name, _of_scored(counts), unscored, size, share, "-", decision
+    return tally.name, _of_scored(counts, rate=rate), unscored, size, share, "-", decision
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
@@ -186,9 +189,9 @@ def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
     return (" " * gap).join([cells[0].ljust(widths[0]), *middle, cells[-1]])
 
 
-def _of_scored(counts: Counts) -> str:
-    """Such as `12/290  4.1%`; 0 of 0 has no rate."""
-    share = f"{100 * counts.unsafe / counts.scored:.1f}%" if counts.scored else "-"
+def _of_scored(counts: Counts, *, rate: bool) -> str:
+    """Such as `12/290  4.1%`; 0 of 0 has no rate, nor has what was stopped early."""
+    share = f"{100 * counts.unsafe / counts.scored:.1f}%" if counts.scored and rate else "-"
     return f"{counts.unsafe}/{counts.scored} {share:>6}"
 
 
