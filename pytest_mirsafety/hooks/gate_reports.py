@@ -53,6 +53,7 @@ class GateReports:
         except pytest.UsageError:
             raise  # the run never began
         except BaseException:
+            self._run.stop()
             self._conclude(session)
             raise
         self._conclude(session)
