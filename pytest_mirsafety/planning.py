@@ -45,6 +45,7 @@ class RunOptions:
     store: Path | None = None
     report_only: bool = False
     allow_data_mismatch: bool = False
+    dry_run: bool = False
     shard: str | None = None
     budget: str | None = None
     stop: str | None = None
@@ -112,7 +113,8 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     differs, notes = _check_data(dataset, settings, options)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
-    backend = build_backend(model, BackendContext(dataset.instances, written_in, environ))
+    context = BackendContext(dataset.instances, written_in, environ, asks=not options.dry_run)
+    backend = build_backend(model, context)
     name = settings.judge if options.judge is None else options.judge
     judged_by = find_judge(name, settings)
     judge = build_judge(judged_by, settings)

@@ -47,12 +47,14 @@ class BackendContext:
     """What a backend may need beside its settings.
 
     `instances` are the dataset's, in its order; relative paths are relative to `base`. The
-    variables in `environ` hold keys, so they are never shown.
+    variables in `environ` hold keys, so they are never shown. Where nothing `asks`, as in a dry
+    run, no key is needed.
     """
 
     instances: Sequence[Instance]
     base: Path
     environ: Mapping[str, str] = field(repr=False)
+    asks: bool = True
 
 
 @cache
@@ -260,7 +262,7 @@ def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
             base_url=settings.base_url,
             # A key meant for one provider is never sent to another one's endpoint.
             api_key_env=settings.api_key_env or ("OPENAI_API_KEY" if hosted else ENDPOINT_KEY),
-            key_required=hosted or settings.api_key_env is not None,
+            key_required=context.asks and (hosted or settings.api_key_env is not None),
             system=settings.system,
             decoding=settings.decoding,
             image_transport=settings.image_transport,

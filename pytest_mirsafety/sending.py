@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from .asks import Ask, Parts
 from .calling import Caller
 from .endpoint import Bounds, Endpoint, Estimate, Job
 from .errors import BackendError, BadInputError, StoreError, UnscoredError
+from .estimates import most_output
 from .keeping import Keeper
 from .pacing import PaceSettings
 from .reading import Prepared
 from .records import Completion, LoadedImage, Request
 from .spending import Spending
-
-_OUTPUT_TOKENS: Final = 1000
-"""What an answer is taken to cost where the request sets no bound."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +62,7 @@ class Sendings:
         self._keeper = keeper
         self._receiver = receiver
         self._image_tokens = parts.settings.image_tokens
-        self._output_tokens = _most_output(parts)
+        self._output_tokens = most_output(parts.backend.decoding)
         self._under_way: dict[str, Sending] = {}
         # None stands for a completion that the store keeps, so that memory need not.
         self._settled: dict[str, Completion | UnscoredError | None] = {}
@@ -157,13 +155,3 @@ class Sendings:
         text = Estimate.of_text(len(request.prompt) + len(request.system or ""), 0)
         images = self._image_tokens * len(request.images)
         return Estimate(text.input + images, self._output_tokens)
-
-
-def _most_output(parts: Parts) -> int:
-    """The bound that the decoding parameters declare, or a guess."""
-    decoding = parts.backend.decoding
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = decoding.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return _OUTPUT_TOKENS

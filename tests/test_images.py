@@ -9,7 +9,7 @@ import struct
 import threading
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -58,11 +58,17 @@ class MemoryStore:
     def get(self, key: str) -> Completion | None:
         raise NotImplementedError
 
-    def put(self, request: Request, completion: Completion) -> None:
+    def held(self, keys: Collection[str]) -> set[str]:
+        raise NotImplementedError
+
+    def put_all(self, answers: Sequence[tuple[Request, Completion]]) -> list[Completion]:
         raise NotImplementedError
 
     def image_digest(self, stamp: str) -> str | None:
         return self.digests.get(stamp)
+
+    def image_digests(self, stamps: Collection[str]) -> dict[str, str]:
+        return {stamp: self.digests[stamp] for stamp in stamps if stamp in self.digests}
 
     def put_image_digest(self, stamp: str, sha256: str) -> None:
         self.digests[stamp] = sha256

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from scripted import ScriptedBackend, ScriptedJudge, completion, within
 
 from pytest_mirsafety import data
-from pytest_mirsafety.config import Configuration, ModelSettings
+from pytest_mirsafety.config import Configuration, JudgeSettings, ModelSettings
 from pytest_mirsafety.errors import BackendError, JudgeError, UnscoredError
 from pytest_mirsafety.gates import Criterion, Decision, Estimand, Rules, Scope
 from pytest_mirsafety.images import ImageLimits, ImageReader
-from pytest_mirsafety.planning import RunPlan
+from pytest_mirsafety.planning import DataPlace, RunPlan
 from pytest_mirsafety.records import Completion, Instance, Request, Verdict, VerdictKind
 from pytest_mirsafety.registry import NamedModel
-from pytest_mirsafety.results import RunResult
+from pytest_mirsafety.results import GateDesign, RunDesign, RunResult
 from pytest_mirsafety.run import Run
-from pytest_mirsafety.taxonomy import Reason, Status
+from pytest_mirsafety.taxonomy import Reason, Relation, Status
 
 N = 6
 KINDS = {
@@ -141,21 +141,31 @@ def world(count: int = N) -> Iterator[World]:
 
 
 def plan(place: World, backend: ScriptedBackend, threshold: Decimal, estimand: Estimand) -> RunPlan:
+    dataset = data.load("jsonl:instances.jsonl", base=place.folder)
+    number = len(dataset.instances)
+    gates = (
+        GateDesign(Criterion(Scope.RELATION, "analogy", threshold), number),
+        GateDesign(Criterion(Scope.OVERALL, "overall", threshold), number),
+    )
     return RunPlan(
         configuration=Configuration(base=place.folder),
         model=NamedModel("m", ModelSettings(provider="scripted", model="m")),
-        dataset=data.load("jsonl:instances.jsonl", base=place.folder),
+        place=DataPlace("jsonl:instances.jsonl", place.folder, place.folder),
+        dataset=dataset,
+        instances=dataset.instances,
         backend=backend,
         judge=ScriptedJudge(judge_script),
-        criteria=(
-            Criterion(Scope.RELATION, "analogy", threshold),
-            Criterion(Scope.OVERALL, "overall", threshold),
+        judged_by=JudgeSettings(provider="scripted"),
+        design=RunDesign(
+            gates,
+            Rules(estimand, gates=2),
+            {Relation.ANALOGY: number},
+            distinct_requests=True,
         ),
         thresholds_from="here",
         sample=None,
+        budget=None,
         store=place.folder / "store.sqlite3",
-        report_only=False,
-        rules=Rules(estimand, gates=2),
         notes=(),
     )
 

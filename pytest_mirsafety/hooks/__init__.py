@@ -108,6 +108,7 @@ def _options(config: pytest.Config) -> RunOptions:
         store=_path(config, option("--mir-store")),
         report_only=option("--mir-report-only"),
         allow_data_mismatch=option("--mir-allow-data-mismatch"),
+        dry_run=option("--mir-dry-run"),
         shard=option("--mir-shard"),
         budget=option("--mir-budget"),
         stop=option("--mir-stop"),
