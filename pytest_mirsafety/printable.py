@@ -12,6 +12,8 @@ def one_line(text: str, limit: int = 200) -> str:
 
     Control, format, surrogate and private-use characters become spaces; runs of spaces become one.
     """
-    visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in text[: limit * 4])
+    visible = text[: limit * 4]
+    if not visible.isprintable():
+        visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in visible)
     line = " ".join(visible.split())
     return line if len(line) <= limit else line[: limit - 1] + _ELLIPSIS

@@ -31,11 +31,13 @@ class Progress:
 
     def wait(self, instance: Instance, *, captured: bool = True) -> None:
         """Block until the planned answer of this instance is there, drawing meanwhile."""
-        screen = _Screen.of(self._config)
         capture = self._config.pluginmanager.get_plugin("capturemanager") if captured else None
         shown = nullcontext if capture is None else capture.global_and_fixture_disabled
+        screen: _Screen | None = None
 
         def tick() -> None:
+            nonlocal screen
+            screen = screen or _Screen.of(self._config)  # only now: most answers are there
             if screen is not None:
                 with shown():
                     self._beat.show(screen, self._run.progress())

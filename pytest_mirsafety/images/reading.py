@@ -82,12 +82,12 @@ class ImageReader:
     def _inspect(self, ref: ImageRef) -> LoadedImage:
         stamp = ref.source.stamp(ref.locator)
         key = digest([_CHECKS, self._limits.max_bytes, self._limits.max_pixels, stamp])
+        # Before its turn, which costs more than to look: of most images the store has the digest.
+        if (known := self._known(ref, key)) is not None:
+            return known
         with self._turn(key):
-            known = self._store.image_digest(key) if self._store is not None else None
-            if known is not None:
-                _agree(ref, known)
-                path = ref.source.path(ref.locator) if self._paths else None
-                return LoadedImage(known, "", b"", _absolute(path))
+            if (known := self._known(ref, key)) is not None:
+                return known
             if (held := self._held.get(key)) is not None:
                 _agree(ref, held.sha256)
                 return held
@@ -95,6 +95,14 @@ class ImageReader:
             if self._store is not None:
                 self._store.put_image_digest(key, image.sha256)
             return self._hold(image, key)
+
+    def _known(self, ref: ImageRef, key: str) -> LoadedImage | None:
+        known = self._store.image_digest(key) if self._store is not None else None
+        if known is None:
+            return None
+        _agree(ref, known)
+        path = ref.source.path(ref.locator) if self._paths else None
+        return LoadedImage(known, "", b"", _absolute(path))
 
     def _check(self, ref: ImageRef, stamp: str) -> LoadedImage:
         image = self._read(ref)
