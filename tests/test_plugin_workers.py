@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -268,6 +272,27 @@ def test_it(mllm, instance, judge):
     outcomes = result.parseoutcomes()
     assert outcomes["failed"] == 1
     assert outcomes.get("unscored", 0) < 10
+
+
+def test_ctrl_c_ends_the_asking_and_the_workers(project: Project) -> None:
+    project.configure(
+        "thresholds.default = 0.5\nmodels.m = { provider = 'http', model = 'test-model', "
+        "base_url = 'URL', concurrency = 2 }"
+    )
+    with ChatEndpoint(Reply(REFUSAL, delay=1.0)) as endpoint:
+        config = project.path / "mirsafety.toml"
+        config.write_text(config.read_text("utf-8").replace("URL", endpoint.url), "utf-8")
+        command = [sys.executable, "-m", "pytest", "--mllm=m", "-n2"]
+        with subprocess.Popen(
+            command, cwd=project.path, stdout=subprocess.PIPE, text=True
+        ) as controller:
+            endpoint.wait_for(3, timeout=120)
+            controller.send_signal(signal.SIGINT)
+            output, _ = controller.communicate(timeout=120)
+        assert len(endpoint.requests) < len(project.ids)
+    assert controller.returncode == 2
+    assert "KeyboardInterrupt" in output
+    assert re.search(r"overall +0/\d+ .* 20 ", output)  # each instance is accounted for
 
 
 def test_a_sample_is_the_same_in_every_worker(project: Project) -> None:
