@@ -172,6 +172,13 @@ def test_a_manifest_that_cannot_be_is_refused(
     assert message.startswith(("/run.json: ", "/results.jsonl: "))
 
 
+def test_a_value_that_was_edited_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run")
+    path = folder / run_folder.MANIFEST
+    path.write_text(path.read_text("utf-8").replace('"0.2"', '"0.9"', 1), "utf-8")
+    assert "/run.json: is not as the run wrote it" in refusal(folder)
+
+
 def test_a_number_that_json_does_not_have_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "run")
     document = manifest(folder)
@@ -282,6 +289,7 @@ def test_a_run_that_died_left_no_result(tmp_path: Path) -> None:
     whole = (folder / run_folder.RESULTS).read_bytes()
     run_folder.claim(folder)
     assert "the run has not ended" in refusal(folder)
+    assert not (folder / run_folder.RESULTS).exists()
     (folder / run_folder.RESULTS).write_bytes(whole)
     assert "the run has not ended" in refusal(folder)
 
