@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from . import data
 from .channel import Caller, ChannelError, Invitation
-from .errors import BadInputError, DataError, NotRunError, RunError
+from .errors import BadInputError, DataError, MirsafetyError, NotRunError, RunError
 from .messages import (
     Plain,
     error_from,
@@ -26,7 +27,8 @@ from .records import Dataset, ImageRef, Instance, Outcome, Response, Verdict
 class RemoteRun:
     """The run as the tests of one worker see it: what `Run` has for them, by asking the controller.
 
-    Every call may raise `NotRunError` when the controller is gone.
+    What has ended the run, the controller's death too, is for `answer` and `verdict` to raise:
+    the other calls are made where pytest takes an error for one of its own.
     """
 
     def __init__(self, caller: Caller, dataset: Dataset, planned: Sequence[str]) -> None:
@@ -66,7 +68,9 @@ class RemoteRun:
     @property
     def asking(self) -> bool:
         """The plan has begun to be asked, by this worker or another."""
-        self._asking = self._asking or bool(self._call("asking"))
+        if not self._asking:
+            with suppress(MirsafetyError):
+                self._asking = bool(self._call("asking"))
         return self._asking
 
     def on_outcome(self, listener: Callable[[Outcome], None]) -> None:
@@ -75,13 +79,15 @@ class RemoteRun:
 
     def select(self, instances: Sequence[Instance]) -> None:
         """Tell which instances the tests cover, in their order."""
-        self._call("select", selected=[i.id for i in instances if self._is_planned(i)])
+        with suppress(MirsafetyError):
+            self._call("select", selected=[i.id for i in instances if self._is_planned(i)])
 
     def wait(self, instance: Instance) -> None:
         """Until this planned instance is answered and judged."""
         if self._is_planned(instance):
-            self._call("wait", planned=instance.id)
-            self._asking = True
+            with suppress(MirsafetyError):
+                self._call("wait", planned=instance.id)
+                self._asking = True
 
     def answer(self, instance: Instance) -> Response:
         """The model's response.

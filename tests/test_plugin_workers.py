@@ -352,7 +352,7 @@ def build(settings):
     ("name", "text", "arguments", "expected"),
     [
         ("own_data_differs.py", OWN_DATA, ["--mir-data=own_data_differs:load"], "data changed"),
-        ("conftest.py", SHUFFLED, [], "worker gw1 collected other instances than gw0*"),
+        ("conftest.py", SHUFFLED, [], "collected other instances than gw"),
         ("own_full_disk.py", FULL_DISK, ["--mllm=own_full_disk:build"], "the disk is full"),
         ("none.py", "", ["--mir-store=images"], "images"),
     ],
@@ -367,7 +367,7 @@ def test_what_ends_the_run_is_exit_4_and_one_line(
     output = [line for line in (*result.outlines, *result.errlines) if line.strip()]
     assert result.ret == 4, output
     (line,) = [line for line in output if "ERROR" in line]
-    assert expected.rstrip("*") in line
+    assert expected in line
     for noise in ("Traceback", "INTERNALERROR", "node down", "replacing", "hooks/"):
         assert not any(noise in line for line in output), output
     assert "failed" not in result.parseoutcomes()
