@@ -155,6 +155,17 @@ def test_actual_tokens_replace_the_reserved_ones() -> None:
     assert pace.delay(0) == 60
 
 
+def test_a_full_window_lets_nothing_through_until_its_minute_is_over() -> None:
+    clock = Clock()
+    pace = pace_of(clock, tokens_per_minute=100)
+    pace.started(100)
+    assert pace.delay(0) == 60
+    clock.now += 59.5
+    assert pace.delay(0) == 0.5
+    clock.now += 0.5
+    assert pace.delay(100) == 0
+
+
 def test_a_request_above_the_limit_goes_alone() -> None:
     clock = Clock()
     pace = pace_of(clock, tokens_per_minute=100)
@@ -227,7 +238,9 @@ def test_retry_after_holds_for_every_request(told: float, pause: float, overload
 @pytest.mark.parametrize("told", [-1.0, math.nan, -math.inf])
 def test_a_senseless_retry_after_is_none(told: float) -> None:
     pace = pace_of()
-    pace.failed(pace.started(), RetryableError("no", overloaded=True, retry_after=told), 0)
+    error = RetryableError("no", overloaded=True, retry_after=told)
+    wait = pace.failed(pace.started(), error, 0)
+    assert wait == pace_of().failed(0, BUSY, 0)
     assert pace.delay() == 0
 
 
@@ -270,6 +283,18 @@ def test_overloads_are_waited_out_while_anything_is_answered() -> None:
     clock.now += 1
     assert pace.failed(pace.started(), BUSY, 0) is None
     assert pace.hopeless
+    pace.succeeded(pace.started())
+    assert not pace.hopeless
+
+
+def test_an_answer_ends_the_doubling_of_the_waits() -> None:
+    pace = pace_of()
+    waits = []
+    for _ in range(3):
+        waits.append(pace.failed(pace.started(), BUSY, 0))
+        pace.succeeded(pace.started())
+    assert waits == [0.375, 0.375, 0.375]
+    assert pace.delay() == 0
 
 
 def test_time_in_which_nothing_failed_is_no_time_without_an_answer() -> None:

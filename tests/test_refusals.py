@@ -167,3 +167,7 @@ def test_any_body_can_be_read(body: object) -> None:
 )
 def test_the_body_of_a_200_may_name_another_status(code: object, status: int) -> None:
     assert Refusal.from_body(200, {"code": code, "message": "no"}).status == status
+
+
+def test_the_body_of_any_other_status_names_none() -> None:
+    assert Refusal.from_body(400, {"code": 503, "message": "no"}).status == 400
