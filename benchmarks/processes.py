@@ -106,7 +106,10 @@ def run(command: Sequence[str], folder: Path) -> Finished:
 
 def _environment() -> Mapping[str, str]:
     """The caller's, without what would change pytest's options or go to a proxy."""
-    dropped = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "OPENAI_BASE_URL", "OPENAI_API_KEY")
+    dropped = {
+        *("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
+        "PYTHONDONTWRITEBYTECODE",  # a user has the compiled modules of what is installed
+    }
     return {name: value for name, value in os.environ.items() if name not in dropped}
 
 

@@ -17,7 +17,7 @@ from .errors import (
 )
 from .judging import JudgingStage, pair_key
 from .keeping import Keeper
-from .lanes import Lane, Waits
+from .lanes import Landing, Lane, Waits
 from .pacing import PaceSettings
 from .reading import AT_ONCE, READERS, Prepared, Reader
 from .records import Completion, Response, Verdict
@@ -62,6 +62,8 @@ class Pipeline:
         )
         self._read_lane: Lane[Ask] = Lane(self._read, READERS, abort, room=self._has_room)
         self._at_once = 1
+        self.catching_up: Landing | None = None
+        """Lands when no more stored answers are being read; None while none are."""
         self._probe: Ask | None = None
         self._held: dict[Ask, Response] = {}
 
@@ -167,12 +169,24 @@ class Pipeline:
         self._adapt(len(asks), found)
         rest = [each for each in asks[len(found) :] if not each.landed]
         self._read_lane.put_back(rest, lambda each: each.urgent)
+        self._tell_whether_catching_up()
+
+    def _tell_whether_catching_up(self) -> None:
+        busy = self._at_once > 1 and self._read_lane.waiting and self._has_room()
+        if busy and self.catching_up is None:
+            self.catching_up = Landing()
+        elif not busy and (landing := self.catching_up) is not None:
+            self.catching_up = None
+            self._waits.land(landing)
 
     def _adapt(self, given: int, found: Sequence[Prepared | UnscoredError]) -> None:
         """Answers that the store has are read in batches, by few: threads would only contend."""
         stored = all(isinstance(each, Prepared) and each.completion is not None for each in found)
-        self._at_once = min(2 * self._at_once, AT_ONCE) if stored and len(found) == given else 1
-        self._read_lane.limit = READERS if self._at_once < AT_ONCE else 1
+        if not stored:
+            self._at_once = 1
+        elif len(found) == given:  # and not as many as could be read in time
+            self._at_once = min(2 * self._at_once, AT_ONCE)
+        self._read_lane.limit = READERS if self._at_once == 1 else 1
 
     def _go_on(self, ask: Ask, prepared: Prepared | UnscoredError) -> None:
         if ask.landed:  # skipped meanwhile

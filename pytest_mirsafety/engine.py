@@ -206,6 +206,9 @@ class Engine:
         if ask is None or self._started is None:
             return
         self._await(ask, self._pipeline.hurry, tick, every)
+        if (catching_up := self._pipeline.catching_up) is not None:
+            # Stored answers are read many times as fast while no test contends for the interpreter.
+            self._await(catching_up, None, tick, every)
         if ask.judging is not None:
             self._await(ask.judging, self._pipeline.judge, tick, every)
 
@@ -330,12 +333,13 @@ class Engine:
     def _await(
         self,
         landing: T,
-        begin: Callable[[T], None],
+        begin: Callable[[T], None] | None,
         tick: Callable[[], None] = lambda: None,
         every: float = _SLICE,
     ) -> None:
         if not landing.landed:
-            self._call(begin, landing)
+            if begin is not None:
+                self._call(begin, landing)
             while not self._waits.wait(landing, every):
                 tick()
 
