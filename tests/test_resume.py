@@ -1,6 +1,6 @@
 """Whole runs killed at random moments and resumed, against an endpoint that counts.
 
-Four kills by default. `MIRSAFETY_KILLS=20` makes it as many, each with another seed, and `-rP`
+Two kills by default. `MIRSAFETY_KILLS=20` makes it as many, each with another seed, and `-rP`
 prints what each of them cost.
 """
 
@@ -23,7 +23,7 @@ import pytest
 from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 
-KILLS = int(os.environ.get("MIRSAFETY_KILLS", "4"))
+KILLS = int(os.environ.get("MIRSAFETY_KILLS", "2"))
 CONCURRENCY = 4
 LIMIT = 120.0
 """Seconds after which a run is taken for hung."""
