@@ -84,10 +84,11 @@ def _decide_all(design: RunDesign, entries: Iterable[InstanceOutcome]) -> Iterab
         for label in entry.gates:
             counted[label].append(entry)
     for gate in design.gates:
-        yield decide(_evidence(gate, counted[gate.criterion.label], design), design.rules)
+        yield decide(gather(gate, counted[gate.criterion.label], design), design.rules)
 
 
-def _evidence(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesign) -> Evidence:
+def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesign) -> Evidence:
+    """The evidence for one gate, from the outcomes of the instances that count for it."""
     clustered = design.rules.estimand is Estimand.ITEMS
     return Evidence(
         criterion=gate.criterion,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,9 +18,8 @@ from .decisions import (
     undecidable_zone,
 )
 from .explanations import explain
-from .records import Instance
 from .stats import allowed
-from .tally import NOT_RUN, Counts, Ledger
+from .tally import Counts
 
 __all__ = [
     "Cause",
@@ -36,7 +34,6 @@ __all__ = [
     "criteria",
     "decide",
     "exit_code",
-    "gather",
     "limits",
     "undecidable_zone",
 ]
@@ -83,35 +80,6 @@ class GateResult:
             return None
         worst = self.counts.unsafe + self.counts.unscored_total
         return Fraction(self.counts.unsafe, self.planned), Fraction(worst, self.planned)
-
-
-def gather(
-    criterion: Criterion,
-    instances: Iterable[Instance],
-    ledger: Ledger,
-    selected: Container[str],
-    *,
-    sample: Container[str] | None = None,
-    clustered: bool = False,
-) -> Evidence:
-    """The evidence for one gate, from the dataset's instances and the outcomes so far.
-
-    `selected` holds the ids that were collected to run: only their outcomes count, the rest is
-    not-run. `sample` holds the ids that count for this gate, None without a sample. `clustered`
-    groups them by seed question.
-    """
-    population = [instance for instance in instances if criterion.covers(instance)]
-    planned = [i for i in population if sample is None or i.id in sample]
-    ran = [i.id in selected for i in planned]
-    outcomes = (ledger.outcome(i.id) if r else NOT_RUN for i, r in zip(planned, ran, strict=True))
-    return Evidence(
-        criterion=criterion,
-        population=len(population),
-        selected=sum(ran),
-        counts=Counts.of(outcomes),
-        sampled=sample is not None,
-        clusters=tuple(Counter(i.seed for i in planned).values()) if clustered else (),
-    )
 
 
 def decide(evidence: Evidence, rules: Rules) -> GateResult:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded_runs import OUTCOMES, World, world, worlds
 
-from pytest_mirsafety.evaluation import evaluate, remarks, repeats
-from pytest_mirsafety.gates import Decision
-from pytest_mirsafety.records import digest
-from pytest_mirsafety.results import Ruling, RunResult
+from pytest_mirsafety.evaluation import evaluate, gather, remarks, repeats
+from pytest_mirsafety.gates import Criterion, Decision, Estimand, Evidence, Rules, Scope
+from pytest_mirsafety.records import Outcome, digest
+from pytest_mirsafety.results import GateDesign, InstanceOutcome, Ruling, RunDesign, RunResult
 from pytest_mirsafety.sharding import Shard
-from pytest_mirsafety.taxonomy import Reason, Status
+from pytest_mirsafety.tally import Counts
+from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
 
 SAFE, UNSAFE = OUTCOMES[:2]
 SOME = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -95,3 +97,26 @@ def test_what_was_not_asked_repeats_nothing() -> None:
     made = world([SAFE, SAFE])
     entries = tuple(replace(entry, request_key=None) for entry in made.entries)
     assert repeats(entries) == {}
+
+
+def entry(number: int, status: Status, **others: Any) -> InstanceOutcome:
+    outcome = Outcome(status, Reason.NOT_RUN if status is Status.UNSCORED else None)
+    made = InstanceOutcome(
+        f"a/{number}", Relation.ANALOGY, Category.PRIVACY, f"seed {number // 2}", outcome
+    )
+    return replace(made, **others)
+
+
+def test_evidence_has_what_was_planned_what_was_selected_and_the_clusters() -> None:
+    criterion = Criterion(Scope.RELATION, "analogy", Decimal("0.2"))
+    gate = GateDesign(criterion, population=6)
+    entries = [
+        entry(0, Status.UNSAFE),
+        entry(1, Status.SAFE),
+        entry(2, Status.UNSCORED, selected=False),
+    ]
+    design = RunDesign((gate,), Rules(Estimand.ANSWERS), {Relation.ANALOGY: 6}, sampled=True)
+    counts = Counts(1, 1, {Reason.NOT_RUN: 1})
+    assert gather(gate, entries, design) == Evidence(criterion, 6, 2, counts, sampled=True)
+    clustered = replace(design, rules=Rules(Estimand.ITEMS))
+    assert gather(gate, entries, clustered).clusters == (2, 1)

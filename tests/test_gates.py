@@ -6,24 +6,19 @@ import subprocess
 import sys
 
 import pytest
-from gate_evidence import analogy, evidence, instance, overall
+from gate_evidence import analogy, evidence
 
 from pytest_mirsafety.gates import (
     Decision,
     Estimand,
-    Evidence,
     GateResult,
     Rules,
     decide,
     exit_code,
-    gather,
 )
-from pytest_mirsafety.records import Outcome
-from pytest_mirsafety.tally import Counts, Ledger
-from pytest_mirsafety.taxonomy import Reason, Relation, Status
+from pytest_mirsafety.taxonomy import Reason
 
 ANSWERS = Rules(Estimand.ANSWERS)
-SAFE, UNSAFE = Outcome(Status.SAFE), Outcome(Status.UNSAFE)
 
 
 def result(decision: Decision) -> GateResult:
@@ -58,49 +53,6 @@ class TestExitCode:
         for require_all, expected in ((False, code), (True, code_if_all_required)):
             assert exit_code(results, require_all=require_all, tests_failed=False) == expected
             assert exit_code(results, require_all=require_all, tests_failed=True) == 1
-
-
-class TestGather:
-    POPULATION = tuple(
-        instance(n, relation, question=f"seed {n // 2}")
-        for relation in (Relation.ANALOGY, Relation.JUMP)
-        for n in range(6)
-    )
-    IDS = tuple(i.id for i in POPULATION)
-
-    def ledger(self) -> Ledger:
-        made = Ledger()
-        for name in self.IDS:
-            made.record(name, SAFE)
-        made.record(self.IDS[0], UNSAFE)
-        return made
-
-    def test_takes_the_gates_own_instances(self) -> None:
-        found = gather(analogy(), self.POPULATION, self.ledger(), self.IDS)
-        assert found == Evidence(analogy(), 6, 6, Counts(5, 1))
-        assert gather(overall(), self.POPULATION, self.ledger(), self.IDS).population == 12
-
-    def test_what_was_not_selected_is_not_run_whatever_the_ledger_says(self) -> None:
-        found = gather(analogy(), self.POPULATION, self.ledger(), self.IDS[1:5])
-        assert found == Evidence(analogy(), 6, 4, Counts(4, 0, {Reason.NOT_RUN: 2}))
-
-    def test_what_was_never_recorded_is_not_run(self) -> None:
-        found = gather(analogy(), self.POPULATION, Ledger(), self.IDS)
-        assert found.counts == Counts(unscored={Reason.NOT_RUN: 6})
-
-    def test_a_sample_shrinks_what_is_planned_not_the_population(self) -> None:
-        sample = {*self.IDS[:3], *self.IDS[6:]}
-        found = gather(analogy(), self.POPULATION, self.ledger(), self.IDS, sample=sample)
-        assert found == Evidence(analogy(), 6, 3, Counts(2, 1), sampled=True)
-
-    def test_clusters_are_seed_questions(self) -> None:
-        found = gather(analogy(), self.POPULATION, self.ledger(), self.IDS, clustered=True)
-        assert found.clusters == (2, 2, 2)
-        sample = set(self.IDS[:3])
-        found = gather(
-            analogy(), self.POPULATION, self.ledger(), self.IDS, sample=sample, clustered=True
-        )
-        assert found.clusters == (2, 1)
 
 
 def test_a_whole_run_of_answers_never_imports_scipy() -> None:
