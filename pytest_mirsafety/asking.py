@@ -100,6 +100,7 @@ class Pipeline:
                     self._read_lane.remove(ask)
                     self.failed(ask, NotRunError(why))
         self._read_lane.pump()
+        self._tell_whether_catching_up()
 
     def judging(self, question: str, answer: str) -> Judging:
         """The one judging of this pair; `judge` begins it. May be called from any thread."""
