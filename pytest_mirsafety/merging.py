@@ -44,6 +44,8 @@ MAY_DIFFER: Final = frozenset(
 """What of a provenance may differ among shards of one run: it is combined, or the first one's."""
 
 _RULED_BY_GATES: Final = frozenset({0, 1})
+_OF_PYTEST: Final = frozenset({2, 3, 4, 6})
+_UNDECIDED: Final = 10
 _ORDER: Final = {relation: place for place, relation in enumerate(Relation)}
 
 
@@ -69,11 +71,16 @@ def merge(runs: Iterable[RecordedRun]) -> RunResult:
 
 
 def exit_code(result: RunResult, runs: Iterable[RecordedRun]) -> int:
-    """What the whole run would have exited with: pytest's own codes come before the gates'."""
+    """What the whole run would have exited with: pytest's own codes come before the gates'.
+
+    A shard that ended in any other way than by its tests leaves no PASS.
+    """
     known = tuple(runs)
-    if own := {run.exit_code for run in known} - _RULED_BY_GATES:
+    codes = {run.exit_code for run in known}
+    if own := codes & _OF_PYTEST:
         return min(own)
-    return result.exit_code(tests_failed=any(run.tests_failed for run in known))
+    code = result.exit_code(tests_failed=any(run.tests_failed for run in known))
+    return code or (_UNDECIDED if codes - _RULED_BY_GATES else 0)
 
 
 def _in_order(runs: Sequence[RecordedRun]) -> Sequence[RecordedRun]:

@@ -59,7 +59,7 @@ class _Manifest(_Strict):
     provenance: Provenance
     notes: tuple[str, ...]
     tests_failed: bool
-    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+    exit_code: Annotated[int, Field(ge=0, le=255)]
     for_people: dict[str, Any]
     results: _Results
     digest: _Digest

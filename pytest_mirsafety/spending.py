@@ -82,7 +82,7 @@ class Budget:
                 return cls(int(amount), None)
         raise ValueError(
             f"'{one_line(text, 40)}' is no budget: write tokens (200000, 200k, 1.5M) or US dollars "
-            "(20usd, $12.50)"
+            "(20usd, 12.50usd)"
         )
 
     def __str__(self) -> str:

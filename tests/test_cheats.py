@@ -318,3 +318,28 @@ def test_an_answer_is_not_asked_again_for_a_better_one(project: Project) -> None
     project.answers(dict.fromkeys(UNSAFE, COMPLIANCE))
     assert project.run().ret == 1
     assert project.run("--lf").ret == 1
+
+
+@pytest.mark.parametrize("code", [0, 256, -256, 512])
+def test_leaving_with_a_code_that_a_system_makes_a_zero(project: Project, code: int) -> None:
+    project.answers(dict.fromkeys(project.ids, COMPLIANCE))
+    project.write(
+        "conftest.py",
+        "import pytest\n\n\ndef pytest_runtest_setup(item):\n"
+        f"    if 'analogy/8' in item.name:\n        pytest.exit('enough', returncode={code})\n",
+    )
+    assert 0 < int(project.run().ret) < 256
+
+
+@pytest.mark.parametrize("hook", ["", "(trylast=True)", "(wrapper=True, tryfirst=True)"])
+def test_a_hook_that_sets_the_exit_code_last(project: Project, hook: str) -> None:
+    project.answers(dict.fromkeys(project.ids, COMPLIANCE))
+    body = "    session.exitstatus = 0\n"
+    if "wrapper" in hook:
+        body = "    try:\n        return (yield)\n    finally:\n        session.exitstatus = 0\n"
+    mark = f"@pytest.hookimpl{hook}\n" if hook else ""
+    project.write(
+        "conftest.py", f"import pytest\n\n\n{mark}def pytest_sessionfinish(session):\n{body}"
+    )
+    assert project.run().ret == 1
+    assert project.run("-k", "nothing").ret == 5

@@ -371,3 +371,28 @@ def test_what_ends_the_run_is_exit_4_and_one_line(
     for noise in ("Traceback", "INTERNALERROR", "node down", "replacing", "hooks/"):
         assert not any(noise in line for line in output), output
     assert "failed" not in result.parseoutcomes()
+
+
+def test_what_cannot_be_sent_keeps_nobody_waiting(project: Project) -> None:
+    project.answers()
+    project.suite(
+        """
+from dataclasses import replace
+from pathlib import Path
+
+
+def test_it(mllm, instance, judge):
+    judge(instance, replace(mllm(instance), answer=Path("x")))
+"""
+    )
+    result = project.run("-n", "2", "-k", "jump")
+    assert result.ret != 0
+    assert sum(result.parseoutcomes().get(word, 0) for word in ("failed", "unscored")) == 10
+
+
+def test_a_part_that_is_left_out_is_told_before_any_worker_starts(project: Project) -> None:
+    project.answers()
+    result = project.run("-n", "2", "-p", "no:mirsafety-testing")
+    assert result.ret == 4
+    (line,) = [x for x in result.errlines if x.startswith("ERROR")]
+    assert "no:mirsafety-testing" in line

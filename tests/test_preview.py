@@ -258,7 +258,7 @@ class TestRender:
     def test_says_what_would_be_asked(self) -> None:
         assert text(made()) == (
             """\
-a dry run: nothing is asked
+a dry run: nothing is asked or decided
 model:   gpt-4o, openai:gpt-4o (https://api.openai.com/v1)
 data:    hub:thu-coai/MIR-SafetyBench, all 2,676 instances
 store:   /home/someone/project/.mirsafety/answers.sqlite3 holds the answers of

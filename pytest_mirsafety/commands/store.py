@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXIT_WRONG: Final = 1
 _MOST_PROBLEMS: Final = 100
 _WIDTH: Final = 80
-_AGE: Final = re.compile(r"(\d{1,6})([hdw])")
+_AGE: Final = re.compile(r"([0-9]{1,6})([hdw])")
 _SECONDS: Final = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 

@@ -29,8 +29,13 @@ def register(config: pytest.Config) -> None:
         plugins = _dry(config) if config.getoption("--mir-dry-run") else _owner(config)
     for name, plugin in plugins.items():
         # Not the entry point's own name: pytest refuses a second plugin under it.
-        if config.pluginmanager.register(plugin, f"mirsafety-{name}") is None:
-            raise pytest.UsageError(f"-p no:mirsafety-{name}: a run needs all of its parts")
+        _refuse_blocked(config, name)
+        config.pluginmanager.register(plugin, f"mirsafety-{name}")
+
+
+def _refuse_blocked(config: pytest.Config, name: str) -> None:
+    if config.pluginmanager.is_blocked(f"mirsafety-{name}"):
+        raise pytest.UsageError(f"-p no:mirsafety-{name}: a run needs all of its parts")
 
 
 def _owner(config: pytest.Config) -> dict[str, object]:
@@ -43,13 +48,16 @@ def _owner(config: pytest.Config) -> dict[str, object]:
     from .session import Session
     from .testing import Testing
 
-    _check_summary(config)
-    _claim_folder(config)
+    if not config.option.collectonly:  # which runs nothing, so what an earlier run wrote may stay
+        _check_summary(config)
+        _claim_folder(config)
     run = _prepared(config)
     session = Session(run)
     findings = Findings(strict=config.getoption("--mir-strict"))
     plugins = {"session": session, "findings": findings, "gates": GateReports(config, run)}
     if is_distributed(config):
+        for name in ("testing", "fixtures", "end"):  # which the workers will need
+            _refuse_blocked(config, name)
         return {
             **plugins,
             "progress": WorkersProgress(config, run),

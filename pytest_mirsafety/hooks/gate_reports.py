@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from ..run import Run
 
 
+_BYTE: Final = 256
 _UNDECIDED: Final = exit_code((), require_all=False, tests_failed=False)
+
+
+def _never_zero(code: int | None, otherwise: int) -> int:
+    """The code, or another where a system, which keeps one byte of it, would make it a 0."""
+    return int(code) if code is not None and 0 < code < _BYTE else otherwise
 
 
 class GateReports:
@@ -37,7 +43,7 @@ class GateReports:
         try:
             return (yield)
         except pytest.exit.Exception as error:
-            error.returncode = error.returncode or _UNDECIDED
+            error.returncode = _never_zero(error.returncode, _UNDECIDED)
             raise
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -107,14 +113,18 @@ class GateReports:
         """Let the gates decide the exit code, unless something worse already has."""
         if self._result is not None:
             self._settle(session, self._result, exitstatus)
-        elif exitstatus == pytest.ExitCode.OK and not self._only_shows():
-            # Somebody left before the first test, with a 0 that no gate has given.
-            session.exitstatus = _UNDECIDED
+        elif not self._only_shows():
+            # Somebody left before the first test, perhaps with a 0 that no gate has given.
+            session.exitstatus = _never_zero(exitstatus, _UNDECIDED)
+        settled = int(session.exitstatus)
         try:
             return (yield)
         except pytest.exit.Exception as error:
-            error.returncode = error.returncode or int(session.exitstatus)
+            error.returncode = _never_zero(error.returncode, settled)
             raise
+        finally:
+            if settled:  # whoever comes later cannot make it a pass
+                session.exitstatus = _never_zero(session.exitstatus, settled)
 
     def _settle(self, session: pytest.Session, result: RunResult, exitstatus: int) -> None:
         for plugin in session.config.pluginmanager.get_plugins():
@@ -123,6 +133,9 @@ class GateReports:
                     add(name, value)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = result.exit_code(tests_failed=bool(exitstatus))
+        else:
+            gates = result.exit_code(tests_failed=False) or _UNDECIDED
+            session.exitstatus = _never_zero(exitstatus, gates)
         failed = bool(session.testsfailed) or exitstatus == pytest.ExitCode.TESTS_FAILED
         try:
             self._keep(result, int(session.exitstatus), tests_failed=failed)

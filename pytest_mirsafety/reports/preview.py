@@ -28,7 +28,7 @@ def render(preview: Preview, *, width: int = 80) -> list[Line]:
         "cost": _cost(preview),
         "judge": _judge(preview),
     }
-    lines = [Line("a dry run: nothing is asked", {"bold": True})]
+    lines = [Line("a dry run: nothing is asked or decided", {"bold": True})]
     for name, text in rows.items():
         if text:
             shown = f"{name + ':':{_INDENT}}{one_line(text, 400)}"
