@@ -516,3 +516,20 @@ def test_an_image_that_nobody_holds_is_let_go() -> None:
     assert image() is None
     reader.inspect(source.ref("a"))
     assert source.reads == ["a", "a"]
+
+
+def test_a_declared_digest_vouches_for_the_pixels_and_checksums_for_the_rest() -> None:
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 20)), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    source = MemoryImages(a=content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    reader = ImageReader(ImageLimits(), MemoryStore())
+    assert reader.inspect(source.ref("a", sha256)).content == content
+    with pytest.raises(BadInputError, match="its pixels are cut off"):
+        reader.inspect(source.ref("a"))  # nobody vouches, also not the look before
+    damaged = content[:45] + bytes([content[45] ^ 1]) + content[46:]
+    source = MemoryImages(a=damaged)
+    reader = ImageReader(ImageLimits(), MemoryStore())
+    with pytest.raises(BadInputError, match="checksum"):
+        reader.inspect(source.ref("a", hashlib.sha256(damaged).hexdigest()))

@@ -17,7 +17,7 @@ from .checks import check, media_type
 if TYPE_CHECKING:
     from ..protocols import Store
 
-_CHECKS: Final = 1  # raised when a check is added, so that every image is read again
+_CHECKS: Final = 2  # raised when a check is added, so that every image is read again
 _DECODES_AT_ONCE: Final = 4  # each may take 4 bytes a pixel
 
 
@@ -81,7 +81,8 @@ class ImageReader:
 
     def _inspect(self, ref: ImageRef) -> LoadedImage:
         stamp = ref.source.stamp(ref.locator)
-        key = digest([_CHECKS, self._limits.max_bytes, self._limits.max_pixels, stamp])
+        limits, declared = self._limits, ref.sha256 is not None
+        key = digest([_CHECKS, declared, limits.max_bytes, limits.max_pixels, stamp])
         # Before its turn, which costs more than to look: of most images the store has the digest.
         if (known := self._known(ref, key)) is not None:
             return known
@@ -107,8 +108,10 @@ class ImageReader:
     def _check(self, ref: ImageRef, stamp: str) -> LoadedImage:
         image = self._read(ref)
         _agree(ref, image.sha256)
+        # A digest that the data declares, and that agrees, vouches for the pixels.
+        decode = ref.sha256 is None
         with self._decoding:
-            check(image.content, image.media_type, self._limits.max_pixels)
+            check(image.content, image.media_type, self._limits.max_pixels, decode=decode)
         _expect(ref.source.stamp(ref.locator), stamp, "was changed while it was read")
         return image
 
