@@ -121,26 +121,6 @@ def write(folder: Path, shape: DatasetShape) -> Path:
     return folder
 
 
-def with_digests(folder: Path) -> Path:
-    """The same dataset beside it, with the digest of each image declared; files are hard links."""
-    copy = folder.with_name(f"{folder.name}-with-digests")
-    if (copy / FILE_NAME).is_file():
-        return copy
-    shutil.rmtree(copy, ignore_errors=True)
-    (copy / "images").mkdir(parents=True)
-    lines = [json.loads(line) for line in (folder / FILE_NAME).read_text("utf-8").splitlines()]
-    for line in lines:
-        for name in line["images"]:
-            (copy / name).hardlink_to(folder / name)
-        digests = [
-            hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in line["images"]
-        ]
-        pairs = zip(line["images"], digests, strict=True)
-        line["images"] = [{"file": name, "sha256": digest} for name, digest in pairs]
-    (copy / FILE_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return copy
-
-
 def _images_of(name: str, seed: int) -> int:
     """From 2 to 4."""
     return 2 + hashlib.sha256(f"{seed} {name}".encode()).digest()[0] % 3

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from behaviour import Behaviour
 from checks import all_answered_once, verdicts_agree
-from datasets import DatasetShape, prompts, records, with_digests, write
+from datasets import DatasetShape, prompts, records, write
 from endpoint import Endpoint
 from measuring import Ratios, Row, Scale, in_turn
 from processes import MODEL, Finished, Project, run
@@ -24,17 +24,13 @@ _LEAN = str(Path(__file__).with_name("lean_client.py"))
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A dataset that both sides ask for, and how; `cpu` is what their processes took (s).
-
-    `declared` is the same dataset with the digests of its images, which a run can go by.
-    """
+    """A dataset that both sides ask for, and how; `cpu` is what their processes took (s)."""
 
     scale: Scale
     folder: Path
     prompts: tuple[str, ...]
     images: int
     transport: str = "base64"
-    declared: Path | None = None
     cpu: dict[str, list[float]] = field(default_factory=lambda: {"plugin": [], "lean": []})
 
     @classmethod
@@ -58,9 +54,7 @@ class Asked:
 
         def ask(url: str) -> Finished:
             concurrency = self.scale.concurrency
-            project = Project(
-                folder, self.declared or self.folder, url, concurrency, self.transport
-            ).write()
+            project = Project(folder, self.folder, url, concurrency, self.transport).write()
             finished = project.run().expect(0)
             verdicts_agree(project.outcomes(), self.behaviour, self.prompts)
             return finished
@@ -95,14 +89,11 @@ def measure(scale: Scale) -> list[Row]:
         BrokenRunError: a run did not do what is measured.
     """
     asked = Asked.of(scale)
-    declared = replace(asked, declared=with_digests(asked.folder), cpu={"plugin": [], "lean": []})
     files = Asked(scale, asked.folder, asked.prompts, asked.images, "file")
     ratios = in_turn(scale.rounds, asked.by_plugin, asked.by_lean_client)
-    by_digest = in_turn(scale.rounds, declared.by_plugin, declared.by_lean_client)
     with_files = in_turn(scale.rounds, files.by_plugin, files.by_lean_client)
     return [
-        _row("API throughput, base64, digests declared", declared, by_digest, BUDGET),
-        _row("API throughput, base64, every picture decoded", asked, ratios, BUDGET),
+        _row("API throughput, base64", asked, ratios, BUDGET),
         _row('API throughput, `image_transport = "file"`', files, with_files, None),
     ]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dataset_builders import make_items, png_chunk, tiny_png, write_jsonl
 from projects import Project
 
 import pytest_mirsafety
@@ -68,6 +71,35 @@ def test_data_prints_counts_and_the_identity_to_pin(
     digest = next(x for x in output.splitlines() if x.startswith("data_digest"))
     project.configure(f"{digest}\nthresholds.default = 0.2")
     assert project.run().ret == 0
+
+
+def test_data_decodes_every_image_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = make_items([Relation.ANALOGY, Relation.CAUSALITY], per_cell=2)
+    root = write_jsonl(tmp_path, items)
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "jsonl:instances.jsonl", "--images"]) == 0
+    assert "48 images: each was decoded, and is whole" in capsys.readouterr().out
+    # Checksums cannot tell: its writer made it 4 rows high, and wrote 3 of them.
+    short = tiny_png(0, height=3)
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)
+    content = short[:8] + png_chunk(b"IHDR", header) + short[33:]
+    items[0] = replace(items[0], images=(content, items[0].images[1]))
+    write_jsonl(root, items)
+    (root / f"images/{items[3].category}-analogy-{items[3].number}-1.png").unlink()
+    assert main(["data", "jsonl:instances.jsonl"]) == 0
+    capsys.readouterr()
+    assert main(["data", "jsonl:instances.jsonl", "--images"]) == 4
+    output, error = capsys.readouterr()
+    assert [line for line in output.splitlines() if "image " in line] == [
+        (
+            f"{items[0].id}: image images/{items[0].category}-analogy-1-0.png: cannot be decoded: "
+            "its pixels are cut off"
+        ),
+        f"{items[3].id}: image images/{items[3].category}-analogy-2-1.png: there is no such file",
+    ]
+    assert error == "mirsafety: jsonl:instances.jsonl: 2 of 48 images cannot be sent\n"
 
 
 def test_plan_prints_the_published_table(

@@ -17,7 +17,7 @@ from .checks import check, media_type
 if TYPE_CHECKING:
     from ..protocols import Store
 
-_CHECKS: Final = 2  # raised when a check is added, so that every image is read again
+_CHECKS: Final = 3  # raised when the checks change, so that every image is read again
 _DECODES_AT_ONCE: Final = 4  # each may take 4 bytes a pixel
 
 
@@ -36,13 +36,21 @@ class ImageReader:
     again only when it has to be sent, or when its source's stamp has changed. While somebody holds
     an image, whoever asks for the same file or the same bytes gets the same object. `paths` gives
     each image its path, for a server that opens files itself; without it only an image that was
-    read has one, because a path may cost an extraction.
+    read has one, because a path may cost an extraction. `pixels` decodes every image.
     """
 
-    def __init__(self, limits: ImageLimits, store: Store | None, *, paths: bool = False) -> None:
+    def __init__(
+        self,
+        limits: ImageLimits,
+        store: Store | None,
+        *,
+        paths: bool = False,
+        pixels: bool = False,
+    ) -> None:
         self._limits = limits
         self._store = store
         self._paths = paths
+        self._pixels = pixels
         self._decoding = threading.BoundedSemaphore(_DECODES_AT_ONCE)
         self._held: WeakValueDictionary[str, LoadedImage] = WeakValueDictionary()
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
@@ -81,8 +89,8 @@ class ImageReader:
 
     def _inspect(self, ref: ImageRef) -> LoadedImage:
         stamp = ref.source.stamp(ref.locator)
-        limits, declared = self._limits, ref.sha256 is not None
-        key = digest([_CHECKS, declared, limits.max_bytes, limits.max_pixels, stamp])
+        limits = self._limits
+        key = digest([_CHECKS, self._pixels, limits.max_bytes, limits.max_pixels, stamp])
         # Before its turn, which costs more than to look: of most images the store has the digest.
         if (known := self._known(ref, key)) is not None:
             return known
@@ -108,10 +116,8 @@ class ImageReader:
     def _check(self, ref: ImageRef, stamp: str) -> LoadedImage:
         image = self._read(ref)
         _agree(ref, image.sha256)
-        # A digest that the data declares, and that agrees, vouches for the pixels.
-        decode = ref.sha256 is None
         with self._decoding:
-            check(image.content, image.media_type, self._limits.max_pixels, decode=decode)
+            check(image.content, image.media_type, self._limits.max_pixels, pixels=self._pixels)
         _expect(ref.source.stamp(ref.locator), stamp, "was changed while it was read")
         return image
 
