@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -11,8 +11,9 @@ from behaviour import Behaviour
 from checks import all_answered_once, verdicts_agree
 from datasets import DatasetShape, prompts, write
 from endpoint import Endpoint
+from filling import fill
 from measuring import Ratios, Row, Scale, in_turn
-from processes import Finished, Project, run_empty
+from processes import MODEL, Finished, Project, run_empty
 
 from pytest_mirsafety.taxonomy import PUBLISHED_TOTAL
 
@@ -43,11 +44,24 @@ class _Sides:
         self.theirs.append(run_empty(self.empty, len(self.prompts)))
         return self.theirs[-1].seconds
 
-    def memory(self) -> Ratios:
-        return Ratios(*(tuple(f.peak for f in side) for side in (self.ours, self.theirs)))
+    @property
+    def time_row(self) -> Row:
+        times, cpu = self._ratios("seconds"), self._ratios("cpu")
+        more = f"; CPU time {cpu}"
+        return _row(f"{self._name}, wall time", times, TIME_BUDGET, "s", 1, more)
 
-    def cpu(self) -> Ratios:
-        return Ratios(*(tuple(f.cpu for f in side) for side in (self.ours, self.theirs)))
+    @property
+    def memory_row(self) -> Row:
+        peaks = self._ratios("peak")
+        return _row(f"{self._name}, peak memory", peaks, MEMORY_BUDGET, "MiB", 2**20)
+
+    def _ratios(self, name: str) -> Ratios:
+        sides = (self.ours, self.theirs)
+        return Ratios(*(tuple(getattr(f, name) for f in side) for side in sides))
+
+    @property
+    def _name(self) -> str:
+        return f"cached run of {len(self.prompts):,}"
 
 
 def measure(scale: Scale) -> list[Row]:
@@ -56,7 +70,15 @@ def measure(scale: Scale) -> list[Row]:
     Raises:
         BrokenRunError: a run did not do what is measured.
     """
-    return _measure(scale, scale.instances or PUBLISHED_TOTAL)[:1]
+    instances = scale.instances or PUBLISHED_TOTAL
+    project = _project(scale, instances)
+    with Endpoint(_BEHAVIOUR) as endpoint:
+        asked = prompts(project.data)
+        project = replace(project, url=endpoint.url).write()
+        project.run().expect(0)  # fills the store
+        sides = _measure(scale, project, asked)
+        all_answered_once(endpoint.report(), asked, images=2 * instances)
+    return [sides.time_row]
 
 
 def measure_many(scale: Scale) -> list[Row]:
@@ -65,25 +87,24 @@ def measure_many(scale: Scale) -> list[Row]:
     Raises:
         BrokenRunError: a run did not do what is measured.
     """
-    return _measure(scale, scale.instances or MANY)
+    project = _project(scale, scale.instances or MANY).write()
+    fill(project.path, MODEL, _BEHAVIOUR)
+    sides = _measure(scale, project, prompts(project.data))
+    return [sides.time_row, sides.memory_row]
 
 
-def _measure(scale: Scale, instances: int) -> list[Row]:
+def _project(scale: Scale, instances: int) -> Project:
+    """A new one, whose endpoint nobody listens at."""
     folder = scale.work / f"cached-{instances}"
     shutil.rmtree(folder, ignore_errors=True)
     data = write(scale.work / f"tiny-{instances}", DatasetShape.tiny(instances))
-    asked = prompts(data)
-    with Endpoint(_BEHAVIOUR) as endpoint:
-        project = Project(folder, data, endpoint.url, scale.concurrency).write()
-        project.run().expect(0)  # fills the store
-        sides = _Sides(project, asked, scale.work / "empty")
-        times = in_turn(scale.rounds, sides.cached, sides.bare)
-        all_answered_once(endpoint.report(), asked, images=2 * instances)
-    name = f"cached run of {instances:,}"
-    return [
-        _row(f"{name}, wall time", times, TIME_BUDGET, "s", 1, f"; CPU time {sides.cpu()}"),
-        _row(f"{name}, peak memory", sides.memory(), MEMORY_BUDGET, "MiB", 2**20),
-    ]
+    return Project(folder, data, "http://127.0.0.1:9/v1", scale.concurrency)
+
+
+def _measure(scale: Scale, project: Project, asked: list[str]) -> _Sides:
+    sides = _Sides(project, asked, scale.work / "empty")
+    in_turn(scale.rounds, sides.cached, sides.bare)
+    return sides
 
 
 def _row(name: str, ratios: Ratios, budget: float, unit: str, size: int, more: str = "") -> Row:
