@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -85,17 +85,25 @@ def separate(completion: Completion, markers: Sequence[ReasoningMarkers] = DEFAU
 
 
 def _markers(text: str, pairs: Sequence[ReasoningMarkers]) -> list[_Marker]:
-    by_spelling = {
-        spelling.lower(): (pair, spelling == pair.open)
-        for pair in pairs
-        for spelling in (pair.open, pair.close)
-    }
+    by_spelling = _by_spelling(tuple(pairs))
     if not by_spelling:
         return []
     return [
         _Marker(match.start(), match.end(), *by_spelling[match.group().lower()])
         for match in _pattern(*by_spelling).finditer(text)
     ]
+
+
+@lru_cache(maxsize=32)
+def _by_spelling(
+    pairs: tuple[ReasoningMarkers, ...],
+) -> Mapping[str, tuple[ReasoningMarkers, bool]]:
+    """Each marker in lower case, the pair that it is of, and whether it opens."""
+    return {
+        spelling.lower(): (pair, spelling == pair.open)
+        for pair in pairs
+        for spelling in (pair.open, pair.close)
+    }
 
 
 @lru_cache(maxsize=32)

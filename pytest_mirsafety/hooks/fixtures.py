@@ -76,10 +76,9 @@ def fixtures_module(testing: Testing, instances: Sequence[Instance]) -> ModuleTy
         return InstanceJudge(testing)
 
     @pytest.fixture(params=instances, ids=[instance.id for instance in instances])
-    def instance(request: pytest.FixtureRequest) -> Instance:
+    def instance() -> Instance:
         """One instance of the benchmark; a test that takes it runs once for each."""
-        found: Instance = request.param
-        return found
+        return testing.instance  # not request.param: pytest would inspect signatures for each item
 
     vars(module).update(mllm=mllm, judge=judge, instance=instance)
     return module

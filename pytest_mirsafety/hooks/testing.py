@@ -60,6 +60,14 @@ class Testing:
         self._waiting = waiting
         self._note = note
         self._give_up = give_up
+        self._instance: Instance | None = None
+
+    @property
+    def instance(self) -> Instance:
+        """The instance that the running test was parametrized with."""
+        if self._instance is None:
+            raise LookupError("no test that takes an instance is running")
+        return self._instance
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -83,11 +91,13 @@ class Testing:
         """
         if (instance := instance_of(item)) is None:
             return (yield)
+        self._instance = instance
         try:
             if self._run.asking:
                 self._waiting.wait(instance, captured=False)
             return (yield)
         finally:
+            self._instance = None
             self._run.finish(instance)
 
     def answer(self, instance: Instance) -> Response:
