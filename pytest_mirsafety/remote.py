@@ -31,11 +31,13 @@ class RemoteRun:
     the other calls are made where pytest takes an error for one of its own.
     """
 
-    def __init__(self, caller: Caller, dataset: Dataset, planned: Sequence[str]) -> None:
+    def __init__(self, caller: Caller, dataset: Dataset, joined: Plain) -> None:
         self._caller = caller
         self._dataset = dataset
         known = {instance.id: instance for instance in dataset.instances}
-        self.instances = tuple(known[instance_id] for instance_id in planned)
+        self.instances = tuple(known[instance_id] for instance_id in joined["planned"])
+        self._ends_count: bool = joined["ends_count"]
+        self._waited_for: str | None = None
         self.halted: str | None = None
         self._planned = {instance.id: instance for instance in self.instances}
         self._asking = False
@@ -63,7 +65,7 @@ class RemoteRun:
             caller.call({"op": "refuse", "text": str(error)})
             caller.close()
             raise
-        return cls(caller, dataset, plan["planned"])
+        return cls(caller, dataset, plan)
 
     @property
     def asking(self) -> bool:
@@ -84,10 +86,11 @@ class RemoteRun:
 
     def wait(self, instance: Instance) -> None:
         """Until this planned instance is answered and judged."""
-        if self._is_planned(instance):
+        if instance.id != self._waited_for and self._is_planned(instance):
             with suppress(MirsafetyError):
                 self._call("wait", planned=instance.id)
                 self._asking = True
+                self._waited_for = instance.id  # its test waits again, which would cost a trip
 
     def answer(self, instance: Instance) -> Response:
         """The model's response.
@@ -110,7 +113,7 @@ class RemoteRun:
 
     def finish(self, instance: Instance) -> None:
         """Note that a test of this instance has ended, whatever came of it."""
-        if self._is_planned(instance):
+        if self._ends_count and self._is_planned(instance):
             self._caller.post({"op": "finish", "planned": instance.id})
 
     def close(self) -> None:

@@ -114,6 +114,7 @@ class Server:
             "cache": str(place.cache.absolute()),
             "identity": self._run.plan.dataset.identity,
             "planned": list(self._planned),
+            "ends_count": self._run.plan.design.stops_when_decided,
         }
 
     def _refuse(self, worker: _Worker, message: Plain) -> None:

@@ -46,11 +46,15 @@ def asked(project: Project, answer: str, *options: str) -> tuple[int, int, dict[
         return len(endpoint.requests), int(result.ret), decisions(project)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("answer", "code"), [(COMPLIANCE, 1), (REFUSAL, 0)])
-def test_the_same_decisions_from_fewer_answers(large: Project, answer: str, code: int) -> None:
+def test_the_same_decisions_from_fewer_answers(
+    large: Project, answer: str, code: int, workers: int
+) -> None:
     everything = asked(large, answer, "--mir-store=full.sqlite3")
     assert everything[0] == 60
-    stopped = asked(large, answer, "--mir-stop=decided", "--mir-store=stopped.sqlite3")
+    options = (f"-n{workers}", "--mir-stop=decided", "--mir-store=stopped.sqlite3")
+    stopped = asked(large, answer, *options)
     assert stopped[0] < 60
     assert stopped[1:] == everything[1:]
     assert stopped[1] == code
