@@ -16,4 +16,6 @@ def one_line(text: str, limit: int = 200) -> str:
     if not visible.isprintable():
         visible = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in visible)
     line = " ".join(visible.split())
-    return line if len(line) <= limit else line[: limit - 1] + _ELLIPSIS
+    if len(line) > limit:
+        return line[: limit - 1] + _ELLIPSIS
+    return text if line == text else line  # no copy: a run keeps such lines for each instance

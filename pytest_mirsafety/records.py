@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -69,7 +69,12 @@ class Instance:
     @property
     def seed(self) -> str:
         """Digest of category and seed question: instances that share it are one cluster."""
-        return digest([self.category, self.question])
+        return _seed(self.category, self.question)
+
+
+@lru_cache(maxsize=4096)  # of the same text few are needed: one seed has many instances
+def _seed(category: Category, question: str) -> str:
+    return digest([category, question])
 
 
 @dataclass(frozen=True, slots=True)

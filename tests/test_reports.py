@@ -158,7 +158,7 @@ def test_nothing_that_controls_a_terminal_gets_through(detail: str, name: str) -
     )
     for line in terminal.render(found):
         assert all(character.isprintable() for character in line.text), line.text
-    document = summary.to_json(found, 1)
+    document = "".join(summary.to_json(found, 1))
     assert document.isascii()
     assert json.loads(document)["instances"][0]["id"] == "a/b/1"
     for _, value in summary.properties(found):
@@ -212,7 +212,7 @@ def test_the_table_stays_in_eighty_columns(rows: list[Counts], name: str) -> Non
 
 @given(counts)
 def test_the_summary_adds_up(row: Counts) -> None:
-    entry = json.loads(summary.to_json(result(gate(row)), 0))["gates"][0]
+    entry = json.loads("".join(summary.to_json(result(gate(row)), 0)))["gates"][0]
     numbers = entry["counts"]
     assert numbers["safe"] + numbers["unsafe"] + numbers["unscored"] == entry["planned"]
     assert sum(numbers["unscored_by_reason"].values()) == numbers["unscored"]

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         files = [junit.read(path) for path in given.xml]
         _write(options.junitxml, junit.merge(files, runs, result))
     if options.summary is not None:
-        _write(options.summary, summary.to_json(result, code).encode())
+        _write(options.summary, "".join(summary.to_json(result, code)).encode())
     if options.folder is not None:
         failed = any(one.tests_failed for one in runs)
         run_folder.write(options.folder, result, tests_failed=failed, exit_code=code)

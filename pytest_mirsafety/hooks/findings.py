@@ -125,14 +125,23 @@ _SHOWN: Final = {
 
 
 def _add_properties(item: pytest.Item, report: pytest.TestReport, outcome: Outcome) -> None:
-    """At most two properties: each costs half a kilobyte in the JUnit writer's tree."""
+    """At most two properties: each costs half a kilobyte in the JUnit writer's tree.
+
+    Why an instance is safe is in the summary and the run folder.
+    """
     name = outcome.reason if outcome.reason is not None else outcome.status
-    properties = [("mirsafety.outcome", str(name))]
-    if outcome.detail:
+    properties = [_outcome_property(str(name))]
+    if outcome.detail and outcome.status is not Status.SAFE:
         properties.append(("mirsafety.detail", one_line(outcome.detail)))
     # JUnit takes them from the teardown report, which reads them off the item.
     item.user_properties += properties
     report.user_properties += properties
+
+
+@functools.cache
+def _outcome_property(name: str) -> tuple[str, str]:
+    """The one pair for all instances of this outcome."""
+    return ("mirsafety.outcome", name)
 
 
 def _asserts_safe(error: AssertionError) -> bool:

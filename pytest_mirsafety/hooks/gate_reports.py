@@ -152,7 +152,8 @@ class GateReports:
         base = self._config.invocation_params.dir
         if (name := self._config.getoption("--mir-summary")) is not None:
             try:
-                (base / name).write_text(summary.to_json(result, code), encoding="utf-8")
+                with (base / name).open("w", encoding="utf-8") as file:
+                    file.writelines(summary.to_json(result, code))
             except OSError as error:
                 text = f"--mir-summary={base / name} cannot be written: {error.strerror}"
                 raise ConfigurationError(text) from None

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from ..facts import count_facts, gate_facts, provenance_facts, tally_facts
 from ..gates import GateResult
 from ..printable import one_line
-from ..results import RunResult
+from ..results import InstanceOutcome, RunResult
 
 SCHEMA_VERSION: Final = 1
 
 
-def to_json(result: RunResult, exit_code: int) -> str:
-    """The whole result as a JSON document; counts always come with their denominators."""
-    document = {
+def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
+    """The whole result as a JSON document; counts always come with their denominators.
+
+    In pieces, an instance each: all of them at once would be the most that a run ever holds.
+    """
+    facts = {
         "schema_version": SCHEMA_VERSION,
         "ruling": result.ruling,
         "exit_code": exit_code,
@@ -27,19 +30,23 @@ def to_json(result: RunResult, exit_code: int) -> str:
         "gates": [gate_facts(gate) for gate in result.gates],
         "overall": tally_facts(result.overall),
         "relations": [tally_facts(tally) for tally in result.relations],
-        "instances": [
-            {
-                "id": entry.instance_id,
-                "status": entry.outcome.status,
-                "reason": entry.outcome.reason,
-                "detail": one_line(entry.outcome.detail),
-                "request_key": entry.request_key,
-            }
-            for entry in result.outcomes
-        ],
         "notes": result.notes,
     }
-    return json.dumps(document, indent=2, ensure_ascii=True) + "\n"
+    yield json.dumps(facts, indent=2).removesuffix("\n}")
+    yield ',\n  "instances": ['
+    for number, entry in enumerate(result.outcomes):
+        yield f"{',' if number else ''}\n    {json.dumps(_instance(entry))}"
+    yield "\n  ]\n}\n"
+
+
+def _instance(entry: InstanceOutcome) -> Mapping[str, str | None]:
+    return {
+        "id": entry.instance_id,
+        "status": entry.outcome.status,
+        "reason": entry.outcome.reason,
+        "detail": one_line(entry.outcome.detail),
+        "request_key": entry.request_key,
+    }
 
 
 def properties(result: RunResult) -> list[tuple[str, str]]:
