@@ -300,10 +300,12 @@ def test_damage_is_said_and_no_answer_is_another(
 
 
 OPEN = """
-import os, sys
+import os, sys, tempfile
 from pathlib import Path
 from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.store import SQLiteStore
+with tempfile.TemporaryDirectory() as folder:  # what is imported late, while it may
+    SQLiteStore.open(Path(folder) / "answers.sqlite3").close()
 if os.geteuid() == 0:  # whom no permission stops
     os.setuid(int(sys.argv[2]))
 try:
