@@ -160,13 +160,17 @@ def plain(
 
 
 def plain_retryable(error: RetryableError) -> RetryableError:
-    """The same for an attempt that may be repeated; a pause that is no number is none."""
+    """The same for an attempt that may be repeated; a pause that is no number is none.
+
+    What is not plainly said to have been turned away may have cost something.
+    """
     _forget_frames(error)
     told = error.retry_after
     return RetryableError(
         one_line(str(error), _DETAIL),
         overloaded=bool(error.overloaded),
         retry_after=told if isinstance(told, int | float) else None,
+        turned_away=error.turned_away is True,
     )
 
 

@@ -293,7 +293,10 @@ class Endpoint(Generic[J, R]):
 
     def _unanswered(self, job: J, ticket: int, error: RetryableError) -> None:
         estimate = job.cost
-        self._spending.release(estimate.input, estimate.output)
+        if error.turned_away:
+            self._spending.release(estimate.input, estimate.output)
+        else:  # it may have been worked on, and billed, though no answer came
+            self._spending.settle(estimate.input, estimate.output, None, None)
         job.failures += not error.overloaded
         wait = self._pace.failed(ticket, error, job.failures)
         self._lane.limit = self._pace.limit

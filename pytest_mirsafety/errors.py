@@ -45,16 +45,23 @@ class RetryableError(MirsafetyError):
     """One attempt had no answer, and another may have: nothing was refused and nothing answered.
 
     `overloaded` tells that the endpoint asks for less (429, 503, a timeout). `retry_after` is in
-    seconds, as the endpoint asked; None when it did not.
+    seconds, as the endpoint asked; None when it did not. `turned_away` tells that nobody can have
+    worked on it (429, 503, no connection): it costs nothing of the budget, as any other does.
     """
 
     def __init__(
-        self, detail: str, *, overloaded: bool = False, retry_after: float | None = None
+        self,
+        detail: str,
+        *,
+        overloaded: bool = False,
+        retry_after: float | None = None,
+        turned_away: bool = False,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.overloaded = overloaded
         self.retry_after = retry_after
+        self.turned_away = turned_away
 
 
 class UnscoredError(MirsafetyError):

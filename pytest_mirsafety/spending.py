@@ -176,7 +176,7 @@ class Spending:
         self._largest = used.at_least(self._largest)
 
     def release(self, input_tokens: int, output_tokens: int) -> None:
-        """Give the reservation of this estimate back: no reply came."""
+        """Give the reservation of this estimate back: nobody can have worked on it."""
         self._close(_Usage(input_tokens, output_tokens))
 
     def _close(self, estimate: _Usage) -> _Usage:

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import json
 import logging
+import socket
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -296,6 +298,7 @@ def test_replies_that_answer_nothing_may_be_asked_again(reply: Reply, named: str
     assert isinstance(error, RetryableError)
     assert named in error.detail
     assert not error.overloaded
+    assert not error.turned_away
 
 
 @pytest.mark.parametrize(
@@ -406,6 +409,7 @@ def test_passing_failures_may_be_tried_again(status: int) -> None:
     assert isinstance(error, RetryableError)
     assert error.detail.startswith(f"HTTP {status}: busy")
     assert error.overloaded is (status in (429, 503, 529))
+    assert error.turned_away is error.overloaded, "a 500 or 504 may come after the work was done"
     assert error.retry_after is None
 
 
@@ -475,6 +479,7 @@ def test_a_cut_connection_may_be_tried_again(cut: Any) -> None:
     assert isinstance(error, RetryableError)
     assert "the connection broke" in error.detail
     assert not error.overloaded
+    assert not error.turned_away
 
 
 def test_nothing_listening_names_the_address() -> None:
@@ -485,11 +490,15 @@ def test_nothing_listening_names_the_address() -> None:
     assert caught.value.detail.startswith(f"{url}: no connection: ")
     assert caught.value.detail.endswith("(is the server running?)")
     assert not caught.value.overloaded
+    assert caught.value.turned_away
 
 
 def test_an_unknown_host_is_named() -> None:
-    with pytest.raises(RetryableError, match=r"http://nowhere\.invalid/v1.*\(check base_url\)"):
+    with pytest.raises(
+        RetryableError, match=r"http://nowhere\.invalid/v1.*\(check base_url\)"
+    ) as no:
         ask(backend_for("http://nowhere.invalid/v1"))
+    assert no.value.turned_away
 
 
 def test_no_reply_in_time_is_a_failure() -> None:
@@ -499,6 +508,24 @@ def test_no_reply_in_time_is_a_failure() -> None:
             ask(backend_for(endpoint.url, timeout=0.05))
         never.set()
     assert caught.value.overloaded
+    assert not caught.value.turned_away
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
+def test_a_connection_that_was_not_made_in_time_sent_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
+        first.connect(full.getsockname())
+        with pytest.raises(RetryableError, match="no reply in time") as caught:
+            ask(backend_for(f"http://127.0.0.1:{full.getsockname()[1]}/v1", timeout=0.05))
+    assert caught.value.overloaded
+    assert caught.value.turned_away
+
+
+def test_an_overload_that_is_told_with_status_200_may_have_cost_something() -> None:
+    error = failure_of(Reply.json({"error": {"code": 429, "message": "busy"}}))
+    assert isinstance(error, RetryableError)
+    assert error.overloaded
+    assert not error.turned_away
 
 
 def test_a_redirect_is_not_followed() -> None:

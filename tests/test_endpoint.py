@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from engine_setting import BOUND, Setting, answer, outcome, seen, until, verdict
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scripted import (
     MemoryStore,
@@ -59,6 +59,10 @@ def unanswered(number: int = 0) -> RetryableError:
 
 def overloaded() -> RetryableError:
     return RetryableError("HTTP 429: slow down", overloaded=True, retry_after=0.001)
+
+
+def turned_away() -> RetryableError:
+    return RetryableError("no connection", turned_away=True)
 
 
 @dataclass
@@ -575,8 +579,8 @@ def test_without_a_budget_tokens_are_counted_and_nothing_ends() -> None:
     assert (progress.money, progress.budget_spent) == (None, False)
 
 
-def test_failures_cost_nothing_of_the_budget() -> None:
-    script = Faults({"prompt 1": [unanswered()] * 3, "prompt 2": [MisconfiguredError("no")]})
+def test_what_was_turned_away_costs_nothing_of_the_budget() -> None:
+    script = Faults({"prompt 1": [turned_away()] * 3, "prompt 2": [MisconfiguredError("no")]})
     setting = Setting(ScriptedBackend(script), settings=EngineSettings(image_tokens=1000))
     instances = make_instances(3)
     with setting.engine(instances) as engine:
@@ -586,3 +590,42 @@ def test_failures_cost_nothing_of_the_budget() -> None:
             except UnscoredError:
                 continue
         assert engine.progress().tokens < 3 * 2100
+
+
+@given(
+    failures=st.lists(st.lists(st.booleans(), max_size=4), min_size=1, max_size=10),
+    limit=st.integers(1, 600),
+    concurrency=st.integers(1, 4),
+)
+@example([[]] + [[False]] * 9, 200, 4)
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_provider_that_bills_failures_bills_no_more_than_the_budget(
+    failures: list[list[bool]], limit: int, concurrency: int
+) -> None:
+    """Whatever was not turned away may have been processed: it counts as estimated."""
+    billed = 0
+    script = Faults(
+        {
+            f"prompt {n}": [turned_away() if free else unanswered() for free in some]
+            for n, some in enumerate(failures)
+        }
+    )
+
+    script.failures["prompt 0"] = []  # or an endpoint that is not there would end the run
+
+    def billing(request: Request, instance_id: str) -> Reply:
+        nonlocal billed
+        reply = script(request, instance_id)
+        if not isinstance(reply, RetryableError):
+            billed += 3
+        elif not reply.turned_away:
+            billed += 20
+        return reply
+
+    setting, instances = spending(limit, concurrency), make_instances(len(failures))
+    setting.backend.script = billing
+    with setting.engine(instances) as engine:
+        until_done(engine, len(failures))
+        assert billed <= engine.progress().tokens <= limit

@@ -35,6 +35,16 @@ def test_a_spent_budget_leaves_the_gates_open(project: Project) -> None:
         assert again.ret == 0, "what was answered is kept, and costs nothing"
 
 
+def test_a_reply_that_answers_nothing_counts_as_estimated(project: Project) -> None:
+    """Whoever sent it may bill it."""
+    with ChatEndpoint([REPLY, Reply.garbage(b"")]) as endpoint:
+        model = configured(project, endpoint, ", max_retries = 0")
+        result = project.run("--mir-budget=1k", model=model)
+        assert result.ret == 10
+        result.stdout.fnmatch_lines(["*budget of 1,000 tokens is spent*"])
+        assert len(endpoint.requests) == 10
+
+
 def test_a_budget_of_money_goes_by_the_prices(project: Project) -> None:
     with ChatEndpoint(REPLY) as endpoint:
         prices = ", input_price = 10, output_price = 10.0"

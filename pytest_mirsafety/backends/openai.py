@@ -52,6 +52,9 @@ _MOST_READ: Final = 100_000
 """Characters of a server's message that are read for what is shown of it."""
 
 _BAD_REQUEST: Final = 400
+_UNSENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""No connection was made: names of errors, of whichever httpx the package rests on."""
+
 _SECRETS: Final = re.compile(
     r"""(?ix)
     (?<= bearer\s ) \s* [^\s"',]+             # whatever follows the word, ours or not
@@ -226,9 +229,10 @@ class OpenAIBackend:
             if error.status_code == _BAD_REQUEST and error.code in _FILTER_CODES:
                 return None
             failure = self._refused(error)
-        except openai.APITimeoutError:
+        except openai.APITimeoutError as error:
             problem = f"{self._url}: no reply in time ({timeout:g} s without progress)"
-            failure = RetryableError(problem, overloaded=True)
+            unsent = type(error.__cause__).__name__ in _UNSENT
+            failure = RetryableError(problem, overloaded=True, turned_away=unsent)
         except openai.APIConnectionError as error:
             failure = self._unreached(error)
         except openai.OpenAIError as error:
@@ -270,7 +274,10 @@ class OpenAIBackend:
     def _refused(self, error: APIStatusError) -> RetryableError | BackendError:
         refusal = Refusal.from_body(error.status_code, error.body, error.response.headers)
         text = f": {refusal.text}" if refusal.text else ""
-        return self._failure(refusal, f"HTTP {error.status_code}{text}")
+        failure = self._failure(refusal, f"HTTP {error.status_code}{text}")
+        if isinstance(failure, RetryableError):  # with status 200 it may have come after the work
+            failure.turned_away = failure.overloaded
+        return failure
 
     def _failure(self, refusal: Refusal, problem: str) -> RetryableError | BackendError:
         """The error for what came instead of an answer, in one line with what to change."""
@@ -287,7 +294,7 @@ class OpenAIBackend:
 
     def _unreached(self, error: APIConnectionError) -> RetryableError | BackendError:
         cause = error.__cause__
-        if type(cause).__name__ != "ConnectError":  # of whichever httpx the package rests on
+        if type(cause).__name__ not in _UNSENT:
             return RetryableError(
                 self._clean(f"{self._url}: the connection broke: {cause or error.message}")
             )
@@ -296,7 +303,8 @@ class OpenAIBackend:
             hint = "its certificate is not trusted: check base_url, or set SSL_CERT_FILE"
             return MisconfiguredError(self._clean(f"{self._url}: {cause}") + f" ({hint})")
         hint = "check base_url" if socket.gaierror in causes else "is the server running?"
-        return RetryableError(self._clean(f"{self._url}: no connection: {cause}") + f" ({hint})")
+        problem = self._clean(f"{self._url}: no connection: {cause}") + f" ({hint})"
+        return RetryableError(problem, turned_away=True)
 
     def _clean(self, text: str, limit: int = 200) -> str:
         """One line of at most `limit` characters, without the key and without base64."""
