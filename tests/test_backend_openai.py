@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import logging
@@ -17,7 +18,7 @@ from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_mirsafety.backends import replies
+from pytest_mirsafety.backends import bounded, replies
 from pytest_mirsafety.backends.openai import OPENAI_URL, OpenAIBackend, OpenAISettings
 from pytest_mirsafety.errors import (
     BackendError,
@@ -480,6 +481,56 @@ def test_a_cut_connection_may_be_tried_again(cut: Any) -> None:
     assert "the connection broke" in error.detail
     assert not error.overloaded
     assert not error.turned_away
+
+
+TOO_LONG = b" " * (2**20 + 1)
+CHUNKED = {"Transfer-Encoding": "chunked"}
+"""Beside a length, which does not count then."""
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(content=TOO_LONG),
+        Reply(content=2 * TOO_LONG, cut="in-stream"),
+        Reply(content=b"%x\r\n%s\r\n" % (len(TOO_LONG), TOO_LONG), headers=CHUNKED),
+        Reply(content=gzip.compress(TOO_LONG), headers={"Content-Encoding": "gzip"}),
+        Reply(content=TOO_LONG, status=400),
+        Reply(content=TOO_LONG, status=503, headers={"Retry-After": "1"}),
+    ],
+    ids=["declared", "undeclared", "both", "compressed", "refused", "overloaded"],
+)
+def test_a_reply_without_end_is_given_up(reply: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "MOST_BYTES", 2**20)
+    error = failure_of(reply)
+    assert type(error) is BackendError
+    assert error.detail == "the reply is longer than 1 MiB"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}])
+def test_a_long_reply_is_read_whole(
+    headers: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "No. " * 2**18
+    body = Reply(text).body("m", 0)
+    monkeypatch.setattr(bounded, "MOST_BYTES", len(body))
+    content = gzip.compress(body) if headers else body
+    assert answer_to(Reply(content=content, headers=headers)).text == text
+
+
+def test_after_a_reply_without_end_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "MOST_BYTES", 2**20)
+    with ChatEndpoint([Reply(content=TOO_LONG), "fine"]) as endpoint:
+        backend = backend_for(endpoint.url)
+
+        async def session() -> str:
+            with pytest.raises(BackendError):
+                await backend.complete(request_of(backend), IMAGES, "id")
+            completion = await backend.complete(request_of(backend), IMAGES, "id")
+            await backend.aclose()
+            return completion.text
+
+        assert asyncio.run(session()) == "fine"
 
 
 def test_nothing_listening_names_the_address() -> None:

@@ -245,18 +245,16 @@ class OpenAIBackend:
     def _connect(self) -> AsyncOpenAI:
         import openai
 
+        from .bounded import BoundedClient
+
         timeout = openai.Timeout(self._settings.timeout)
         if self._is_loopback and self._url.startswith("http:"):
             # A proxy from the environment is for the outside world. TLS is never used here: a
             # context that trusts nobody saves loading every certificate.
             nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            transport = openai.DefaultAsyncHttpxClient(
-                timeout=timeout, trust_env=False, verify=nobody
-            )
+            transport = BoundedClient(timeout=timeout, trust_env=False, verify=nobody)
         else:
-            transport = openai.DefaultAsyncHttpxClient(
-                timeout=timeout, trust_env=not self._is_loopback
-            )
+            transport = BoundedClient(timeout=timeout, trust_env=not self._is_loopback)
         client = openai.AsyncOpenAI(
             api_key=self._key or _NO_KEY,
             base_url=self._url,
