@@ -10,9 +10,12 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import secrets
 import shutil
 import socket
+import struct
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -43,6 +46,11 @@ _WAITING: Final = 64
 """Connections that may wait to be accepted: all workers of a large run start at once."""
 _PAUSE: Final = 0.05
 """Seconds until the next try when a connection could not be accepted."""
+
+_HAS_NAMES: Final = sys.platform == "linux"
+"""A socket can have a name in place of a file; it goes with its process, however that ends."""
+_PEER: Final = struct.Struct("3i")
+"""Process, user and group of the other side, as Linux tells them."""
 
 
 class ChannelError(MirsafetyError):
@@ -152,7 +160,10 @@ class Reception:
     @property
     def invitation(self) -> Invitation:
         """What to hand to whoever may connect."""
-        return Invitation(self._listener.address, self._key)
+        address = self._listener.address
+        if isinstance(address, bytes):  # a name
+            address = os.fsdecode(address)
+        return Invitation(address, self._key)
 
     def close(self) -> None:
         """End all connections and their threads, and remove the socket."""
@@ -187,7 +198,8 @@ class Reception:
 
     def _receive(self, line: Line, connection: Connection) -> None:
         try:
-            if not self._closing.is_set() and _knows(connection, self._key):
+            welcome = not self._closing.is_set() and _is_ours(connection)
+            if welcome and _knows(connection, self._key):
                 self._serve(line)
         finally:
             line.close()
@@ -205,8 +217,30 @@ def _knows(connection: Connection, key: bytes) -> bool:
     return True
 
 
+def _is_ours(connection: Connection) -> bool:
+    """Whether the other side is of the same user, where a name is all that leads here."""
+    if sys.platform != "linux":
+        return True
+    shared = socket.socket(fileno=connection.fileno())
+    try:
+        if shared.family != socket.AF_UNIX:
+            return True
+        peer = shared.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    finally:
+        shared.detach()
+    return bool(_PEER.unpack(peer)[1] == os.geteuid())
+
+
 def _listen() -> tuple[str | None, Listener]:
-    """A socket in a folder that nobody else may enter; a port of this machine without such."""
+    """A socket with a name and no file, where there are such; or in a folder; or a port.
+
+    A signal may end pytest at once, and whatever is a file then stays. Nobody else may enter the
+    folder, and the port is of this machine.
+    """
+    if _HAS_NAMES:
+        with suppress(OSError):
+            name = f"\0mirsafety-{secrets.token_hex(16)}"
+            return None, Listener(name, "AF_UNIX", backlog=_WAITING)
     if hasattr(socket, "AF_UNIX"):
         folder = tempfile.mkdtemp(prefix="mirsafety-")
         with suppress(OSError):  # the path of the temporary folder may be too long for a socket

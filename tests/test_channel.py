@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +24,8 @@ from hypothesis import strategies as st
 
 from pytest_mirsafety import channel
 from pytest_mirsafety.channel import Caller, ChannelError, Invitation, Line, Reception
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such sockets")
 
 Reply = Callable[[Line, dict[str, Any]], None]
 
@@ -215,14 +222,82 @@ def test_who_waits_is_told_when_the_other_side_is_gone() -> None:
     caller.close()
 
 
-def test_nothing_is_left_behind_and_nobody_else_may_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+LISTEN = """
+import time
+from pytest_mirsafety.channel import Reception
+door = Reception(lambda line: None)
+print("listens", flush=True)
+time.sleep(60)
+"""
+
+
+@only_linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_dies_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    """pytest dies of SIGTERM at once, and what it would have cleaned up stays."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTEN], env=environ, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listens\n"
+        process.send_signal(number)
+        assert process.wait(30) == -number
+    assert not list(tmp_path.iterdir())
+
+
+ENTER = """
+import os, sys
+from multiprocessing.connection import Client
+from pytest_mirsafety.channel import Caller, ChannelError, Invitation
+import json
+os.setuid(65534)
+try:
+    Caller(Invitation.from_plain(json.load(sys.stdin)))
+except ChannelError as error:
+    print(error)
+"""
+
+
+@only_linux
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_is_turned_away_even_with_the_key() -> None:
+    with reception() as door:
+        entered = subprocess.run(
+            [sys.executable, "-c", ENTER],
+            input=json.dumps(door.invitation.to_plain()),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        caller = Caller(door.invitation)
+        assert say(caller, "still here") == "still here"
+        caller.close()
+    assert entered.stderr == ""
+    assert entered.stdout.startswith("no connection to the controller")
+
+
+@pytest.fixture
+def with_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a system where each socket is a file."""
+    monkeypatch.setattr(channel, "_HAS_NAMES", False)
+
+
+@pytest.mark.usefixtures("with_files")
+def test_nothing_is_left_behind_and_nobody_else_may_enter() -> None:
     with reception() as door:
         socket_file = Path(str(door.invitation.address))
         assert socket_file.parent.stat().st_mode & 0o777 == 0o700
         assert "key" not in repr(door.invitation)
+        caller = Caller(door.invitation)
+        assert say(caller, "in") == "in"
+        caller.close()
     assert not socket_file.parent.exists()
 
 
+@pytest.mark.usefixtures("with_files")
 def test_without_a_socket_file_a_port_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
