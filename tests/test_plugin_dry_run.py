@@ -42,6 +42,30 @@ def test_it_counts_what_is_selected_whoever_would_run_it(
     result.stdout.fnmatch_lines(["data:*instance*"])
 
 
+def test_an_older_summary_is_not_left_to_be_read(project: Project) -> None:
+    """The command of a job that has decided, and now exits with 0 without a decision."""
+    project.answers()
+    assert project.summary()["ruling"] == "pass"
+    assert project.run("--mir-summary=summary.json", "--collect-only").ret == 0
+    assert project.path.joinpath("summary.json").exists(), "an editor's look at the tests is no run"
+    both = ["--mir-dry-run", "--collect-only"]
+    assert project.run("--mir-summary=summary.json", *both).ret == 0
+    assert project.path.joinpath("summary.json").exists()
+    assert project.run("--mir-summary=summary.json", "--mir-dry-run").ret == 0
+    assert not project.path.joinpath("summary.json").exists()
+    assert project.run("--mir-summary=other/summary.json", "--mir-dry-run").ret == 0
+    assert not project.path.joinpath("other").exists(), "a dry run makes nothing"
+
+
+def test_a_dry_run_keeps_the_last_runs_folder(project: Project) -> None:
+    """It holds what was found, and not a word on the latest command."""
+    project.answers()
+    assert project.run("--mir-run=folder").ret == 0
+    before = {path: path.read_bytes() for path in (project.path / "folder").iterdir()}
+    assert project.run("--mir-run=folder", "--mir-dry-run").ret == 0
+    assert {path: path.read_bytes() for path in (project.path / "folder").iterdir()} == before
+
+
 def test_what_is_wrong_is_told_as_ever(project: Project) -> None:
     project.configure("thresholds.default = 7")
     assert project.run("--mir-dry-run").ret == 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,9 @@ def _owner(config: pytest.Config) -> dict[str, object]:
     from .session import Session
     from .testing import Testing
 
-    if not config.option.collectonly:  # which runs nothing, so what an earlier run wrote may stay
+    # An editor collects with the options of the job, and that is no run: what the last one wrote
+    # stays.
+    if not config.option.collectonly:
         _check_summary(config)
         _claim_folder(config)
     run = _prepared(config)
@@ -85,6 +89,10 @@ def _dry(config: pytest.Config) -> dict[str, object]:
 
     # pytest-xdist looks at this later: where nothing runs there is nothing to distribute.
     config.option.dist = "no"
+    if not config.option.collectonly:
+        # A job that exits with 0 though nothing was decided must not find an earlier decision. The
+        # run folder stays: it is what that run found, and says which one it was.
+        _remove_summary(config)
     run = _prepared(config)
     note = Findings(strict=False).note
     testing = Testing(run, Progress(config, run), note, Session(run).give_up)
@@ -144,12 +152,24 @@ def _claim_folder(config: pytest.Config) -> None:
 
 def _check_summary(config: pytest.Config) -> None:
     """Find out before the run, not after it, that its summary cannot be written."""
-    if (path := _path(config, config.getoption("--mir-summary"))) is None:
-        return
+    if (path := _path(config, config.getoption("--mir-summary"))) is not None:
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
+        _remove_summary(config)
+
+
+def _remove_summary(config: pytest.Config) -> None:
+    """What writes none must not leave an older one to be read."""
+    if (path := _path(config, config.getoption("--mir-summary"))) is not None:
+        with _told(path):
+            if path.is_file():
+                path.unlink()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-        if path.is_file():
-            path.unlink()  # a run that writes none must not leave an older one to be read
+        yield
     except OSError as error:
         raise pytest.UsageError(f"--mir-summary={path}: {error.strerror}") from None
