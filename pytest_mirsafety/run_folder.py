@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -97,6 +98,15 @@ def claim(folder: Path) -> None:
         (folder / RESULTS).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
+
+
+def discard(folder: Path) -> None:
+    """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
+    if _is_run(folder):
+        with suppress(OSError):
+            for name in (MANIFEST, RESULTS):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def write(folder: Path, result: RunResult, *, tests_failed: bool, exit_code: int) -> None:

@@ -277,21 +277,91 @@ def test_no_output_goes_into_what_is_merged(
     ):
         message = refused(fleet, capsys, "runs/1", "runs/2", output)
         assert message.endswith("would be written into what is merged; name another")
+        message = refused(fleet, capsys, "runs/1", "runs/2", "gone", output)
+        assert message.endswith("would be written into what is merged; name another")
+    (fleet.path / "runs/2/junit.xml").rename(fleet.path / "two.xml")
+    message = refused(fleet, capsys, "runs/1", "runs/2", "two.xml", "--summary=two.xml")
+    assert message.endswith("would be written into what is merged; name another")
+    (fleet.path / "runs/2/junit.xml").symlink_to(fleet.path / "two.xml")
+    message = refused(fleet, capsys, "runs/1", "runs/2", "--summary=two.xml")
+    assert message.endswith("would be written into what is merged; name another")
+    (fleet.path / "two.xml").replace(fleet.path / "runs/2/junit.xml")
     assert {path: path.read_bytes() for path in fleet.path.glob("runs/*/*")} == before
 
 
-def test_a_refused_merge_leaves_no_earlier_result(
-    fleet: Project, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        ["--junitxml=merged", "--summary=./images/../merged"],
+        ["--junitxml=merged", "--run=merged"],
+        ["--summary=merged", "--run=merged"],
+        ["--summary=merged", "--run=merged/run"],
+        ["--summary=merged", "--junitxml=merged/junit.xml"],
+        ["--summary=merged/run.json", "--run=merged"],
+        ["--junitxml=merged/results.jsonl", "--run=merged"],
+    ],
+)
+def test_two_outputs_are_not_one(
+    fleet: Project, capsys: pytest.CaptureFixture[str], outputs: list[str]
 ) -> None:
-    outputs = ["--junitxml=merged.xml", "--summary=merged.json", "--run=merged"]
+    assert shard(fleet, 1, count=1) == 0
+    message = refused(fleet, capsys, "runs/1", *outputs)
+    assert message.endswith("is where two outputs would go; name another")
+    assert not (fleet.path / "merged").exists()
+
+
+def test_the_files_of_a_merge_may_lie_in_its_folder(fleet: Project) -> None:
+    assert shard(fleet, 1, count=1) == 0
+    for _ in range(2):
+        outputs = ["--junitxml=all/j.xml", "--summary=all/s.json", "--run=all"]
+        assert merge(fleet, *outputs) == 0
+        names = {path.name for path in (fleet.path / "all").iterdir()}
+        assert names == {"j.xml", "s.json", "run.json", "results.jsonl"}
+
+
+OUTPUTS = ("--junitxml=merged.xml", "--summary=new/merged.json", "--run=merged")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("given", [["runs/1"], ["runs/1", "gone"], ["runs/1", "images"]])
+def test_a_refused_merge_leaves_nothing(
+    fleet: Project, capsys: pytest.CaptureFixture[str], given: list[str], earlier: bool
+) -> None:
+    """Neither of its own nor of an earlier one, which would be read as its own."""
     for number in (1, 2):
         assert shard(fleet, number, count=2) == 0
-    assert merge(fleet, *outputs) == 0
-    refused(fleet, capsys, "runs/1", *outputs)
-    assert not (fleet.path / "merged.xml").exists()
+    if earlier:
+        assert merge(fleet, *OUTPUTS) == 0
+        assert (fleet.path / "merged" / "run.json").exists()
+    refused(fleet, capsys, *given, *OUTPUTS)
+    assert not list(fleet.path.glob("merged*"))
+    assert not list(fleet.path.glob("new/*"))
+    assert (fleet.path / "new").exists() is earlier
+
+
+def test_a_refused_merge_touches_nothing_else(
+    fleet: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shard(fleet, 1, count=2) == 0
+    before = {path: path.read_bytes() for path in fleet.path.glob("images/*")}
+    refused(fleet, capsys, "runs/1", "--run=images")
+    assert {path: path.read_bytes() for path in fleet.path.glob("images/*")} == before
+    assert shard(fleet, 2, count=2) == 0
+    message = refused(fleet, capsys, "runs/1", "runs/2", "--run=images", "--summary=merged.json")
+    assert message.startswith("images: is neither empty nor a run folder")
+    assert {path: path.read_bytes() for path in fleet.path.glob("images/*")} == before
     assert not (fleet.path / "merged.json").exists()
-    assert "the run has not ended" in refused(fleet, capsys, "merged")
-    assert "cannot be written" in refused(fleet, capsys, "runs/1", "--summary=test_suite.py/x")
+
+
+@pytest.mark.parametrize("place", ["test_suite.py/x", "images", "/dev/full"])
+def test_an_output_that_cannot_be_written_leaves_no_other(
+    fleet: Project, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    assert shard(fleet, 1, count=1) == 0
+    others = ["--junitxml=merged.xml", "--run=merged"]
+    message = refused(fleet, capsys, "runs/1", f"--summary={place}", *others)
+    assert f"{place}: cannot be written: " in message
+    assert not list(fleet.path.glob("merged*"))
 
 
 def test_a_run_folder_of_an_earlier_run_is_not_left_to_be_read(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError, DataError
+from ..errors import ConfigurationError, DataError, RunError
 from ..printable import one_line
 
 if TYPE_CHECKING:
+    from ..results import RunResult
     from . import Commands
 
 
@@ -34,30 +36,49 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check that these are all shards of one run, decide, write what was asked for, and report."""
-    from .. import merging, run_folder
-    from ..reports import junit, summary, terminal
+    from ..reports import terminal
 
-    given = _Given.of(options.paths)
-    outputs = [path for path in (options.junitxml, options.summary) if path is not None]
-    given.refuse(outputs, options.folder)
-    for path in outputs:
-        _clear(path)
-    if options.folder is not None:
-        run_folder.claim(options.folder)
+    outputs = _Outputs(options.junitxml, options.summary, options.folder)
+    outputs.refuse(options.paths)
+    try:
+        merged = _merged(_Given.of(options.paths), junit_too=options.junitxml is not None)
+        outputs.write(merged)
+    except RunError:
+        outputs.discard()
+        raise
+    for line in terminal.render(merged.result, width=shutil.get_terminal_size().columns):
+        print(line.text)
+    return merged.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """The result of all shards, and the JUnit file where one was asked for."""
+
+    result: RunResult
+    exit_code: int
+    tests_failed: bool
+    junit: bytes
+
+
+def _merged(given: _Given, *, junit_too: bool) -> _Merged:
+    """Read everything and decide; nothing is written.
+
+    Raises:
+        DataError: these are not all shards of one run, or a file is not as it was written.
+    """
+    from .. import merging, run_folder
+    from ..reports import junit
+
     runs = [run_folder.read(folder) for folder in given.folders]
     result = merging.merge(runs)
-    code = merging.exit_code(result, runs)
-    if options.junitxml is not None:
-        files = [junit.read(path) for path in given.xml]
-        _write(options.junitxml, junit.merge(files, runs, result))
-    if options.summary is not None:
-        _write(options.summary, "".join(summary.to_json(result, code)).encode())
-    if options.folder is not None:
-        failed = any(one.tests_failed for one in runs)
-        run_folder.write(options.folder, result, tests_failed=failed, exit_code=code)
-    for line in terminal.render(result, width=shutil.get_terminal_size().columns):
-        print(line.text)
-    return code
+    files = [junit.read(path) for path in given.xml] if junit_too else []
+    return _Merged(
+        result,
+        merging.exit_code(result, runs),
+        any(one.tests_failed for one in runs),
+        junit.merge(files, runs, result) if junit_too else b"",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +109,85 @@ class _Given:
                 raise DataError(f"{one_line(str(path))}: {problem} JUnit .xml file")
         return cls(tuple(folders), tuple({path.resolve(): path for path in xml}.values()))
 
-    def refuse(self, outputs: Sequence[Path], folder: Path | None) -> None:
-        """Let nothing that is written be one of the things that are read, now or the next time.
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """Where the merge is written to, each None if it was not asked for."""
+
+    junit: Path | None
+    summary: Path | None
+    folder: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are one file each."""
+        return [path for path in (self.junit, self.summary) if path is not None]
+
+    def refuse(self, given: Iterable[Path]) -> None:
+        """Let nothing that is written be written twice, or be what is read, now or the next time.
 
         Raises:
             ConfigurationError: it would be.
         """
-        read = {path.resolve() for path in (*self.folders, *self.xml)}
-        written = [path.resolve() for path in outputs] + ([folder.resolve()] if folder else [])
+        from ..run_folder import MANIFEST, RESULTS
+
+        read = {path.resolve() for each in given for path in (each, *each.glob("*"))}
+        files = [path.resolve() for path in self.files]
+        written = list(files)
+        if self.folder is not None:
+            folder = self.folder.resolve()
+            written += [folder, folder / MANIFEST, folder / RESULTS]
         for path in written:
-            if path in read or any(parent in read for parent in path.parents):
-                raise ConfigurationError(
-                    f"{one_line(str(path))}: would be written into what is merged; name another"
-                )
+            if not read.isdisjoint((path, *path.parents)):
+                raise _taken(path, "would be written into what is merged")
+        for path in written:
+            if written.count(path) > 1 or not set(files).isdisjoint(path.parents):
+                raise _taken(path, "is where two outputs would go")
+
+    def write(self, merged: _Merged) -> None:
+        """Find out whether all can be written before any is; the run folder comes last.
+
+        Raises:
+            ConfigurationError: one cannot be written.
+        """
+        from .. import run_folder
+        from ..reports import summary
+
+        for path in self.files:
+            _clear(path)
+        if self.folder is not None:
+            run_folder.claim(self.folder)
+        if self.junit is not None:
+            _write(self.junit, merged.junit)
+        if self.summary is not None:
+            text = "".join(summary.to_json(merged.result, merged.exit_code))
+            _write(self.summary, text.encode())
+        if self.folder is not None:
+            run_folder.write(
+                self.folder,
+                merged.result,
+                tests_failed=merged.tests_failed,
+                exit_code=merged.exit_code,
+            )
+
+    def discard(self) -> None:
+        """Leave nothing of an earlier merge to be read as this one, nor a part of this one."""
+        from .. import run_folder
+
+        for path in self.files:
+            if path.is_file():
+                with suppress(OSError):  # the exit code says it too
+                    path.unlink()
+        if self.folder is not None:
+            run_folder.discard(self.folder)
+
+
+def _taken(path: Path, problem: str) -> ConfigurationError:
+    return ConfigurationError(f"{one_line(str(path))}: {problem}; name another")
 
 
 def _clear(path: Path) -> None:
-    """Find out now that a file cannot be written, and leave no earlier one to be read.
+    """Find out now that a file cannot be written, before any other is.
 
     Raises:
         ConfigurationError: it cannot be written.
