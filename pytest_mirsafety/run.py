@@ -113,7 +113,8 @@ class Run:
         asked_of = [model.provider, model.model, model.revision]
         identity = [plan.dataset.identity, asked_of, plan.judge.identity]
         design = ALL if plan.sample is None else plan.sample.design
-        history = self._store.begin_attempt(digest(identity), design)
+        shard = None if plan.design.shard is None else str(plan.design.shard)
+        history = self._store.begin_attempt(digest(identity), design, shard)
         self._attempt = history.number
         self._sample_spent = bool(history.other_designs)
         limits = plan.settings.limits

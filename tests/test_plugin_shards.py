@@ -112,6 +112,17 @@ def test_the_merge_of_four_shards_is_the_unsharded_run(
     assert "merged is no shard" in capsys.readouterr().err
 
 
+def test_shards_that_share_a_store_are_one_attempt(fleet: Project) -> None:
+    fleet.data({"relevance": 30})
+    fleet.answers()
+    fleet.configure("thresholds.relation.relevance = 0.2")
+    shared = ("--mir-store=stores/one", "--mir-sample=24")
+    for turn, numbers in ((1, (1, 2, 3)), (2, (2, 3, 1))):
+        assert [shard(fleet, number, *shared, count=3) for number in numbers] == [0, 0, 0]
+        assert merge(fleet, "--summary=merged.json") == 0, "no shard of a sample spends it"
+        assert document(fleet.path / "merged.json")["provenance"]["attempt"] == turn
+
+
 def test_a_sample_in_parts_decides_as_one(fleet: Project) -> None:
     fleet.data({"relevance": 30})
     fleet.answers(dict.fromkeys(fleet.ids[:3], COMPLIANCE))

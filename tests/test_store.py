@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,7 +22,8 @@ from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.records import Completion, ModelIdentity, Request
 from pytest_mirsafety.store import AttemptHistory, SQLiteStore
 from pytest_mirsafety.store import file as file_module
-from pytest_mirsafety.store.answers import PENDING
+from pytest_mirsafety.store.answers import PENDING, count_attempts
+from pytest_mirsafety.store.upkeep import StoreUpkeep
 
 MODEL = ModelIdentity("scripted", "echo")
 LIMIT = 60.0
@@ -262,6 +264,79 @@ def test_attempts_are_counted_by_identity(path: Path) -> None:
         ("sample 50 seed a", "all"),
         ("sample 50 seed a", "sample 50 seed b"),
     ]
+
+
+def attempts(path: Path, *runs: tuple[str, str | None]) -> list[int]:
+    with SQLiteStore.open(path) as store:
+        return [store.begin_attempt("m", design, shard).number for design, shard in runs]
+
+
+def of_all(*shards: str | None) -> list[tuple[str, str | None]]:
+    return [("all", shard) for shard in shards]
+
+
+@pytest.mark.parametrize(
+    ("runs", "numbers"),
+    [
+        (of_all("3/4", "1/4", "4/4", "2/4"), [1, 1, 1, 1]),
+        (of_all("1/2", "2/2", "2/2", "1/2", "1/2"), [1, 1, 2, 2, 3]),
+        (of_all("1/2", "1/2", "2/2", "2/2"), [1, 2, 2, 3]),
+        (of_all("1/2", None, "2/2", "1/2"), [1, 2, 3, 3]),
+        (of_all("1/2", "2/3", "3/3", "2/2"), [1, 2, 2, 3]),
+        (of_all("1/1", "1/1", None, None), [1, 2, 3, 4]),
+        ([("all", "1/2"), ("a sample", "2/2"), ("all", "2/2")], [1, 2, 3]),
+    ],
+)
+def test_the_shards_of_a_run_are_one_attempt_until_one_comes_again(
+    path: Path, runs: list[tuple[str, str | None]], numbers: list[int]
+) -> None:
+    assert attempts(path, *runs) == numbers
+    with StoreUpkeep.open(path) as upkeep:
+        assert [found.number for found in upkeep.attempts()] == numbers[-1:]
+
+
+def test_shards_of_a_sample_do_not_spend_it(path: Path) -> None:
+    with SQLiteStore.open(path) as store:
+        for shard in ("1/2", "2/2"):
+            assert store.begin_attempt("m", "a sample", shard).other_designs == ()
+        assert store.begin_attempt("m", "another", "1/2").other_designs == ("a sample",)
+
+
+splits = st.integers(1, 3).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n)))
+DESIGNS = {"all": range(12), "half": range(0, 12, 2)}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(DESIGNS)), st.none() | splits), max_size=20))
+def test_no_chance_that_an_instance_got_is_hidden_by_shards(
+    runs: list[tuple[str, tuple[int, int] | None]],
+) -> None:
+    chances: Counter[int] = Counter()
+    begun: list[tuple[str, str | None]] = []
+    for design, split in runs:
+        index, count = split or (1, 1)
+        chances.update(k for k in DESIGNS[design] if k % count == index - 1)
+        begun.append((design, split and f"{index}/{count}"))
+    assert max(chances.values(), default=0) <= count_attempts(begun) <= len(runs)
+
+
+def test_runs_that_a_store_of_the_first_version_counted_are_attempts_each(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows any more which of them were shards."""
+    with monkeypatch.context() as patch:
+        patch.setattr(file_module, "_MIGRATIONS", file_module._MIGRATIONS[:1])
+        SQLiteStore.open(path).close()
+    with raw(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        add = "INSERT INTO attempts (identity, design, started) VALUES ('m', 'all', 1.0)"
+        for _ in range(3):
+            connection.execute(add)
+    before = path.read_bytes()
+    with StoreUpkeep.open(path) as upkeep:
+        assert [found.number for found in upkeep.attempts()] == [3]
+    assert path.read_bytes() == before
+    assert attempts(path, *of_all("1/2", "2/2", "2/2")) == [4, 4, 5]
+    assert attempts(path, *of_all("1/2")) == [5]
 
 
 def test_no_attempt_can_slip_in_between(store: SQLiteStore, path: Path) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,10 +31,10 @@ _FIELDS: Final = tuple(field.name for field in fields(Completion))
 
 @dataclass(frozen=True, slots=True)
 class AttemptHistory:
-    """Earlier runs over the same data, model and judge, killed ones included.
+    """Earlier attempts over the same data, model and judge, killed ones included.
 
-    `design` is that of the run that begins; `designs` are the distinct ones before it, such as
-    `all` or `sample 50 seed abc`, oldest first.
+    An attempt is a run, or the shards of one. `design` is that of the run that begins; `designs`
+    are the distinct ones before it, such as `all` or `sample 50 seed abc`, oldest first.
     """
 
     design: str
@@ -192,24 +192,26 @@ class SQLiteStore:
         if many:
             self.put_all(())
 
-    def begin_attempt(self, identity: str, design: str) -> AttemptHistory:
-        """Count a run that begins now, and give those before it with the same identity.
+    def begin_attempt(self, identity: str, design: str, shard: str | None = None) -> AttemptHistory:
+        """Count a run that begins now, and give the attempts before it with the same identity.
 
         `identity` is a digest of data, model and judge. `design` says what is asked of them:
-        `all`, or a sample in words.
+        `all`, or a sample in words; `shard` which part of it, such as 2/4, if not the whole.
 
         Raises:
             StoreError: it cannot be written.
         """
         with self._lock, explained(self.path), transaction(self._connection):
             rows = self._connection.execute(
-                "SELECT design FROM attempts WHERE identity = ? ORDER BY number", (identity,)
+                "SELECT design, shard FROM attempts WHERE identity = ? ORDER BY number",
+                (identity,),
             ).fetchall()
             self._connection.execute(
-                "INSERT INTO attempts (identity, design, started) VALUES (?, ?, ?)",
-                (identity, design, time.time()),
+                "INSERT INTO attempts (identity, design, shard, started) VALUES (?, ?, ?, ?)",
+                (identity, design, shard, time.time()),
             )
-        return AttemptHistory(design, len(rows), tuple(dict.fromkeys(row[0] for row in rows)))
+        earlier = count_attempts([*rows, (design, shard)]) - 1
+        return AttemptHistory(design, earlier, tuple(dict.fromkeys(row[0] for row in rows)))
 
     def _write(self, rows: Sequence[_Row], digests: Mapping[str, str]) -> list[tuple[str]] | None:
         """In a transaction; gives the answers that are held now, None when all of these are."""
@@ -263,6 +265,24 @@ class SQLiteStore:
                 f"the store {self.path} is damaged: the answer of request {key} cannot be read "
                 f"({error}); move the file away and run again, or restore a copy of it"
             ) from None
+
+
+def count_attempts(runs: Iterable[tuple[str, str | None]]) -> int:
+    """How many attempts these runs were: their designs and shards, in the order they began.
+
+    Shards of one design in equally many parts are one attempt, until one of them comes again or
+    another run comes between. So no instance had more chances than there are attempts.
+    """
+    attempts, under_way = 0, None
+    begun: set[str] = set()
+    for design, shard in runs:
+        parts = None if shard is None else (design, shard.rpartition("/")[2])
+        if shard is None or parts != under_way or shard in begun:
+            attempts += 1
+            begun.clear()
+        under_way = parts
+        begun.add(shard or "")
+    return attempts
 
 
 def _row(request: Request, completion: Completion) -> _Row:

@@ -45,7 +45,11 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         )""",
         "CREATE INDEX attempts_identity ON attempts (identity)",
     ),
+    ("ALTER TABLE attempts ADD COLUMN shard TEXT",),  # such as 2/4; NULL: a whole run, or unknown
 )
+
+KNOWS_SHARDS: Final = 2
+"""The first version that has this column."""
 
 _DAMAGED: Final = "is damaged; move it away and run again, or restore a copy of it"
 

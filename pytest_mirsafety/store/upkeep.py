@@ -15,8 +15,8 @@ from typing import Final, Self
 
 from ..errors import StoreError
 from ..records import ModelIdentity, canonical_json
-from .answers import decode
-from .file import check, connect, explained, transaction
+from .answers import count_attempts, decode
+from .file import KNOWS_SHARDS, check, connect, explained, transaction
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SUMMARY: Final = (
@@ -38,7 +38,7 @@ class ModelAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """The runs over one identity of data, model and judge; designs are distinct, oldest first."""
+    """Those over one identity of data, model and judge; designs are distinct, oldest first."""
 
     identity: str
     number: int
@@ -71,9 +71,10 @@ class Selection:
 class StoreUpkeep:
     """A store that is there, opened to be looked at, or `alone` to be changed."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, version: int) -> None:
         self.path = path
         self._connection = connection
+        self._version = version
 
     @classmethod
     def open(cls, path: Path, *, alone: bool = False, patience: float = 2.0) -> StoreUpkeep:
@@ -88,11 +89,11 @@ class StoreUpkeep:
         try:
             restraint = "locking_mode = EXCLUSIVE" if alone else "query_only = ON"
             connection.execute(f"PRAGMA {restraint}")
-            check(path, connection)
+            version = check(path, connection)
         except BaseException:
             connection.close()
             raise
-        return cls(path, connection)
+        return cls(path, connection, version)
 
     def __enter__(self) -> Self:
         return self
@@ -133,25 +134,25 @@ class StoreUpkeep:
         )
 
     def attempts(self) -> list[Attempts]:
-        """The runs that were counted, by identity, the latest last.
+        """The attempts that were counted, by identity, the latest last.
 
         Raises:
             StoreError: the store cannot be read.
         """
+        shard = "shard" if self._version >= KNOWS_SHARDS else "NULL"
+        query = f"SELECT identity, design, {shard}, started FROM attempts ORDER BY number"  # noqa: S608 - ours
         with explained(self.path):
-            rows = self._connection.execute(
-                "SELECT identity, design, started FROM attempts ORDER BY number"
-            ).fetchall()
-        found: dict[str, list[tuple[str, float]]] = {}
-        for identity, design, started in rows:
-            found.setdefault(identity, []).append((design, started))
+            rows = self._connection.execute(query).fetchall()
+        found: dict[str, list[tuple[str, str | None, float]]] = {}
+        for identity, *run in rows:
+            found.setdefault(identity, []).append((run[0], run[1], run[2]))
         attempts = [
             Attempts(
                 identity=identity,
-                number=len(runs),
-                first=min(started for _, started in runs),
-                last=max(started for _, started in runs),
-                designs=tuple(dict.fromkeys(design for design, _ in runs)),
+                number=count_attempts((design, shard) for design, shard, _ in runs),
+                first=min(started for *_, started in runs),
+                last=max(started for *_, started in runs),
+                designs=tuple(dict.fromkeys(design for design, *_ in runs)),
             )
             for identity, runs in found.items()
         ]
