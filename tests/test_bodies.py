@@ -11,7 +11,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mirsafety.backends.bodies import Body, Encoded, Encoder, to_json
+from pytest_mirsafety.backends.bodies import SHORT, Body, Encoded, Encoder, to_json
 from pytest_mirsafety.records import LoadedImage
 
 
@@ -36,24 +36,28 @@ def test_a_body_is_its_pieces_and_knows_its_length(pieces: list[bytes | Encoded]
     assert len(body) == len(whole)
 
 
-@given(st.lists(st.binary(max_size=20), min_size=1), st.binary(min_size=1))
-def test_what_is_no_image_goes_out_in_one_piece(texts: list[bytes], content: bytes) -> None:
-    encoded = Encoder().encode(image(content))
-    assert pieces_of(Body([*texts, encoded, *texts])) == [
-        b"".join(texts),
-        base64.b64encode(content),
-        b"".join(texts),
-    ]
+LONG = bytes(SHORT)
+
+
+@given(
+    st.lists(st.binary(max_size=20), min_size=1),
+    st.integers(1, SHORT // 4 * 3) | st.integers(SHORT // 4 * 3 + 1, 2 * SHORT),
+)
+def test_what_is_no_long_image_goes_out_in_one_piece(texts: list[bytes], size: int) -> None:
+    encoded = Encoder().encode(image(bytes(size)))
+    parts = [b"".join(texts), base64.b64encode(bytes(size)), b"".join(texts)]
+    expected = parts if len(parts[1]) > SHORT else [b"".join(parts)]
+    assert pieces_of(Body([*texts, encoded, *texts])) == expected
 
 
 def test_an_image_is_encoded_once_while_a_body_holds_it() -> None:
     encoder = Encoder()
-    first = Body([encoder.encode(image(b"a"))])
-    assert encoder.encode(image(b"a")) is encoder.encode(image(b"a"))
-    assert encoder.encode(image(b"b")).base64 != encoder.encode(image(b"a")).base64
-    held = id(encoder.encode(image(b"a")))
-    assert pieces_of(first) == [base64.b64encode(b"a")]
-    assert id(encoder.encode(image(b"a"))) == held
+    first = Body([encoder.encode(image(LONG))])
+    assert encoder.encode(image(LONG)) is encoder.encode(image(LONG))
+    assert encoder.encode(image(b"b")).base64 != encoder.encode(image(LONG)).base64
+    held = id(encoder.encode(image(LONG)))
+    assert pieces_of(first) == [base64.b64encode(LONG)]
+    assert id(encoder.encode(image(LONG))) == held
     del first
     gc.collect()
     assert not encoder._held

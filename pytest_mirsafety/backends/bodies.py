@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Final
 from weakref import WeakValueDictionary
 
 from ..records import LoadedImage
+
+
+SHORT: Final = 2**14
+"""Bytes of base64 that cost less to copy than to send apart."""
 
 
 class Encoded:
@@ -40,12 +45,16 @@ class Encoder:
 class Body:
     """Pieces of JSON that are sent one after the other; its length is that of all of them.
 
-    It can be sent again. Neighbours that are no images are joined.
+    It can be sent again. Neighbours that are no images, or short, are joined: each piece is a
+    call into the system.
     """
 
     def __init__(self, pieces: Iterable[bytes | Encoded]) -> None:
         self._pieces: list[bytes | Encoded] = []
-        for piece in pieces:
+        for given in pieces:
+            piece = given
+            if isinstance(given, Encoded) and len(given.base64) <= SHORT:
+                piece = given.base64
             last = self._pieces[-1] if self._pieces else None
             if isinstance(piece, bytes) and isinstance(last, bytes):
                 self._pieces[-1] = last + piece
