@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 
 from ..records import LoadedImage
 
-
 SHORT: Final = 2**14
 """Bytes of base64 that cost less to copy than to send apart."""
 
