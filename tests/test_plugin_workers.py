@@ -99,7 +99,8 @@ def test_the_same_as_in_one_process_whatever_the_distribution(
     assert alone.code == 0
     assert set(alone.asked.values()) == {1}
     assert len(alone.asked) == len(project.ids)
-    for mode in (["-n4"], ["-n2", "--dist=loadfile"], ["-n2", "--dist=worksteal"]):
+    scheduled = ("loadfile", "loadscope", "loadgroup", "worksteal")
+    for mode in (["-n4"], *(["-n2", f"--dist={name}"] for name in scheduled)):
         assert see(project, *mode, store="".join(mode).replace("=", "-")) == alone, mode
     assert not list(temporary.glob("mirsafety-*"))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mirsafety")]
