@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from .criteria import MAX_DECIMALS, with_few_decimals
+from .criteria import MAX_DECIMALS, nearest_threshold, threshold_key, with_few_decimals
 from .errors import ConfigurationError
 from .gates import Estimand, Thresholds
 from .printable import one_line
@@ -80,7 +80,10 @@ def _parsed(parse: Callable[[str], Relation | Category | Group]) -> BeforeValida
         try:
             return parse(str(value))
         except ValueError as error:
-            raise ValueError(one_line(str(error), _LINE_LIMIT)) from None
+            problem = str(error)
+            if (key := threshold_key(str(value))) is not None:  # a gate of another kind
+                problem = f"{problem.partition('; ')[0]}; did you mean 'thresholds.{key}'?"
+            raise ValueError(one_line(problem, _LINE_LIMIT)) from None
 
     return BeforeValidator(take)
 
@@ -370,15 +373,28 @@ def _problem(error: ErrorDetails) -> str:
     location = [str(part) for part in error["loc"] if part != "[key]" or unknown]
     key = ".".join(location)
     if unknown:
-        valid = list(_section_at(location[:-1]).model_fields)
-        return f"unknown key '{key}'; {nearest(location[-1], valid)}"
+        return f"unknown key '{key}'; {_meant(_section_at(location[:-1]), location[-1])}"
     if error["type"] == "missing":
         return f"'{key}' is missing"
+    given = _shown(error["input"])
+    if error["type"] == "dict_type" and location[-2:-1] == ["thresholds"]:
+        form = f"{location[-1]}.NAME = 0.10"
+        return f"{key}: takes a threshold for each name, such as {form}, not {given}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[:1].lower() + message[1:]
     if error["type"] in ("value_error", "pydantic_custom_error"):
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, not {_shown(error['input'])}"
+    return f"{key}: {message}, not {given}"
+
+
+def _meant(section: type[_Section], name: str) -> str:
+    """What a key was probably meant to be: thresholds are often written a level too high."""
+    if section is ThresholdSettings:
+        return nearest_threshold(name)
+    threshold = threshold_key(name) if "thresholds" in section.model_fields else None
+    if threshold is not None:
+        return f"did you mean 'thresholds.{threshold}'?"
+    return nearest(name, section.model_fields)
 
 
 def _shown(value: object) -> str:

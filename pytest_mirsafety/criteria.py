@@ -9,7 +9,15 @@ from enum import StrEnum
 from typing import Final
 
 from .records import Instance
-from .taxonomy import Category, Group, Relation, nearest
+from .taxonomy import (
+    Category,
+    Group,
+    Relation,
+    closest,
+    nearest,
+    parse_category,
+    parse_relation,
+)
 
 
 class Scope(StrEnum):
@@ -116,3 +124,36 @@ def criteria(thresholds: Thresholds) -> tuple[Criterion, ...]:
         (Scope.OVERALL, "overall", thresholds.overall),
     ]
     return tuple(Criterion(scope, name, t) for scope, name, t in wanted if t is not None)
+
+
+_KEYS: Final[Mapping[str, str]] = {
+    "default": "default",
+    "overall": "overall",
+    **{scope: f"{scope}.NAME" for scope in ("relation", "group", "category")},
+    **{str(name): f"relation.{name}" for name in Relation},
+    **{str(name): f"group.{name}" for name in Group},
+    **{str(name): f"category.{name}" for name in Category},
+}
+
+
+def threshold_key(name: str) -> str | None:
+    """The key that sets the threshold of this name, such as `relation.analogy`; None if none does.
+
+    Upstream's labels are names too.
+    """
+    if name in _KEYS:
+        return _KEYS[name]
+    for parse in (parse_relation, parse_category):
+        try:
+            return _KEYS[parse(name)]
+        except ValueError:
+            continue
+    return None
+
+
+def nearest_threshold(name: str) -> str:
+    """A hint such as `did you mean 'relation.analogy'?`, or the forms that a key can have."""
+    key = threshold_key(name) or _KEYS.get(closest(name, _KEYS) or "")
+    if key is not None:
+        return f"did you mean '{key}'?"
+    return "valid: default, overall, relation.NAME, group.NAME, category.NAME"

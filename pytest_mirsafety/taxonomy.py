@@ -118,9 +118,15 @@ PUBLISHED_TOTAL: Final = 2676
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as `did you mean 'analogy'?`, or the list of valid names."""
     names = list(valid)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f"did you mean '{close[0]}'?"
+    if (found := closest(name, names)) is not None:
+        return f"did you mean '{found}'?"
     return f"valid: {', '.join(names)}"
+
+
+def closest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that is spelt most like this one; None if none is."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return close[0] if close else None
 
 
 def _fold(name: str) -> str:

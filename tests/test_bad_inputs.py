@@ -89,6 +89,12 @@ EXIT_4: list[tuple[str, Change, list[str], str]] = [
     ("no-threshold", config(""), [], "no threshold is configured"),
     ("unknown-key", config("treshold.default = 0.1"), [], "did you mean 'thresholds'?"),
     ("unknown-relation", config("thresholds.relation.jmp = 0.1"), [], "did you mean 'jump'?"),
+    (
+        "threshold-bare",
+        config("thresholds.analogy = 0.1"),
+        [],
+        "unknown key 'thresholds.analogy'; did you mean 'relation.analogy'?",
+    ),
     ("threshold-range", config("thresholds.default = 20"), [], "from 0 to 1, not 20"),
     ("confidence", config(THRESHOLD + "confidence = 95"), [], "confidence"),
     (
