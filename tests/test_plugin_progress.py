@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
 import sys
-from contextlib import suppress
 
 import pytest
 from chat_endpoint import ChatEndpoint, Reply
 from projects import REFUSAL, Project
+from terminals import COLUMNS, show
 
 from pytest_mirsafety.engine import Progress
 from pytest_mirsafety.hooks import progress
@@ -21,20 +18,9 @@ SLOW = Reply(REFUSAL, delay=0.4)
 
 def on_a_terminal(project: Project, *arguments: str, term: str = "xterm") -> str:
     """Everything that a run writes to a terminal of its own."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "pytest", *arguments]
-    environment = {**os.environ, "TERM": term, "COLUMNS": "80"}
-    with subprocess.Popen(
-        command, cwd=project.path, stdout=theirs, stderr=theirs, env=environment, close_fds=True
-    ) as process:
-        os.close(theirs)
-        chunks = []
-        with suppress(OSError):  # the other end was closed: that is how a terminal ends
-            while chunk := os.read(ours, 65536):
-                chunks.append(chunk)
-        os.close(ours)
-    assert process.returncode == 0
-    return b"".join(chunks).decode()
+    shown = show([sys.executable, "-m", "pytest", *arguments], project.path, term=term)
+    assert shown.code == 0
+    return shown.written
 
 
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
@@ -48,6 +34,24 @@ def test_a_terminal_gets_a_line_that_is_taken_away_again(project: Project, worke
     assert text.rindex("\x1b[2K\x1b[1A") > text.rindex("\x1b[2Kmirsafety")
     assert text.index("s.ssss.ss") > text.rindex("\x1b[2Kmirsafety")  # the gates stay whole
     assert re.search(r"\[100%\](\x1b\[0m)?\r\n", text)
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_nothing_is_left_of_it_after_an_interrupt(project: Project, workers: str) -> None:
+    with ChatEndpoint(Reply(REFUSAL, delay=2)) as endpoint:
+        command = [sys.executable, "-m", "pytest", workers, f"--mllm={endpoint.url}#m"]
+        shown = show(command, project.path, interrupt_at="answered")
+    assert "^C" in shown.written, "the terminal echoes it"
+    assert shown.code == 2
+    screen = "\n".join(shown.screen)
+    assert "^C" not in screen
+    assert "answered" not in screen
+    assert "in flight" not in screen
+    if workers == "-n0":
+        (line,) = [line for line in shown.screen if line.startswith("test_suite.py")]
+        assert re.fullmatch(r"test_suite\.py +\[ +0%\]", line)
+        assert len(line) <= COLUMNS
+    assert "KeyboardInterrupt" in screen
 
 
 @pytest.mark.parametrize(("arguments", "term"), [(["-s"], "xterm"), (["-qq"], "xterm")])

@@ -42,10 +42,22 @@ class Progress:
                 with shown():
                     self._beat.show(screen, self._run.progress())
 
-        self._run.wait(instance, tick, REDRAW_SECONDS)
-        if screen is not None and screen.drawn:
-            with shown():
-                screen.erase()
+        try:
+            self._run.wait(instance, tick, REDRAW_SECONDS)
+        finally:
+            if screen is not None and screen.drawn:
+                with shown():
+                    screen.erase()
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Leave a clean line to what is written after an interrupt."""
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            if (screen := _Screen.of(self._config)) is not None:
+                screen.clear()
+            raise
 
 
 class WorkersProgress:
@@ -71,10 +83,13 @@ class WorkersProgress:
         thread.start()
         try:
             return (yield)
+        except KeyboardInterrupt:
+            self._end(thread)
+            if self._screen is not None:
+                self._screen.clear()
+            raise
         finally:
-            self._ended.set()
-            thread.join()
-            self._erase()
+            self._end(thread)
             self._screen = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -108,6 +123,11 @@ class WorkersProgress:
             yield
             if drawn and self._screen is not None:
                 self._screen.draw(status_line(self._run.progress()))
+
+    def _end(self, thread: threading.Thread) -> None:
+        self._ended.set()
+        thread.join()
+        self._erase()
 
     def _erase(self) -> bool:
         if (screen := self._screen) is None or not screen.drawn:
@@ -167,6 +187,12 @@ class _Screen:
         column = self._writer.width_of_current_line + 1
         self._raw(f"\n\r\x1b[2K\x1b[1A\x1b[{column}G")
         self.drawn = False
+
+    def clear(self) -> None:
+        """Take away what is right of pytest's text and below: the `^C` that a terminal echoes."""
+        if self.tty:
+            self._raw(f"\x1b[{self._writer.width_of_current_line + 1}G\x1b[J")
+            self.drawn = False
 
     def line(self, text: str) -> None:
         """A line of its own, for a log."""
