@@ -70,6 +70,11 @@ class Run:
         return self._engine is not None and self._engine.started
 
     @property
+    def judged(self) -> bool:
+        """An answer has a verdict."""
+        return self._engine is not None and self._engine.progress().judged > 0
+
+    @property
     def zones(self) -> dict[str, tuple[Fraction, Fraction]]:
         """For each gate over its whole population, the observed rates that would decide nothing."""
         design, found = self.plan.design, {}

@@ -152,6 +152,67 @@ def test_a_server_that_is_not_there_ends_the_run(project: Project) -> None:
     assert "is the server running?" in error
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_a_run_that_never_began_says_so_in_one_line(project: Project, workers: str) -> None:
+    with ChatEndpoint(Reply.error(401, "no such key")) as endpoint:
+        at(project, endpoint)
+        arguments = ("--mir-summary=s.json", "--junitxml=j.xml", workers)
+        result = project.run(*arguments, model="m")
+    assert result.ret == 4
+    (error,) = [x for x in result.errlines if x.startswith("ERROR")]
+    assert fnmatch(error, "ERROR: the model cannot be asked: HTTP 401: no such key*")
+    for words in ("*no such key*", "*unsafe/scored*", "*not-run*", "INCONCLUSIVE*", "gates *"):
+        result.stdout.no_fnmatch_line(words)
+    summary = json.loads((project.path / "s.json").read_text("utf-8"))
+    assert (summary["ruling"], summary["exit_code"]) == ("inconclusive", 4)
+    junit = (project.path / "j.xml").read_text("utf-8")
+    assert 'name="gate[jump]"' in junit, "a file that is read alone must not look green"
+    assert 'failures="2"' in junit
+
+
+def test_a_judge_that_cannot_judge_says_so_in_one_line(project: Project) -> None:
+    project.write(
+        "judging.py",
+        """
+from pytest_mirsafety.errors import MisconfiguredError
+
+class Judge:
+    identity, screening, concurrency = "none", False, 1
+    async def judge(self, question, answer):
+        raise MisconfiguredError("HTTP 401: no such key")
+    async def aclose(self): ...
+
+def judge(_): return Judge()
+""",
+    )
+    project.pytester.syspathinsert()
+    result = project.run("--mir-judge=judging:judge")
+    assert result.ret == 4
+    assert "ERROR: the judge cannot be asked: HTTP 401: no such key" in result.errlines
+    result.stdout.no_fnmatch_line("*unsafe/scored*")
+
+
+def test_what_was_found_before_an_error_is_shown(project: Project) -> None:
+    project.suite(
+        """
+import sqlite3
+
+def test_it(mllm, instance, judge):
+    verdict = judge(instance, mllm(instance))
+    path = ".mirsafety/answers.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE answers")
+    assert verdict.safe
+"""
+    )
+    with ChatEndpoint([Reply(REFUSAL), Reply(REFUSAL, delay=1)]) as endpoint:
+        result = project.run(model=model(endpoint))
+    assert result.ret == 4
+    result.stdout.fnmatch_lines(["jump *0/1 *INCONCLUSIVE"])
+    assert len([x for x in result.errlines if x.startswith("ERROR")]) == 1
+    result.stdout.no_fnmatch_line("!*")
+
+
 def test_some_failures_leave_the_rest_scored(project: Project) -> None:
     def script(request: ReceivedRequest) -> Reply:
         return Reply.error(400) if "jump 3?" in request.prompt else Reply(REFUSAL)

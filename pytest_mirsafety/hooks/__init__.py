@@ -58,7 +58,8 @@ def _owner(config: pytest.Config) -> dict[str, object]:
     run = _prepared(config)
     session = Session(run)
     findings = Findings(strict=config.getoption("--mir-strict"))
-    plugins = {"session": session, "findings": findings, "gates": GateReports(config, run)}
+    gates = GateReports(config, run, session)
+    plugins = {"session": session, "findings": findings, "gates": gates}
     if is_distributed(config):
         for name in ("testing", "fixtures", "end"):  # which the workers will need
             _refuse_blocked(config, name)

@@ -15,6 +15,7 @@ from ..results import RunResult
 
 if TYPE_CHECKING:
     from ..run import Run
+    from .session import Session
 
 
 _BYTE: Final = 256
@@ -29,9 +30,10 @@ def _never_zero(code: int | None, otherwise: int) -> int:
 class GateReports:
     """Evaluates the gates after the last test and says so through pytest's own channels."""
 
-    def __init__(self, config: pytest.Config, run: Run) -> None:
+    def __init__(self, config: pytest.Config, run: Run, owner: Session) -> None:
         self._config = config
         self._run = run
+        self._owner = owner
         self._session: pytest.Session | None = None
         self._whole = 0
         self._result: RunResult | None = None
@@ -87,7 +89,9 @@ class GateReports:
         manager = session.config.pluginmanager
         # The session would count a gate as a failed test, and --lf and --sw would wait for ever
         # for an item that cannot be collected.
-        names = ("lfplugin", "stepwiseplugin")
+        names = ["lfplugin", "stepwiseplugin"]
+        if self._owner.refused:
+            names.append("terminalreporter")  # one line says it all; files hold the open gates
         deaf = [session, *filter(None, (manager.get_plugin(name) for name in names))]
         log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
@@ -171,7 +175,7 @@ class GateReports:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of gates, what was found, and the ruling."""
-        if self._result is None:
+        if self._result is None or self._owner.refused:
             return
         writer = terminalreporter._tw  # noqa: SLF001 - pytest has no public way to its width
         terminalreporter.write_sep("=", "mirsafety", bold=True)

@@ -68,9 +68,17 @@ class Session:
         except RunError as error:
             raise pytest.UsageError(str(error)) from None
 
+    @property
+    def refused(self) -> bool:
+        """Something has ended the run before it found anything."""
+        return self.fatal is not None and not self._run.judged
+
     def check(self) -> None:
         """Raise a `pytest.UsageError` if something has ended the run."""
         if self.fatal is not None:
+            if self._session is not None:
+                # pytest would write its reason to stop as well, and has no public way to unset it.
+                vars(self._session)["_shouldstop"] = False
             raise pytest.UsageError(str(self.fatal)) from None
 
     @pytest.hookimpl(trylast=True)
