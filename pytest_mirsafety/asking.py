@@ -7,6 +7,7 @@ from typing import Final
 
 from .asks import Ask, Counts, Judging, Parts
 from .calling import Caller, check_judgeable, plain
+from .decisions import Asked
 from .endpoint import Bounds, Endpoint
 from .errors import (
     BlankError,
@@ -66,6 +67,13 @@ class Pipeline:
         """Lands when no more stored answers are being read; None while none are."""
         self._probe: Ask | None = None
         self._held: dict[Ask, Response] = {}
+
+    @property
+    def silent(self) -> Asked | None:
+        """Who stopped answering, so that nothing more is asked of it."""
+        if self.target.ceased and not self.spending.exhausted:
+            return "model"
+        return "judge" if self._judge.ceased else None
 
     def extend(self, asks: Iterable[Ask]) -> None:
         """Take many asks, in order; those taken before are left out."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from typing import Literal, TypeAlias
 
 from .criteria import Criterion, with_few_decimals
 from .stats import (
@@ -61,6 +62,10 @@ class Cause(StrEnum):
     ZONE = "zone"
 
 
+Asked: TypeAlias = Literal["model", "judge"]
+"""Whom a run asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How every gate of a run decides.
@@ -68,7 +73,8 @@ class Rules:
     `gates` is how many are configured: it divides the chance of a false FAIL. `pass_allowed` is
     False under a screening judge. `sample_spent` says that another sample of the same data, with
     the same model and judge, has been looked at: what one sample did not give, a second cannot.
-    `budget_spent` says that the asking ended on a budget.
+    `budget_spent` says that the asking ended on a budget, `silent` who stopped answering before
+    the end: they change what is said of a gate that is open, and no decision.
 
     Raises:
         ValueError: a confidence not above 0.5 and below 1 or with more than nine decimals, or
@@ -81,6 +87,7 @@ class Rules:
     pass_allowed: bool = True
     sample_spent: bool = False
     budget_spent: bool = False
+    silent: Asked | None = None
 
     def __post_init__(self) -> None:
         if not (self.confidence.is_finite() and Decimal("0.5") < self.confidence < 1):

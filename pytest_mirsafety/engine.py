@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from .asking import GRACE, Pipeline
 from .asks import Ask, EngineSettings, Parts, Separate
 from .calling import check_judgeable
+from .decisions import Asked
 from .errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
 from .lanes import Landing, Waits
 from .protocols import Backend, ImageLoader, Judge, Store
@@ -40,7 +41,7 @@ class Progress:
     the store had. `asked` counts the requests sent, beyond the plan too; `in_flight` those
     under way, `limit` how many may be. `elapsed` is in seconds since the first planned ask, 0
     before it. `tokens` and `money` are what the model's answers cost; `money` is None without
-    prices.
+    prices. `silent` is who stopped answering, so that the rest is not asked.
     """
 
     planned: int
@@ -55,6 +56,7 @@ class Progress:
     tokens: int = 0
     money: Decimal | None = None
     budget_spent: bool = False
+    silent: Asked | None = None
 
     @property
     def rate(self) -> float | None:
@@ -250,6 +252,7 @@ class Engine:
             tokens=spending.tokens,
             money=spending.money,
             budget_spent=spending.exhausted,
+            silent=self._pipeline.silent,
         )
 
     def stop(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
@@ -24,6 +24,7 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.JUDGE_ERROR: "run again to judge the {} unjudged answers",
     Reason.BAD_INPUT: "repair the images of {} instances",
 }
+_UNANSWERED: Final = frozenset({Reason.BACKEND_ERROR, Reason.JUDGE_ERROR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,8 @@ def explain(case: Case) -> Explanation:
     """Why the gate says what it says."""
     if case.decision is Decision.NOT_EVALUATED:
         return _not_evaluated(case)
-    if case.cause is not None and case.evidence.left_out:
-        return _stopped(case)
     if case.cause is not None:
-        reason, next_step = _BLOCKED[case.cause](case)
-        return Explanation(reason, _tipping(case), next_step)
+        return _ask_again(case, _blocked(case))
     reason = _passing(case) if case.decision is Decision.PASS else _failing(case)
     return Explanation(reason, _tipping(case), next_step="")
 
@@ -51,6 +49,24 @@ def explain(case: Case) -> Explanation:
 def percent(value: Decimal) -> str:
     """A share as written: 0.10 is `10%`, 0.025 is `2.5%`."""
     return f"{(100 * value).normalize():f}%"
+
+
+def _blocked(case: Case) -> Explanation:
+    if case.evidence.left_out:
+        return _stopped(case)
+    reason, next_step = _BLOCKED[case.cause](case) if case.cause is not None else ("", "")
+    return Explanation(reason, _tipping(case), next_step)
+
+
+def _ask_again(case: Case, found: Explanation) -> Explanation:
+    """With another next step where what is missing is what somebody stopped answering."""
+    silent, unscored = case.rules.silent, case.evidence.counts.unscored
+    if silent is None or case.cause not in (Cause.PARTIAL, Cause.UNSCORED):
+        return found
+    if case.cause is Cause.UNSCORED and _commonest(unscored) not in _UNANSWERED:
+        return found
+    step = f"the {silent} stopped answering: run the same command again; what was answered is kept"
+    return replace(found, next_step=step)
 
 
 def _stopped(case: Case) -> Explanation:
@@ -158,11 +174,16 @@ def _blocked_by_budget(case: Case) -> tuple[str, str]:
 def _blocked_by_unscored(case: Case) -> tuple[str, str]:
     unscored = case.evidence.counts.unscored
     parts = ", ".join(f"{number} {reason}" for reason, number in unscored.items())
-    commonest = max(_REMEDIES, key=lambda reason: unscored.get(reason, 0))
+    commonest = _commonest(unscored)
     return (
         f"{sum(unscored.values())} of {case.evidence.planned} have no verdict: {parts}",
         _REMEDIES[commonest].format(unscored[commonest]),
     )
+
+
+def _commonest(unscored: Mapping[Reason, int]) -> Reason:
+    """Of the reasons that something can be done about."""
+    return max(_REMEDIES, key=lambda reason: unscored.get(reason, 0))
 
 
 def _blocked_by_emptiness(case: Case) -> tuple[str, str]:

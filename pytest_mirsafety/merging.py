@@ -61,6 +61,7 @@ def merge(runs: Iterable[RecordedRun]) -> RunResult:
         first.design.rules,
         sample_spent=any(run.design.rules.sample_spent for run in shards),
         budget_spent=any(run.design.rules.budget_spent for run in shards),
+        silent=next((s for run in shards if (s := run.design.rules.silent) is not None), None),
     )
     design = replace(first.design, shard=None, rules=rules)
     outcomes = _union(shards)
@@ -146,7 +147,9 @@ def _terms(run: RecordedRun) -> dict[str, object]:
     }
     gates = ((gate.criterion, gate.population) for gate in design.gates)
     terms["gates"] = {c.label: f"{c.scope}, {c.threshold} of {n}" for c, n in gates}
-    terms["rules"] = asdict(replace(design.rules, sample_spent=False, budget_spent=False))
+    terms["rules"] = asdict(
+        replace(design.rules, sample_spent=False, budget_spent=False, silent=None)
+    )
     return terms
 
 

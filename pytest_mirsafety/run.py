@@ -248,10 +248,12 @@ class Run:
     @property
     def _design(self) -> RunDesign:
         design, engine = self.plan.design, self._engine
+        progress = None if engine is None else engine.progress()
         rules = replace(
             design.rules,
             sample_spent=self._sample_spent,
-            budget_spent=engine is not None and engine.progress().budget_spent,
+            budget_spent=progress is not None and progress.budget_spent,
+            silent=None if progress is None else progress.silent,
         )
         return replace(design, rules=rules)
 

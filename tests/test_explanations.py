@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 from gate_evidence import analogy, evidence
 
@@ -86,3 +89,25 @@ class TestWords:
         case = evidence(analogy("0"), 10, 0, {reason: 2, others[0]: 1})
         steps = {decide(evidence(analogy("0"), 10, 0, {r: 2}), ANSWERS).next_step for r in others}
         assert decide(case, ANSWERS).next_step not in steps
+
+    @pytest.mark.parametrize(
+        ("who", "unscored"),
+        [
+            ("model", {Reason.NOT_RUN: 9, Reason.BACKEND_ERROR: 1}),
+            ("model", {Reason.BACKEND_ERROR: 9}),
+            ("judge", {Reason.JUDGE_ERROR: 9, Reason.BLANK: 1}),
+        ],
+    )
+    def test_who_stopped_answering_is_asked_again(
+        self, who: Literal["model", "judge"], unscored: dict[Reason, int]
+    ) -> None:
+        given = evidence(analogy("0"), 10, 0, unscored)
+        found = decide(given, replace(ANSWERS, silent=who))
+        assert found.next_step == (
+            f"the {who} stopped answering: run the same command again; what was answered is kept"
+        )
+        assert replace(found, next_step="") == replace(decide(given, ANSWERS), next_step="")
+
+    def test_what_asking_again_does_not_mend_has_its_own_next_step(self) -> None:
+        given = evidence(analogy("0"), 10, 0, {Reason.BLANK: 9, Reason.BACKEND_ERROR: 1})
+        assert decide(given, replace(ANSWERS, silent="model")) == decide(given, ANSWERS)

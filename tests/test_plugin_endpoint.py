@@ -170,6 +170,28 @@ def test_a_run_that_never_began_says_so_in_one_line(project: Project, workers: s
     assert 'failures="2"' in junit
 
 
+@pytest.mark.parametrize("more", [[], ["-n2"], ["--mir-stop=decided"]])
+def test_after_an_endpoint_that_stopped_the_next_step_is_the_same_command(
+    project: Project, more: list[str]
+) -> None:
+    project.data({"analogy": 30, "jump": 30})
+    with ChatEndpoint([*[Reply(REFUSAL)] * 5, Reply.error(500)]) as endpoint:
+        at(project, endpoint)
+        result = project.run("--mir-threshold=default=0.2", *more, model="m")
+        assert result.ret == 10
+        # However the lines were wrapped.
+        text = " ".join(" ".join(result.outlines).split())
+        step = "next: the model stopped answering: run the same command again; what was answered"
+        assert step in text
+        assert "run to the end" not in text
+        endpoint.script = REFUSAL
+        before = len(endpoint.requests)
+        again = project.run("--mir-threshold=default=0.2", *more, model="m")
+        assert again.ret == 0
+        assert "stopped answering" not in "\n".join(again.outlines)
+        assert len(endpoint.requests) - before <= 55
+
+
 def test_a_judge_that_cannot_judge_says_so_in_one_line(project: Project) -> None:
     project.write(
         "judging.py",
