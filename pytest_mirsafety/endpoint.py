@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, Protocol, TypeVar
 
 from .calling import plain, plain_retryable
@@ -16,7 +17,7 @@ from .errors import (
     UnscoredError,
 )
 from .lanes import Landing, Lane
-from .pacing import Pace, PaceSettings
+from .pacing import Pace, PaceSettings, Slowdown
 from .spending import Budget, Spending
 
 _TRIES: Final = 3
@@ -27,6 +28,9 @@ _TRIALS: Final = 2
 
 _TRIAL_WAIT: Final = 0.5
 """Seconds: whether an endpoint is there at all should be known soon."""
+
+_LEAST_WAIT: Final = 0.1
+"""Seconds that two looks at one wait may differ by."""
 
 _CHARACTERS_A_TOKEN: Final = 4
 
@@ -132,6 +136,7 @@ class Endpoint(Generic[J, R]):
         self._lane: Lane[J] = Lane(self._begin, self._pace.limit, abort, may_begin=self._may_begin)
         self._parked: dict[J, asyncio.TimerHandle] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_again = 0.0
         self._held = False
         self._trial: J | None = None
         self._trials = 0
@@ -154,6 +159,16 @@ class Endpoint(Generic[J, R]):
         if self.ceased:
             return 0
         return self._pace.limit if self._proven else 1
+
+    @property
+    def slowdown(self) -> Slowdown:
+        """What holds the jobs up that are in line. Any thread may look."""
+        if self.ceased:
+            return Slowdown()
+        found = self._pace.slowdown
+        wait = self._looks_again - time.monotonic()
+        # Longer than the endpoint asked for: the limits that were set are what holds it up.
+        return found if wait <= found.wait + _LEAST_WAIT else replace(found, wait=wait, trouble="")
 
     @property
     def waiting(self) -> int:
@@ -231,6 +246,7 @@ class Endpoint(Generic[J, R]):
     def _look_again_in(self, delay: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._looks_again = time.monotonic() + delay
         self._timer = asyncio.get_running_loop().call_later(delay, self._lane.pump)
 
     def _begin(self, job: J) -> Coroutine[object, object, None]:

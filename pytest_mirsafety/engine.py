@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import TracebackType
 from typing import Final, TypeVar
@@ -21,6 +21,7 @@ from .calling import check_judgeable
 from .decisions import Asked
 from .errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
 from .lanes import Landing, Waits
+from .pacing import Slowdown
 from .protocols import Backend, ImageLoader, Judge, Store
 from .records import Instance, Outcome, Response, Verdict, VerdictKind
 from .taxonomy import Reason, Status
@@ -41,7 +42,8 @@ class Progress:
     the store had. `asked` counts the requests sent, beyond the plan too; `in_flight` those
     under way, `limit` how many may be. `elapsed` is in seconds since the first planned ask, 0
     before it. `tokens` and `money` are what the model's answers cost; `money` is None without
-    prices. `silent` is who stopped answering, so that the rest is not asked.
+    prices. `silent` is who stopped answering, so that the rest is not asked, and
+    `slowdown` what holds the model's answers up.
     """
 
     planned: int
@@ -57,6 +59,7 @@ class Progress:
     money: Decimal | None = None
     budget_spent: bool = False
     silent: Asked | None = None
+    slowdown: Slowdown = field(default_factory=Slowdown)
 
     @property
     def rate(self) -> float | None:
@@ -253,6 +256,7 @@ class Engine:
             money=spending.money,
             budget_spent=spending.exhausted,
             silent=self._pipeline.silent,
+            slowdown=target.slowdown,
         )
 
     def stop(self) -> None:

@@ -7,6 +7,7 @@ Nothing here sleeps or knows of an event loop: a caller asks for seconds and wai
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,6 +23,7 @@ _LONGEST_WAIT: Final = 8.0
 _LONGEST_PAUSE: Final = 120.0
 """Seconds: no Retry-After stops the asking for longer."""
 
+_STATUS: Final = re.compile(r"\bHTTP [0-9]{3}\b")
 _MOST_GIVEN_UP: Final = 20
 """Requests given up in a row, after which the endpoint counts as gone."""
 
@@ -52,6 +54,19 @@ class PaceSettings:
         for name in ("retries", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """What holds an endpoint up.
+
+    `wait` is the seconds until a request may start, 0 if one may; `limit` how many may be in
+    flight while they are fewer than were set; `trouble` what came last instead of an answer.
+    """
+
+    wait: float = 0.0
+    limit: int | None = None
+    trouble: str = ""
 
 
 @dataclass(slots=True)
@@ -88,6 +103,7 @@ class Pace:
         self._paused_until = now()
         self._failing_since: float | None = None
         self._given_up = 0
+        self._trouble = self._paused_for = ""
         self._out_of_patience = False
         self._window: OrderedDict[int, _Start] = OrderedDict()
         self._window_tokens = 0
@@ -101,6 +117,16 @@ class Pace:
     def hopeless(self) -> bool:
         """The endpoint has answered nothing for so long that asking on is pointless."""
         return self._out_of_patience or self._given_up >= _MOST_GIVEN_UP
+
+    @property
+    def slowdown(self) -> Slowdown:
+        """What the endpoint has slowed the asking down by. Any thread may look."""
+        limit, wait = self.limit, max(0.0, self._paused_until - self._now())
+        return Slowdown(
+            wait=wait,
+            limit=limit if limit < self._settings.concurrency else None,
+            trouble=self._paused_for if wait else self._trouble,
+        )
 
     def delay(self, tokens: int = 0) -> float:
         """Seconds until a request of about so many tokens may start; 0 when it may now.
@@ -126,6 +152,7 @@ class Pace:
             start.tokens = tokens
         self._limit = min(self._limit + 1 / self._limit, float(self._settings.concurrency))
         self._overloads = self._given_up = 0
+        self._trouble = ""
         self._failing_since, self._out_of_patience = None, False
 
     def failed(self, ticket: int, error: RetryableError, attempt: int) -> float | None:
@@ -137,10 +164,11 @@ class Pace:
         now = self._now()
         if self._failing_since is None:
             self._failing_since = now
+        self._trouble = _word(error)
         told = error.retry_after
         pause = min(told, _LONGEST_PAUSE) if told is not None and told >= 0 else None
         if pause is not None:
-            self._paused_until = max(self._paused_until, now + pause)
+            self._pause(now + pause)
         if error.overloaded:
             wait = self._slow_down(now, ticket, told=pause is not None)
             self._out_of_patience |= now - self._failing_since >= self._settings.patience
@@ -165,8 +193,13 @@ class Pace:
         first = _SHORTEST_WAIT if told else _FIRST_WAIT
         wait = (1 + self._jitter()) / 2 * _doubled(first, self._overloads - 1)
         if begins and self._overloads > 1:
-            self._paused_until = max(self._paused_until, now + wait)
+            self._pause(now + wait)
         return wait
+
+    def _pause(self, until: float) -> None:
+        """Let nothing start until then; an answer to what is under way does not end it."""
+        self._paused_until = max(self._paused_until, until)
+        self._paused_for = self._trouble
 
     def _window_delay(self, now: float, tokens: int) -> float:
         while self._window and next(iter(self._window.values())).leaves <= now:
@@ -188,3 +221,9 @@ class Pace:
 
 def _doubled(first: float, times: int) -> float:
     return min(first * 2.0 ** min(max(times, 0), 20), _LONGEST_WAIT)
+
+
+def _word(error: RetryableError) -> str:
+    """Such as `HTTP 429`."""
+    status = _STATUS.search(error.detail)
+    return status[0] if status is not None else "no answer"

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_mirsafety.errors import RetryableError
-from pytest_mirsafety.pacing import Pace, PaceSettings
+from pytest_mirsafety.pacing import Pace, PaceSettings, Slowdown
 
 BUSY = RetryableError("HTTP 429", overloaded=True)
 BROKEN = RetryableError("HTTP 500")
@@ -233,6 +233,27 @@ def test_retry_after_holds_for_every_request(told: float, pause: float, overload
     wait = pace.failed(pace.started(), error, 1)
     assert wait == pause
     assert pace.delay() == pause
+
+
+def test_it_tells_what_holds_it_up() -> None:
+    clock = Clock()
+    pace = pace_of(clock)
+    assert pace.slowdown == Slowdown()
+    first, second = pace.started(), pace.started()
+    error = RetryableError("HTTP 429: slow down, HTTP 500", overloaded=True, retry_after=7.0)
+    pace.failed(first, error, 0)
+    clock.now += 2
+    assert pace.slowdown == Slowdown(5.0, 4, "HTTP 429")
+    pace.succeeded(second)  # one that was under way ends no pause
+    assert pace.slowdown == Slowdown(5.0, 4, "HTTP 429")
+    clock.now += 6
+    assert pace.slowdown == Slowdown(0.0, 4, "")
+    pace.failed(pace.started(), RetryableError("the connection broke"), 1)
+    assert pace.slowdown == Slowdown(0.0, 4, "no answer")
+    pace.succeeded(pace.started())
+    for _ in range(40):
+        pace.succeeded(pace.started())
+    assert pace.slowdown == Slowdown()
 
 
 @pytest.mark.parametrize("told", [-1.0, math.nan, -math.inf])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -122,7 +123,7 @@ class WorkersProgress:
             drawn = self._erase()
             yield
             if drawn and self._screen is not None:
-                self._screen.draw(status_line(self._run.progress()))
+                self._screen.draw(status_line(self._run.progress(), self._screen.width))
 
     def _end(self, thread: threading.Thread) -> None:
         self._ended.set()
@@ -151,7 +152,7 @@ class _Beat:
     def show(self, screen: _Screen, progress: EngineProgress) -> None:
         """Say how far the asking is, if it is time."""
         if screen.tty:
-            screen.draw(status_line(progress))
+            screen.draw(status_line(progress, screen.width))
         elif time.monotonic() - self._last >= HEARTBEAT_SECONDS:
             self._last = time.monotonic()
             screen.line(status_line(progress))
@@ -175,10 +176,15 @@ class _Screen:
             return None
         return cls(reporter, tty=bool(reporter.isatty) and os.environ.get("TERM") != "dumb")
 
+    @property
+    def width(self) -> int:
+        """How long a drawn line may be."""
+        return self._writer.fullwidth - 1
+
     def draw(self, text: str) -> None:
         """Write on the line below, and return to where pytest was."""
         column = self._writer.width_of_current_line + 1
-        text = text[: self._writer.fullwidth - 1]
+        text = text[: self.width]
         self._raw(f"\n\r\x1b[2K{text}\x1b[1A\x1b[{column}G")
         self.drawn = True
 
@@ -207,17 +213,41 @@ class _Screen:
         self._writer.flush()
 
 
-def status_line(progress: EngineProgress) -> str:
-    """Such as `mirsafety 120/2676 answered, 16 in flight, 8.1/s, about 5 min left`."""
-    parts = [
-        f"mirsafety {progress.answered}/{progress.planned} answered",
-        f"{progress.in_flight} in flight",
-    ]
-    if progress.unscored:
-        parts.append(f"{progress.unscored} unscored")
+def status_line(progress: EngineProgress, width: int | None = None) -> str:
+    """Such as `mirsafety 120/2676 answered, 16 in flight, 8.1/s, about 5 min left`.
+
+    What does not fit into the width is left out, the least telling first.
+    """
+    parts = {
+        "answered": f"mirsafety {progress.answered}/{progress.planned} answered",
+        "wait": _wait(progress),
+        "flight": _in_flight(progress),
+        "unscored": f"{progress.unscored} unscored" if progress.unscored else "",
+    }
     if progress.rate is not None and progress.remaining is not None:
-        parts += [f"{progress.rate:.1f}/s", f"about {_duration(progress.remaining)} left"]
-    return ", ".join(parts)
+        parts["rate"] = f"{progress.rate:.1f}/s"
+        parts["left"] = f"about {_duration(progress.remaining)} left"
+    droppable = ["rate", "unscored", "flight", "left", "wait"]
+    while len(line := ", ".join(filter(None, parts.values()))) > (width or len(line)) and droppable:
+        parts.pop(droppable.pop(0), None)
+    return line
+
+
+def _wait(progress: EngineProgress) -> str:
+    """Why nothing moves, if nothing does."""
+    slowdown = progress.slowdown
+    if slowdown.wait >= 1:
+        why = slowdown.trouble or "limit per minute"
+        return f"waiting {_duration(math.ceil(slowdown.wait))} ({why})"
+    if slowdown.trouble and not progress.in_flight:
+        return f"trying again ({slowdown.trouble})"
+    return ""
+
+
+def _in_flight(progress: EngineProgress) -> str:
+    limit = progress.slowdown.limit
+    slowed = "" if limit is None else f" (slowed to {limit})"
+    return f"{progress.in_flight} in flight{slowed}"
 
 
 def _duration(seconds: float) -> str:
