@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from .asks import Ask, Counts, Judging, Parts
+from .asks import Ask, Counts, Judging, Parts, TokenCount
 from .calling import Caller, check_judgeable, plain
 from .decisions import Asked
 from .endpoint import Bounds, Endpoint
@@ -74,6 +74,11 @@ class Pipeline:
         if self.target.ceased and not self.spending.exhausted:
             return "model"
         return "judge" if self._judge.ceased else None
+
+    @property
+    def asked_tokens(self) -> TokenCount:
+        """What the answers that this run asked for said they took."""
+        return self._sendings.tokens
 
     def extend(self, asks: Iterable[Ask]) -> None:
         """Take many asks, in order; those taken before are left out."""
@@ -225,7 +230,9 @@ class Pipeline:
             self._held[ask] = response
         if ask.planned:
             self.counts.answered += 1
-            self.counts.from_store += cached
+            if cached:
+                self.counts.from_store += 1
+                self.counts.stored_tokens = self.counts.stored_tokens.plus(completion)
             self._judge_planned(ask, response)
         self._waits.land(ask)
 

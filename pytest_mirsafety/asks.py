@@ -99,6 +99,24 @@ class Judging(Job):
         self.cost = Estimate.of_text(len(self.question) + len(self.answer), _JUDGE_OUTPUT)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """Tokens that completions said they took; `untold` is how many did not say all of it."""
+
+    input: int = 0
+    output: int = 0
+    untold: int = 0
+
+    def plus(self, completion: Completion) -> TokenCount:
+        """With those of another completion."""
+        read, written = completion.input_tokens, completion.output_tokens
+        return TokenCount(
+            self.input + (read or 0),
+            self.output + (written or 0),
+            self.untold + (read is None or written is None),
+        )
+
+
 @dataclass(slots=True)
 class Counts:
     """How far the planned instances are."""
@@ -107,3 +125,4 @@ class Counts:
     from_store: int = 0
     judged: int = 0
     unscored: int = 0
+    stored_tokens: TokenCount = field(default_factory=TokenCount)

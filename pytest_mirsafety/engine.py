@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from .asking import GRACE, Pipeline
-from .asks import Ask, EngineSettings, Parts, Separate
+from .asks import Ask, EngineSettings, Parts, Separate, TokenCount
 from .calling import check_judgeable
 from .decisions import Asked
 from .errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
@@ -43,7 +43,8 @@ class Progress:
     under way, `limit` how many may be. `elapsed` is in seconds since the first planned ask, 0
     before it. `tokens` and `money` are what the model's answers cost; `money` is None without
     prices. `silent` is who stopped answering, so that the rest is not asked, and
-    `slowdown` what holds the model's answers up.
+    `slowdown` what holds the model's answers up. `asked_tokens` and `stored_tokens` are what
+    answers said they took, and `cost` the price of those asked.
     """
 
     planned: int
@@ -60,6 +61,9 @@ class Progress:
     budget_spent: bool = False
     silent: Asked | None = None
     slowdown: Slowdown = field(default_factory=Slowdown)
+    asked_tokens: TokenCount = field(default_factory=TokenCount)
+    stored_tokens: TokenCount = field(default_factory=TokenCount)
+    cost: Decimal | None = None
 
     @property
     def rate(self) -> float | None:
@@ -241,7 +245,7 @@ class Engine:
     def progress(self) -> Progress:
         """How far the run is at this moment."""
         counts, target = self._pipeline.counts, self._pipeline.target
-        spending = self._pipeline.spending
+        spending, told = self._pipeline.spending, self._pipeline.asked_tokens
         return Progress(
             planned=len(self._planned),
             answered=counts.answered,
@@ -257,6 +261,9 @@ class Engine:
             budget_spent=spending.exhausted,
             silent=self._pipeline.silent,
             slowdown=target.slowdown,
+            asked_tokens=told,
+            stored_tokens=counts.stored_tokens,
+            cost=self._settings.prices.of(told.input, told.output),
         )
 
     def stop(self) -> None:

@@ -10,8 +10,13 @@ from .tally import Counts
 
 
 def provenance_facts(provenance: Provenance) -> dict[str, object]:
-    """Every field; the confidence as written."""
-    return {**asdict(provenance), "confidence": str(provenance.confidence)}
+    """Every field; the confidence as written, and money in plain decimals."""
+    cost = provenance.cost_usd
+    return {
+        **asdict(provenance),
+        "confidence": str(provenance.confidence),
+        "cost_usd": None if cost is None else f"{cost.normalize():f}",
+    }
 
 
 def gate_facts(gate: GateResult) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from decimal import Decimal
 from itertools import chain
 from typing import Final
 
@@ -37,6 +38,12 @@ MAY_DIFFER: Final = frozenset(
         "oldest_answer",
         "input_tokens",
         "output_tokens",
+        "asked_input_tokens",
+        "asked_output_tokens",
+        "asked_without_usage",
+        "stored_input_tokens",
+        "stored_output_tokens",
+        "cost_usd",
         "started",
         "elapsed",
     }
@@ -205,6 +212,7 @@ def _notes(shards: Sequence[RecordedRun]) -> Iterable[str]:
 def _provenance(shards: Sequence[RecordedRun]) -> Provenance:
     """The shards' provenances as one: sums of what was asked, and the longest time."""
     parts = [run.provenance for run in shards]
+    costs = [part.cost_usd for part in parts if part.cost_usd is not None]
     return replace(
         parts[0],
         attempt=max(part.attempt for part in parts),
@@ -215,6 +223,12 @@ def _provenance(shards: Sequence[RecordedRun]) -> Provenance:
         ),
         input_tokens=sum(part.input_tokens for part in parts),
         output_tokens=sum(part.output_tokens for part in parts),
+        asked_input_tokens=sum(part.asked_input_tokens for part in parts),
+        asked_output_tokens=sum(part.asked_output_tokens for part in parts),
+        asked_without_usage=sum(part.asked_without_usage for part in parts),
+        stored_input_tokens=sum(part.stored_input_tokens for part in parts),
+        stored_output_tokens=sum(part.stored_output_tokens for part in parts),
+        cost_usd=sum(costs, Decimal(0)) if len(costs) == len(parts) else None,
         started=min(part.started for part in parts),
         elapsed=max(part.elapsed for part in parts),
     )

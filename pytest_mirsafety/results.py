@@ -109,7 +109,9 @@ def ids_digest(ids: Iterable[str]) -> str:
 class Provenance:
     """What was asked of whom, and how it was judged: enough to ask it again.
 
-    Times are seconds since the epoch, `elapsed` is in seconds.
+    Times are seconds since the epoch, `elapsed` is in seconds. `input_tokens` and `output_tokens`
+    are of the answers that the tests used; those `asked` in this run and `stored` before are also
+    counted apart, as far as they were told. `cost_usd` is the price of those asked.
     """
 
     package_version: str
@@ -139,6 +141,12 @@ class Provenance:
     output_tokens: int
     started: float
     elapsed: float
+    asked_input_tokens: int = 0
+    asked_output_tokens: int = 0
+    asked_without_usage: int = 0
+    stored_input_tokens: int = 0
+    stored_output_tokens: int = 0
+    cost_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

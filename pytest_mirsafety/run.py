@@ -7,10 +7,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fractions import Fraction
 from importlib.metadata import version
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from . import evaluation, gates
 from .config import Settings
@@ -324,7 +325,33 @@ class Run:
             output_tokens=sum(u.output_tokens for u in usage),
             started=self._started,
             elapsed=time.time() - self._started,
+            **_spent(progress),
         )
+
+
+class _Spent(TypedDict, total=False):
+    """What of a provenance tells what the answers took."""
+
+    asked_input_tokens: int
+    asked_output_tokens: int
+    asked_without_usage: int
+    stored_input_tokens: int
+    stored_output_tokens: int
+    cost_usd: Decimal | None
+
+
+def _spent(progress: EngineProgress | None) -> _Spent:
+    if progress is None:
+        return {}
+    asked, stored = progress.asked_tokens, progress.stored_tokens
+    return {
+        "asked_input_tokens": asked.input,
+        "asked_output_tokens": asked.output,
+        "asked_without_usage": asked.untold,
+        "stored_input_tokens": stored.input,
+        "stored_output_tokens": stored.output,
+        "cost_usd": progress.cost,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,12 @@ def _implausible(manifest: _Manifest) -> str | None:
     labels = [gate.criterion.label for gate in design.gates]
     asked = provenance.attempt, provenance.answers_asked, provenance.answers_from_store
     tokens = provenance.input_tokens, provenance.output_tokens
+    told = (
+        *(provenance.asked_input_tokens, provenance.asked_output_tokens),
+        *(provenance.stored_input_tokens, provenance.stored_output_tokens),
+        provenance.asked_without_usage,
+        provenance.cost_usd or 0,
+    )
     times = (provenance.started, provenance.elapsed, provenance.oldest_answer or 0)
     sizes = [*design.populations.values(), *(gate.population for gate in design.gates)]
     wrong = {
@@ -283,7 +289,7 @@ def _implausible(manifest: _Manifest) -> str | None:
         "the rules are for another number of gates": rules.gates != max(1, len(labels)),
         "the rules are not those of the report": (rules.estimand, rules.confidence)
         != (provenance.estimand, provenance.confidence),
-        "a number is negative": min(*asked, *tokens) < 0,
+        "a number is negative": min(*asked, *tokens, *told) < 0,
         "a time is none": not all(0 <= time < _LATEST for time in times),
     }
     return next((problem for problem, holds in wrong.items() if holds), None)

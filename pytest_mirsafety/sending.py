@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from .asks import Ask, Parts
+from .asks import Ask, Parts, TokenCount
 from .calling import Caller
 from .endpoint import Bounds, Endpoint, Estimate, Job
 from .errors import BackendError, BadInputError, StoreError, UnscoredError
@@ -70,6 +70,8 @@ class Sendings:
         pace = settings.target or PaceSettings(parts.backend.concurrency)
         self.most = pace.concurrency
         """How many can ever be in flight."""
+        self.tokens = TokenCount()
+        """What the answers of this run said they took."""
         self.spending = Spending(settings.budget, settings.prices)
         bounds = Bounds(pace, self.spending, settings.budget)
         self.endpoint: Endpoint[Sending, Completion] = Endpoint(
@@ -124,6 +126,7 @@ class Sendings:
     async def succeed(self, job: Sending, result: Completion) -> None:
         """Store the answer, then let its asks have it: the one that was stored first."""
         job.images = ()
+        self.tokens = self.tokens.plus(result)
         if self._keeper is not None:
             result = await self._keeper.keep(job.request, result)
         self._end(job, result, kept=self._keeper is not None)

@@ -55,6 +55,8 @@ PROVENANCE = Provenance(
     output_tokens=10,
     started=1.5,
     elapsed=1.0,
+    asked_input_tokens=90,
+    cost_usd=Decimal("0.25"),
 )
 NOT_RUN = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
 OUTCOMES = (

@@ -25,6 +25,7 @@ from scripted import (
     within,
 )
 
+from pytest_mirsafety.asks import TokenCount
 from pytest_mirsafety.engine import Engine, EngineSettings, Progress
 from pytest_mirsafety.errors import (
     ConfigurationError,
@@ -44,7 +45,10 @@ def test_nothing_is_asked_before_the_first_planned_answer() -> None:
         assert answer(engine, own).text == "answer to: a prompt of the test's own"
         assert len(setting.backend.requests) == 1
         assert not engine.started
-        assert engine.progress() == Progress(3, 0, 0, 0, 0, 1, 0, 0.0, limit=4, tokens=2010)
+        told = TokenCount(output=3, untold=1)
+        assert engine.progress() == Progress(
+            3, 0, 0, 0, 0, 1, 0, 0.0, limit=4, tokens=2010, asked_tokens=told
+        )
         answer(engine, instances[0])
         assert engine.started
         until(lambda: engine.progress().judged == 3)

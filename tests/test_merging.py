@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -237,11 +238,15 @@ def test_a_sample_that_one_shard_knows_as_spent_is_spent() -> None:
 def test_numbers_are_added_and_times_are_not() -> None:
     shards = four()
     third = replace(shards[2].provenance, attempt=3, elapsed=9.0, oldest_answer=7.0, input_tokens=1)
+    third = replace(third, cost_usd=Decimal("0.5"), asked_input_tokens=4)
     shards[2] = replace(shards[2], provenance=third)
     found = merge(shards).provenance
     assert (found.attempt, found.elapsed, found.started) == (3, 9.0, 1.0)
     assert (found.oldest_answer, found.input_tokens, found.output_tokens) == (7.0, 301, 40)
     assert (found.answers_asked, found.answers_from_store) == (80, 12)
+    assert (found.asked_input_tokens, found.cost_usd) == (274, Decimal("1.25"))
+    shards[1] = replace(shards[1], provenance=replace(shards[1].provenance, cost_usd=None))
+    assert merge(shards).provenance.cost_usd is None
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from ..estimates import GateAhead, Preview
 from ..explanations import percent
 from ..printable import one_line
-from .terminal import Line
+from .terminal import Line, usd
 
 _INDENT: Final = 9
 _UNITS: Final = ("bytes", "kB", "MB", "GB", "TB")
@@ -92,7 +91,7 @@ def _cost(preview: Preview) -> str:
     cost = preview.usage.cost
     if cost is None:
         return "no prices configured: input_price, output_price"
-    return f"about {cost.quantize(Decimal('0.01'), ROUND_CEILING):,f} USD"
+    return f"about {usd(cost)}"
 
 
 def _judge(preview: Preview) -> str:

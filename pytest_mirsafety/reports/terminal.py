@@ -103,6 +103,7 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
     rows = {
         "model": f"{provenance.model_name}, {provenance.model_identity}",
         "answers": answers,
+        **({"tokens": tokens} if (tokens := _tokens(provenance)) else {}),
         "data": f"{provenance.data_source}, {provenance.data_count} instances, "
         f"identity {provenance.data_identity[:12]}",
         "judge": _judge(provenance),
@@ -116,6 +117,31 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
         short = _DIGEST.sub(_short, one_line(text, 400))
         yield from _wrapped(f"{name + ':':9}{short}", width, indent=9)
     yield Line("")
+
+
+def _tokens(provenance: Provenance) -> str:
+    """What the answers took and cost, as far as it was told; empty if nothing was to be told."""
+    if provenance.answers_recorded:
+        return ""
+    asked = provenance.asked_input_tokens, provenance.asked_output_tokens
+    stored = provenance.stored_input_tokens, provenance.stored_output_tokens
+    parts = []
+    if any(asked):
+        cost = "" if provenance.cost_usd is None else f", {usd(provenance.cost_usd)}"
+        parts.append(f"{asked[0]:,} of input and {asked[1]:,} of output asked now{cost}")
+    if untold := provenance.asked_without_usage:
+        answers = "1 answer" if untold == 1 else f"{untold:,} answers"
+        parts.append(f"the endpoint did not tell those of {answers}")
+    if any(stored):
+        of_what = ("", "") if any(asked) else (" of input", " of output")
+        numbers = " and ".join(f"{n:,}{what}" for n, what in zip(stored, of_what, strict=True))
+        parts.append(f"{numbers} in answers from the store")
+    return "; ".join(parts)
+
+
+def usd(amount: Decimal) -> str:
+    """Money in whole cents, rounded up."""
+    return f"{amount.quantize(Decimal('0.01'), ROUND_CEILING):,f} USD"
 
 
 def _date(seconds: float) -> str:
