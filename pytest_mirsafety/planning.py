@@ -20,7 +20,7 @@ from .config import (
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
 from .printable import one_line
-from .records import Dataset, Instance
+from .records import Dataset, Instance, digest
 from .registry import BackendContext, NamedModel, build_backend, build_judge, find_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
 from .sharding import Shard
@@ -86,6 +86,16 @@ class RunPlan:
     def settings(self) -> Settings:
         """The configuration's settings."""
         return self.configuration.settings
+
+    @property
+    def attempted(self) -> str:
+        """The digest of data, model and judge: attempts on the same are counted together.
+
+        Not of the endpoint: the same model at another spelling of its address is no new chance.
+        """
+        model = self.backend.identity
+        asked_of = [model.provider, model.model, model.revision]
+        return digest([self.dataset.identity, asked_of, self.judge.identity])
 
 
 def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunPlan:

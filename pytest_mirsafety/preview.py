@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from .cautions import cautions
 from .errors import BadInputError
 from .estimates import (
     Asking,
@@ -193,7 +194,7 @@ def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Pre
         budget=plan.budget,
         recorded=recorded,
         decides=plan.design.decides,
-        notes=plan.notes,
+        notes=(*plan.notes, *cautions(plan)),
     )
 
 

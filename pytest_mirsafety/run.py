@@ -17,7 +17,7 @@ from . import evaluation, gates
 from .config import Settings
 from .errors import RunError, UnscoredError
 from .planning import RunPlan, engine_settings
-from .records import Instance, Outcome, Response, Verdict, canonical_json, digest
+from .records import Instance, Outcome, Response, Verdict, canonical_json
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
 from .stopping import Decider
@@ -114,13 +114,9 @@ class Run:
 
         plan = self.plan
         self._store = SQLiteStore.open(plan.store)
-        # Not the endpoint: the same model at another spelling of its address is no new chance.
-        model = plan.backend.identity
-        asked_of = [model.provider, model.model, model.revision]
-        identity = [plan.dataset.identity, asked_of, plan.judge.identity]
         design = ALL if plan.sample is None else plan.sample.design
         shard = None if plan.design.shard is None else str(plan.design.shard)
-        history = self._store.begin_attempt(digest(identity), design, shard)
+        history = self._store.begin_attempt(plan.attempted, design, shard)
         self._attempt = history.number
         self._sample_spent = bool(history.other_designs)
         limits = plan.settings.limits

@@ -46,7 +46,7 @@ LAYERS = (
         "tally",
     },
     {"backends", "channel", "data", "images", "judges", "reports", "run_folder", "store"},
-    {"planning", "preview", "registry", "remote", "run", "serving"},
+    {"cautions", "planning", "preview", "registry", "remote", "run", "serving"},
     {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}

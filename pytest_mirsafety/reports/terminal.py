@@ -42,6 +42,7 @@ class Planned:
     """What a run is about to ask: `asked` of the data's `population` instances.
 
     `shard` is which part of a run this is; `kept` says that a run folder will hold its result.
+    `cautions` are sentences on what keeps gates from passing.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Planned:
     population: int
     shard: Shard | None = None
     kept: bool = True
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,13 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
     lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {one_line(plan.data)}"]
     if plan.shard is not None and not plan.kept:
         lines += textwrap.wrap(f"mirsafety: {_NOT_KEPT}", width, subsequent_indent=" " * 11)
+    for caution in plan.cautions:
+        lines += textwrap.wrap(
+            f"mirsafety: {one_line(caution, 1000)}",
+            width,
+            subsequent_indent=" " * len("mirsafety: "),
+            break_on_hyphens=False,
+        )
     if zones:
         shown = ", ".join(f"{name} {_range(*zone)}" for name, zone in zones.items())
         text = f"mirsafety: too close to the threshold to decide, if observed: {shown}"
