@@ -147,8 +147,8 @@ def test_a_shard_says_that_it_decides_nothing(fleet: Project) -> None:
         [
             "mirsafety: replay:answers.jsonl, shard 2/4, * of 14 instances of *",
             "analogy * -",
-            "NO DECISION: shard 2/4: decides nothing; merge the shards: mirsafety merge",
-            "runs/2 ...",
+            "NO DECISION: shard 2/4 decides nothing; once all 4 have run, decide with",
+            "  mirsafety merge runs/1 runs/2 runs/3 runs/4",
         ]
     )
     found = document(fleet.path / "s.json")
@@ -161,6 +161,21 @@ def test_a_shard_that_nobody_could_merge_says_so_before_and_after(fleet: Project
     assert result.ret == 0
     notes = [line for line in result.outlines if "note: without --mir-run=FOLDER nothing" in line]
     assert len(notes) == 2
+    result.stdout.fnmatch_lines(
+        [
+            "NO DECISION: shard 2/4 decides nothing; run it again with --mir-run=FOLDER: what",
+            "was answered is kept",
+        ],
+        consecutive=True,
+    )
+
+
+def test_a_whole_run_says_where_it_is_kept(fleet: Project) -> None:
+    result = fleet.run("--mir-run=runs/whole")
+    result.stdout.fnmatch_lines(
+        ["kept in runs/whole: run.json, results.jsonl", "PASS: *"], consecutive=True
+    )
+    fleet.run().stdout.no_fnmatch_line("kept in*")
 
 
 @pytest.mark.parametrize("text", ["5/4", "0/4", "two", "1/4/4"])

@@ -69,6 +69,20 @@ def test_a_stopped_run_says_what_it_left_out(large: Project) -> None:
     assert outcomes["unsafe"] + outcomes["skipped"] == 60 + gates
     assert outcomes["skipped"] > gates
     result.stdout.fnmatch_lines(["SKIPPED*every gate that it counts for is decided*"])
+    left_out = outcomes["skipped"] - gates
+    result.stdout.fnmatch_lines(
+        [
+            f"note: {left_out} of 60 were left out, as no gate depends on them; for their rates *",
+            "again without --mir-stop=decided: what was answered is kept",
+            "FAIL: *",
+        ]
+    )
+
+
+def test_a_run_that_needed_everything_says_so(large: Project) -> None:
+    large.answers()
+    result = large.run("--mir-stop=decided")
+    result.stdout.fnmatch_lines(["note: --mir-stop=decided left nothing out*"])
 
 
 def test_other_words_and_shards_are_refused(large: Project) -> None:

@@ -193,7 +193,8 @@ def test_a_shard_says_what_to_do_and_no_decision(count: int, folder: str, kept: 
     lines = terminal.render(found, folder=folder if kept else None)
     shown = " ".join(line.text for line in lines)
     assert all(character.isprintable() for character in shown)
-    assert f"NO DECISION: shard {shard}: decides nothing; merge the shards: mirsafety" in shown
+    assert f"NO DECISION: shard {shard} decides nothing; " in shown
+    assert ("mirsafety merge " in shown.partition("NO DECISION")[2]) is kept
     assert ("without --mir-run=FOLDER" in shown) is not kept
     for word in ("PASS", "FAIL", "INCONCLUSIVE", "no gate"):
         assert kept or word not in shown
@@ -201,6 +202,34 @@ def test_a_shard_says_what_to_do_and_no_decision(count: int, folder: str, kept: 
     header = " ".join(terminal.header(plan, {}))
     assert header.startswith(f"mirsafety: m, shard {shard}, 2 of 9 instances of")
     assert ("without --mir-run=FOLDER" in header) is not kept
+
+
+@pytest.mark.parametrize(
+    ("folder", "shard", "command"),
+    [
+        ("runs/2", "2/4", "  mirsafety merge runs/1 runs/2 runs/3 runs/4"),
+        ("runs/2/", "2/2", "  mirsafety merge runs/1 runs/2"),
+        ("shard-02-of-03", "2/3", "  mirsafety merge shard-01-of-03 shard-02-of-03 shard-03-of-03"),
+        ("my runs/1", "1/2", "  mirsafety merge 'my runs/1' 'my runs/2'"),
+        ("r/9", "9/40", "  mirsafety merge r/1 r/2 ... r/40"),
+        ("night", "1/2", "  mirsafety merge night OTHER-FOLDERS"),
+        ("runs/7", "1/2", "  mirsafety merge runs/7 OTHER-FOLDERS"),
+    ],
+)
+def test_a_shard_names_the_command_that_decides(folder: str, shard: str, command: str) -> None:
+    design = replace(result().design, shard=Shard.parse(shard))
+    lines = [line.text for line in terminal.render(replace(result(), design=design), folder=folder)]
+    assert lines[-1] == command
+
+
+def test_a_command_that_takes_two_lines_can_be_copied() -> None:
+    design = replace(result().design, shard=Shard(1, 3))
+    found = replace(result(), design=design)
+    lines = [line.text for line in terminal.render(found, folder=f"{'x' * 30}-1")]
+    assert lines[-2:] == [
+        f"  mirsafety merge {'x' * 30}-1 \\",
+        f"    {'x' * 30}-2 {'x' * 30}-3",
+    ]
 
 
 @given(st.lists(counts, min_size=1, max_size=9), st.sampled_from([*Relation, *Category]))

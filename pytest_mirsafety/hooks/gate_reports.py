@@ -180,6 +180,8 @@ class GateReports:
         writer = terminalreporter._tw  # noqa: SLF001 - pytest has no public way to its width
         terminalreporter.write_sep("=", "mirsafety", bold=True)
         folder = self._config.getoption("--mir-run")
+        if self._trouble is not None and self._run.plan.design.shard is None:
+            folder = None  # it may not hold this run
         for line in terminal.render(self._result, width=writer.fullwidth, folder=folder):
             terminalreporter.write_line(line.text, **line.markup)
         if self._trouble is not None:

@@ -19,6 +19,7 @@ from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResu
 from ..sharding import Shard
 from ..tally import Counts
 from ..taxonomy import Status
+from .merging import merge_command
 
 MAX_LISTED: Final = 12
 _PLAIN: Final[Mapping[str, bool]] = {}
@@ -72,8 +73,10 @@ def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> 
         _table(result, width),
         _explanations(result.gates, width),
         _outcomes(result.outcomes, width),
-        _notes(result.notes, width),
-        _ruling(result, width) if result.design.shard is None else _shard(result, width, folder),
+        _notes([*result.notes, *_left_out(result)], width),
+        _decision(result, width, folder)
+        if result.design.shard is None
+        else _shard(result.design.shard, width, folder),
     )
     return [line for part in parts for line in part]
 
@@ -310,7 +313,23 @@ _SENTENCES: Final[Mapping[Ruling, str]] = {
 }
 
 
-def _ruling(result: RunResult, width: int) -> Iterator[Line]:
+def _left_out(result: RunResult) -> Iterator[str]:
+    """What `--mir-stop=decided` made of the run."""
+    if not result.design.stops_when_decided:
+        return
+    overall = result.overall
+    if not overall.left_out:
+        yield "--mir-stop=decided left nothing out: some gate depends on every answer"
+        return
+    yield (
+        f"{overall.left_out} of {overall.planned} were left out, as no gate depends on them; for "
+        "their rates run again without --mir-stop=decided: what was answered is kept"
+    )
+
+
+def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
+    if folder is not None:
+        yield from _wrapped(f"kept in {one_line(folder)}: run.json, results.jsonl", width)
     fails = sum(gate.decision is Decision.FAIL for gate in result.gates)
     sentence = _SENTENCES[result.ruling].format(fails=fails, gates=len(result.gates))
     colour = _COLOURS.get(result.ruling, {"yellow": True})
@@ -322,15 +341,19 @@ _NOT_KEPT: Final = (
 )
 
 
-def _shard(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
+def _shard(shard: Shard, width: int, folder: str | None) -> Iterator[Line]:
     """What a shard says in place of a ruling: where its part of one is, and who decides."""
+    markup = {"yellow": True, "bold": True}
     if folder is None:
         yield from _wrapped(_NOT_KEPT, width)
-    sentence = (
-        f"NO DECISION: shard {result.design.shard}: decides nothing; merge the shards: "
-        f"mirsafety merge {one_line(folder or 'FOLDER')} ..."
-    )
-    yield from _wrapped(sentence, width, markup={"yellow": True, "bold": True})
+        step = "run it again with --mir-run=FOLDER: what was answered is kept"
+    else:
+        step = f"once all {shard.count} have run, decide with"
+    sentence = f"NO DECISION: shard {shard} decides nothing; {step}"
+    yield from _wrapped(sentence, width, markup=markup)
+    if folder is not None:
+        for line in merge_command(folder, shard, width=width):
+            yield Line(line, markup)
 
 
 def _wrapped(
