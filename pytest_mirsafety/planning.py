@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,22 @@ class RunPlan:
         model = self.backend.identity
         asked_of = [model.provider, model.model, model.revision]
         return digest([self.dataset.identity, asked_of, self.judge.identity])
+
+    @property
+    def in_words(self) -> dict[str, str]:
+        """What the digests that an attempt is known by stand for, for people."""
+        model, data = self.backend.identity, self.dataset
+        size = f"{len(data.instances):,} instances"
+        about = (
+            f"{replace(model, endpoint=None)} on {one_line(data.source, 100)} ({size}), "
+            f"judge {one_line(self.judge.identity, 100)}"
+        )
+        words = {self.attempted: about}
+        if (sample := self.sample) is not None:
+            seed = self.settings.sample_seed
+            named = "" if seed is None else f", seed {one_line(seed, 40)}"
+            words[sample.design] = f"a sample of {len(sample.asked):,} instances{named}"
+        return words
 
 
 def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunPlan:

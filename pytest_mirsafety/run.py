@@ -116,6 +116,7 @@ class Run:
         self._store = SQLiteStore.open(plan.store)
         design = ALL if plan.sample is None else plan.sample.design
         shard = None if plan.design.shard is None else str(plan.design.shard)
+        self._store.describe(plan.in_words)
         history = self._store.begin_attempt(plan.attempted, design, shard)
         self._attempt = history.number
         self._sample_spent = bool(history.other_designs)

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from projects import Project
 
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.errors import StoreError
+from pytest_mirsafety.judges.rules import RulesJudge
 from pytest_mirsafety.records import Completion, ModelIdentity, Request
 from pytest_mirsafety.store import SQLiteStore
 from pytest_mirsafety.store.upkeep import Selection, StoreUpkeep
@@ -73,9 +75,65 @@ def test_the_list_fits_a_terminal_and_controls_none(
     assert rows["http:one"][0] == "3"
     days = [time.strftime("%Y-%m-%d", time.gmtime(time.time() - age * DAY)) for age in (40, 0)]
     assert rows["http:one"][1:3] == days
-    assert rows["all"][:1] == ["3"]  # attempts
-    assert rows["all"][3] == "a" * 12
-    assert lines[-1].endswith("sample 50 seed abc; all")
+    day = days[1]
+    assert lines[-3:] == [
+        " attempts  first       last        of what",
+        f"        3  {day}  {day}  data, model and judge {'a' * 12}: once",
+        f"{'':35}sample 50 seed abc; twice all instances",
+    ]
+
+
+def test_attempts_are_told_in_words(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity, design = "b" * 64, "c" * 64
+    with SQLiteStore.open(path) as store:
+        store.describe({identity: f"http:m on hub:x/y {HOSTILE}", design: "a sample of 5 of 9"})
+        for asked in ("all", design, "all", "all", "d" * 64):
+            store.begin_attempt(identity, asked)
+        store.describe({identity: "http:m on hub:x/y (9 instances), judge rules-1"})
+    assert main(["store", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 and line.isprintable() for line in lines)
+    assert [line[35:] for line in lines[-3:]] == [
+        "http:m on hub:x/y (9 instances), judge",
+        "rules-1: 3 times all instances; once a sample",
+        "of 5 of 9; once a sample (dddddddddddd)",
+    ]
+
+
+def test_a_store_from_before_the_words_is_listed(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with raw(path) as connection:
+        connection.execute("DROP TABLE words")
+        connection.execute("PRAGMA user_version = 1")
+    before = path.read_bytes()
+    assert main(["store", "list"]) == 0
+    assert f"data, model and judge {'a' * 12}" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    with SQLiteStore.open(path) as store:  # which brings it up to date
+        assert store.begin_attempt("a" * 64, "all").number == 4
+        store.describe({"a" * 64: "http:m on a, judge b"})
+    assert main(["store", "list"]) == 0
+    assert "http:m on a, judge b" in capsys.readouterr().out
+
+
+def test_a_run_says_in_words_what_it_asked(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.configure('thresholds.default = 0.3\nsample_seed = "s1"')
+    assert project.run().ret == 0
+    project.run("--mir-sample=18")
+    capsys.readouterr()
+    monkeypatch.chdir(project.path)
+    assert main(["store", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(".mirsafety/answers.sqlite3: 0 answers, ")
+    shown = " ".join(line[35:] for line in lines[2:] if line)
+    judge = RulesJudge().identity
+    assert shown.endswith(
+        f"on jsonl:instances.jsonl (20 instances), judge {judge}: once all instances; once a "
+        "sample of 18 instances, seed s1"
+    )
 
 
 def test_a_long_and_hostile_name_is_whole_in_its_column(

@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
 
 
 def run_list(options: argparse.Namespace) -> None:
-    """Answers by model, and attempts by identity."""
+    """Answers by model, and attempts by what they were on."""
     with _opened(options) as store:
         models, attempts = store.models(), store.attempts()
         print(
@@ -176,11 +176,16 @@ def _print_models(models: list[ModelAnswers]) -> None:
 
 def _print_attempts(attempts: list[Attempts]) -> None:
     if attempts:
-        print(f"\n{'attempts':>9}  {'first':10}  {'last':10}  {'identity':12}  designs")
+        print(f"\n{'attempts':>9}  {'first':10}  {'last':10}  of what")
     for a in attempts:
-        identity = one_line(a.identity[:12])
-        numbers = f"{a.number:9,}  {_date(a.first)}  {_date(a.last)}  {identity:12}  "
-        _print_row(numbers, "; ".join(a.designs))
+        about = a.about or f"data, model and judge {a.identity[:12]}"
+        asked = "; ".join(f"{_times(number)} {what}" for what, number in a.asked)
+        numbers = f"{a.number:9,}  {_date(a.first)}  {_date(a.last)}  "
+        _print_row(numbers, f"{one_line(about, 400)}: {asked}")
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
 
 
 def _print_row(numbers: str, text: str) -> None:
@@ -211,4 +216,7 @@ def _date(seconds: float) -> str:
 
 
 def _shown(path: Path) -> str:
-    return one_line(str(path), 400)
+    """As somebody in this folder would name it."""
+    here = Path.cwd()
+    near = path.relative_to(here) if path.is_relative_to(here) else path
+    return one_line(str(near), 400)

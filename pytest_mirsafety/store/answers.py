@@ -213,6 +213,16 @@ class SQLiteStore:
         earlier = count_attempts([*rows, (design, shard)]) - 1
         return AttemptHistory(design, earlier, tuple(dict.fromkeys(row[0] for row in rows)))
 
+    def describe(self, words: Mapping[str, str]) -> None:
+        """Keep in words, for people, what identities and designs of attempts stand for.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        rows = [(name, canonical_json(text)) for name, text in words.items()]
+        with self._lock, explained(self.path), transaction(self._connection):
+            self._insert("INSERT OR REPLACE INTO words VALUES (?, ?)", rows)
+
     def _write(self, rows: Sequence[_Row], digests: Mapping[str, str]) -> list[tuple[str]] | None:
         """In a transaction; gives the answers that are held now, None when all of these are."""
         self._insert("INSERT OR REPLACE INTO images VALUES (?, ?)", digests.items())

@@ -46,6 +46,12 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX attempts_identity ON attempts (identity)",
     ),
     ("ALTER TABLE attempts ADD COLUMN shard TEXT",),  # such as 2/4; NULL: a whole run, or unknown
+    (
+        """CREATE TABLE words (
+            name TEXT PRIMARY KEY,     -- an attempt's identity or design
+            text TEXT NOT NULL         -- JSON, ASCII only: what it is, for people
+        ) WITHOUT ROWID""",
+    ),
 )
 
 KNOWS_SHARDS: Final = 2

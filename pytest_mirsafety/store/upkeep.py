@@ -7,7 +7,8 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Final, Self
 
 from ..errors import StoreError
 from ..records import ModelIdentity, canonical_json
-from .answers import count_attempts, decode
+from .answers import ALL, count_attempts, decode
 from .file import KNOWS_SHARDS, check, connect, explained, transaction
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -38,13 +39,18 @@ class ModelAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Those over one identity of data, model and judge; designs are distinct, oldest first."""
+    """Those over one identity of data, model and judge; `about` has it in words, if known.
+
+    `designs` are distinct, oldest first; `asked` has them in words, with the number of runs.
+    """
 
     identity: str
     number: int
     first: float
     last: float
     designs: tuple[str, ...]
+    about: str | None = None
+    asked: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,7 @@ class StoreUpkeep:
         query = f"SELECT identity, design, {shard}, started FROM attempts ORDER BY number"  # noqa: S608 - ours
         with explained(self.path):
             rows = self._connection.execute(query).fetchall()
+            words = self._words()
         found: dict[str, list[tuple[str, str | None, float]]] = {}
         for identity, *run in rows:
             found.setdefault(identity, []).append((run[0], run[1], run[2]))
@@ -153,10 +160,20 @@ class StoreUpkeep:
                 first=min(started for *_, started in runs),
                 last=max(started for *_, started in runs),
                 designs=tuple(dict.fromkeys(design for design, *_ in runs)),
+                about=words.get(identity),
+                asked=tuple(Counter(_asked(design, words) for design, *_ in runs).items()),
             )
             for identity, runs in found.items()
         ]
         return sorted(attempts, key=lambda a: a.last)
+
+    def _words(self) -> dict[str, str]:
+        """What identities and designs stand for; a store of an older version does not know."""
+        query = "SELECT count(*) FROM sqlite_master WHERE name = 'words'"
+        if not self._connection.execute(query).fetchone()[0]:
+            return {}
+        rows = self._connection.execute("SELECT name, text FROM words").fetchall()
+        return {name: _name(text) for name, text in rows}
 
     def prune(self, selection: Selection) -> None:
         """Remove these answers, and give their space back. Attempts stay: they happened.
@@ -218,6 +235,14 @@ class StoreUpkeep:
         for stamp, sha256 in self._connection.execute("SELECT stamp, sha256 FROM images"):
             if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
                 yield f"image {stamp}: its digest is no SHA-256"
+
+
+def _asked(design: str, words: Mapping[str, str]) -> str:
+    """What the runs of a design asked, in words."""
+    if design == ALL:
+        return "all instances"
+    unknown = f"a sample ({design[:12]})" if _SHA256.fullmatch(design) else design
+    return words.get(design, unknown)
 
 
 def _name(model: object) -> str:
