@@ -20,9 +20,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from .criteria import MAX_DECIMALS, nearest_threshold, threshold_key, with_few_decimals
 from .errors import ConfigurationError
 from .gates import Estimand, Thresholds
+from .gates.criteria import MAX_DECIMALS, nearest_threshold, threshold_key, with_few_decimals
 from .printable import one_line
 from .records import Scalar
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation

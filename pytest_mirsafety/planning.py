@@ -17,6 +17,7 @@ from .config import (
     ThresholdSettings,
     with_threshold,
 )
+from .engine.spending import Budget, Prices, Spending
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
 from .printable import one_line
@@ -24,11 +25,10 @@ from .records import Dataset, Instance, digest
 from .registry import BackendContext, NamedModel, build_backend, build_judge, find_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
 from .sharding import Shard
-from .spending import Budget, Prices, Spending
 from .taxonomy import Relation
 
 if TYPE_CHECKING:
-    from .asks import EngineSettings
+    from .engine.asks import EngineSettings
     from .protocols import Backend, Judge
 
 
@@ -229,8 +229,8 @@ def _prices(model: ModelSettings) -> Prices:
 
 def engine_settings(plan: RunPlan) -> EngineSettings:
     """How the engine is to go about this plan."""
-    from .asks import EngineSettings
-    from .pacing import PaceSettings
+    from .engine.asks import EngineSettings
+    from .engine.pacing import PaceSettings
 
     model, judge = plan.model.settings, plan.judged_by
     return EngineSettings(

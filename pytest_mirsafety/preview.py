@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from .cautions import cautions
-from .errors import BadInputError
-from .estimates import (
+from .engine.estimates import (
     Asking,
     Chosen,
     Estimator,
@@ -21,10 +20,11 @@ from .estimates import (
     Usage,
     base64_size,
 )
+from .engine.spending import Prices
+from .errors import BadInputError
 from .images import ImageLimits, ImageReader
 from .records import ImageRef, Instance, Request
 from .sampling import Membership
-from .spending import Prices
 from .store import SQLiteStore
 from .store.file import check, connect
 

@@ -25,8 +25,8 @@ from .tally import NOT_RUN, Ledger, UnscoredPolicy, outcome_of
 from .taxonomy import Reason, Status
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .engine import Progress as EngineProgress
+    from .engine.engine import Engine
+    from .engine.engine import Progress as EngineProgress
     from .store import SQLiteStore
 
 
@@ -107,7 +107,7 @@ class Run:
         Raises:
             RunError: the store cannot be opened.
         """
-        from .engine import Engine
+        from .engine.engine import Engine
         from .images import ImageLimits, ImageReader
         from .reasoning import separate
         from .store import ALL, SQLiteStore

@@ -16,10 +16,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from .criteria import Criterion
-from .decisions import Estimand, Rules, limits
 from .errors import ConfigurationError
-from .explanations import percent
+from .gates.criteria import Criterion
+from .gates.decisions import Estimand, Rules, limits
+from .gates.explanations import percent
 from .records import Dataset, Instance, digest
 from .stats import allowed, binomial_cdf, effective_size, hypergeometric_cdf
 

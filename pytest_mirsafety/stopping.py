@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
-from .decisions import Decision, Estimand, Rules, limits
+from .gates.decisions import Decision, Estimand, Rules, limits
 from .records import Instance, Outcome
 from .results import GateDesign, RunDesign
 from .sampling import Membership

@@ -19,7 +19,7 @@ from scripted import (
     within,
 )
 
-from pytest_mirsafety.engine import Engine, EngineSettings
+from pytest_mirsafety.engine.engine import Engine, EngineSettings
 from pytest_mirsafety.errors import UnscoredError
 from pytest_mirsafety.protocols import Backend, ImageLoader, Judge, Store
 from pytest_mirsafety.records import (

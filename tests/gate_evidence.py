@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from pytest_mirsafety.decisions import Evidence
 from pytest_mirsafety.gates import Criterion, Scope
+from pytest_mirsafety.gates.decisions import Evidence
 from pytest_mirsafety.records import Instance
 from pytest_mirsafety.tally import Counts
 from pytest_mirsafety.taxonomy import Category, Reason, Relation

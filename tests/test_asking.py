@@ -40,13 +40,13 @@ from scripted import (
     make_instances,
 )
 
-from pytest_mirsafety.engine import Engine, EngineSettings
+from pytest_mirsafety.engine.engine import Engine, EngineSettings
+from pytest_mirsafety.engine.reading import READERS
 from pytest_mirsafety.errors import (
     BackendError,
     BadInputError,
     StoreError,
 )
-from pytest_mirsafety.reading import READERS
 from pytest_mirsafety.records import (
     Completion,
     ImageRef,
@@ -263,7 +263,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from scripted import *
-from pytest_mirsafety.engine import Engine, EngineSettings
+from pytest_mirsafety.engine.engine import Engine, EngineSettings
 from pytest_mirsafety.store import SQLiteStore
 store = SQLiteStore.open(Path(sys.argv[1]))
 backend = ScriptedBackend(concurrency=3, delays=lambda _: 0.001)

@@ -27,8 +27,8 @@ from scripted import (
     make_instance,
 )
 
-from pytest_mirsafety.calling import _COMPLETE
-from pytest_mirsafety.engine import EngineSettings, check_judgeable
+from pytest_mirsafety.engine.calling import _COMPLETE
+from pytest_mirsafety.engine.engine import EngineSettings, check_judgeable
 from pytest_mirsafety.errors import (
     BackendError,
     BadInputError,

@@ -11,7 +11,6 @@ from gate_evidence import analogy, evidence, overall
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mirsafety.decisions import Case
 from pytest_mirsafety.gates import (
     Cause,
     Decision,
@@ -22,6 +21,7 @@ from pytest_mirsafety.gates import (
     limits,
     undecidable_zone,
 )
+from pytest_mirsafety.gates.decisions import Case
 from pytest_mirsafety.stats import allowed, hypergeometric_cdf
 from pytest_mirsafety.tally import Counts
 from pytest_mirsafety.taxonomy import Reason, Status

@@ -27,9 +27,12 @@ from scripted import (
     make_instances,
 )
 
-from pytest_mirsafety import pacing
-from pytest_mirsafety.endpoint import Bounds, Endpoint, Job
-from pytest_mirsafety.engine import Engine, EngineSettings
+from pytest_mirsafety.engine import pacing
+from pytest_mirsafety.engine.endpoint import Bounds, Endpoint, Job
+from pytest_mirsafety.engine.engine import Engine, EngineSettings
+from pytest_mirsafety.engine.pacing import PaceSettings
+from pytest_mirsafety.engine.reading import READERS
+from pytest_mirsafety.engine.spending import Budget, Prices, Spending
 from pytest_mirsafety.errors import (
     BackendError,
     BadInputError,
@@ -40,10 +43,7 @@ from pytest_mirsafety.errors import (
     RetryableError,
     UnscoredError,
 )
-from pytest_mirsafety.pacing import PaceSettings
-from pytest_mirsafety.reading import READERS
 from pytest_mirsafety.records import ImageRef, Instance, LoadedImage, Request, Verdict, VerdictKind
-from pytest_mirsafety.spending import Budget, Prices, Spending
 from pytest_mirsafety.taxonomy import Reason, Status
 
 

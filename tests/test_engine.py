@@ -25,13 +25,13 @@ from scripted import (
     within,
 )
 
-from pytest_mirsafety.asks import TokenCount
-from pytest_mirsafety.engine import Engine, EngineSettings, Progress
+from pytest_mirsafety.engine.asks import TokenCount
+from pytest_mirsafety.engine.engine import Engine, EngineSettings, Progress
+from pytest_mirsafety.engine.reading import READERS
 from pytest_mirsafety.errors import (
     ConfigurationError,
     RunError,
 )
-from pytest_mirsafety.reading import READERS
 from pytest_mirsafety.taxonomy import Status
 
 # Plan, demand, order

@@ -18,7 +18,7 @@ from scripted import (
     make_instances,
 )
 
-from pytest_mirsafety.engine import Engine
+from pytest_mirsafety.engine.engine import Engine
 from pytest_mirsafety.errors import NotRunError
 from pytest_mirsafety.records import ImageRef, LoadedImage
 from pytest_mirsafety.taxonomy import Reason, Status

@@ -37,7 +37,7 @@ from scripted import (
     within,
 )
 
-from pytest_mirsafety.engine import Engine, EngineSettings
+from pytest_mirsafety.engine.engine import Engine, EngineSettings
 from pytest_mirsafety.errors import (
     BackendError,
     BlankError,
@@ -356,7 +356,7 @@ def test_what_does_not_close_is_named_and_holds_nothing_up() -> None:
 CLEAN = """
 import logging
 from scripted import *
-from pytest_mirsafety.engine import Engine, EngineSettings
+from pytest_mirsafety.engine.engine import Engine, EngineSettings
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # on a busy machine it calls callbacks slow
 backend, instances = ScriptedBackend(), make_instances(30)
 for stop_early in (False, True):

@@ -11,7 +11,7 @@ import pytest
 from engine_setting import BOUND, Setting, answer, until, verdict
 from scripted import MemoryStore, ScriptedBackend, make_instance, make_instances
 
-from pytest_mirsafety.engine import Engine
+from pytest_mirsafety.engine.engine import Engine
 from pytest_mirsafety.errors import NotRunError
 from pytest_mirsafety.records import Instance
 

@@ -20,11 +20,11 @@ from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from engine_setting import outcome, running
 from scripted import ScriptedImages, ScriptedJudge, make_instances
 
-from pytest_mirsafety import pacing
 from pytest_mirsafety.backends.openai import OpenAIBackend, OpenAISettings
-from pytest_mirsafety.engine import EngineSettings
+from pytest_mirsafety.engine import pacing
+from pytest_mirsafety.engine.engine import EngineSettings
+from pytest_mirsafety.engine.pacing import PaceSettings
 from pytest_mirsafety.errors import ConfigurationError
-from pytest_mirsafety.pacing import PaceSettings
 from pytest_mirsafety.records import Verdict, VerdictKind
 from pytest_mirsafety.store import SQLiteStore
 from pytest_mirsafety.taxonomy import Reason, Status

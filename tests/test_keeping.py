@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import MemoryStore, completion
 
+from pytest_mirsafety.engine.keeping import Keeper
 from pytest_mirsafety.errors import StoreError
-from pytest_mirsafety.keeping import Keeper
 from pytest_mirsafety.records import Completion, ModelIdentity, Request
 
 MODEL = ModelIdentity("scripted", "echo")

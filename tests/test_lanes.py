@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import within
 
-from pytest_mirsafety.lanes import Landing, Lane, Waits
+from pytest_mirsafety.engine.lanes import Landing, Lane, Waits
 
 FOREVER = 3600.0
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_mirsafety.engine.pacing import Pace, PaceSettings, Slowdown
 from pytest_mirsafety.errors import RetryableError
-from pytest_mirsafety.pacing import Pace, PaceSettings, Slowdown
 
 BUSY = RetryableError("HTTP 429", overloaded=True)
 BROKEN = RetryableError("HTTP 500")

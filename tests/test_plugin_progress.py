@@ -10,10 +10,10 @@ from chat_endpoint import ChatEndpoint, Reply
 from projects import REFUSAL, Project
 from terminals import COLUMNS, show
 
-from pytest_mirsafety import pacing
-from pytest_mirsafety.engine import Progress
+from pytest_mirsafety.engine import pacing
+from pytest_mirsafety.engine.engine import Progress
+from pytest_mirsafety.engine.pacing import Slowdown
 from pytest_mirsafety.hooks import progress
-from pytest_mirsafety.pacing import Slowdown
 
 SLOW = Reply(REFUSAL, delay=0.4)
 

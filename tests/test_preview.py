@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from projects import REFUSAL, Project
 
-from pytest_mirsafety.endpoint import Estimate
-from pytest_mirsafety.errors import StoreError
-from pytest_mirsafety.estimates import (
+from pytest_mirsafety.engine.endpoint import Estimate
+from pytest_mirsafety.engine.estimates import (
     Asking,
     Chosen,
     Estimator,
@@ -30,11 +29,12 @@ from pytest_mirsafety.estimates import (
     base64_size,
     most_output,
 )
+from pytest_mirsafety.engine.spending import Budget
+from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.planning import RunOptions, RunPlan, prepare
 from pytest_mirsafety.preview import preview
 from pytest_mirsafety.records import Completion
 from pytest_mirsafety.reports.preview import render
-from pytest_mirsafety.spending import Budget
 from pytest_mirsafety.store import SQLiteStore
 
 SIZES = st.lists(st.integers(0, 3 * 10**6), max_size=4).map(tuple)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_mirsafety.engine.spending import Budget, Prices, Spending
 from pytest_mirsafety.errors import ConfigurationError
-from pytest_mirsafety.spending import Budget, Prices, Spending
 
 PRICES = Prices(Decimal("2.50"), Decimal("10.00"))
 

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """For each gate: population, threshold, unsafe allowed, and the sample sizes of the method."""
     from .. import config, data, gates, sampling, stats
-    from ..explanations import percent
+    from ..gates.explanations import percent
     from ..registry import declares_greedy, find_model
 
     configuration = config.load(Path.cwd(), options.config)

@@ -9,7 +9,7 @@ import pytest
 from ..errors import RunError
 
 if TYPE_CHECKING:
-    from ..estimates import Preview
+    from ..engine.estimates import Preview
     from ..run import Run
 
 

@@ -14,7 +14,7 @@ import pytest
 from _pytest.terminal import TerminalReporter  # pytest 8 does not export it
 
 if TYPE_CHECKING:
-    from ..engine import Progress as EngineProgress
+    from ..engine.engine import Progress as EngineProgress
     from ..records import Instance
     from ..run import Run
 

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final
 
-from ..estimates import GateAhead, Preview
-from ..explanations import percent
+from ..engine.estimates import GateAhead, Preview
+from ..gates.explanations import percent
 from ..printable import one_line
 from .terminal import Line, usd
 

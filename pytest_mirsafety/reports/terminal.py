@@ -12,8 +12,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 from typing import Final
 
-from ..explanations import percent
 from ..gates import Decision, GateResult
+from ..gates.explanations import percent
 from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult, Tally
 from ..sharding import Shard

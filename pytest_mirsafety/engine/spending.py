@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple, Self
 
-from .errors import ConfigurationError
-from .printable import one_line
+from ..errors import ConfigurationError
+from ..printable import one_line
 
 _SCALES: Final = {"": 1, "k": 1_000, "m": 1_000_000}
 _FORM: Final = re.compile(

@@ -8,8 +8,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from .records import Instance
-from .taxonomy import (
+from ..records import Instance
+from ..taxonomy import (
     Category,
     Group,
     Relation,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from .errors import RetryableError
+from ..errors import RetryableError
 
 _MINUTE: Final = 60.0
 _FIRST_WAIT: Final = 0.5

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..errors import BadInputError, UnscoredError
+from ..protocols import Store
+from ..records import Completion, Instance, LoadedImage, Request
 from .asks import Parts
 from .calling import plain
-from .errors import BadInputError, UnscoredError
-from .protocols import Store
-from .records import Completion, Instance, LoadedImage, Request
 
 READERS: Final = min(8, (os.cpu_count() or 1) + 4)
 """Threads that read, and requests that may lie ready to be asked."""

@@ -8,14 +8,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, Protocol, TypeVar
 
-from .calling import plain, plain_retryable
-from .errors import (
+from ..errors import (
     ConfigurationError,
     MisconfiguredError,
     NotRunError,
     RetryableError,
     UnscoredError,
 )
+from .calling import plain, plain_retryable
 from .lanes import Landing, Lane
 from .pacing import Pace, PaceSettings, Slowdown
 from .spending import Budget, Spending

@@ -9,8 +9,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
+from ..records import Completion, Scalar
 from .endpoint import Estimate
-from .records import Completion, Scalar
 from .spending import Budget
 
 OUTPUT_TOKENS: Final = 1000

@@ -15,16 +15,16 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Final, TypeVar
 
+from ..errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
+from ..gates.decisions import Asked
+from ..protocols import Backend, ImageLoader, Judge, Store
+from ..records import Instance, Outcome, Response, Verdict, VerdictKind
+from ..taxonomy import Reason, Status
 from .asking import GRACE, Pipeline
 from .asks import Ask, EngineSettings, Parts, Separate, TokenCount
 from .calling import check_judgeable
-from .decisions import Asked
-from .errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
 from .lanes import Landing, Waits
 from .pacing import Slowdown
-from .protocols import Backend, ImageLoader, Judge, Store
-from .records import Instance, Outcome, Response, Verdict, VerdictKind
-from .taxonomy import Reason, Status
 
 __all__ = ["Engine", "EngineSettings", "Progress", "check_judgeable"]
 

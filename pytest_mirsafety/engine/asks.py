@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..errors import UnscoredError
+from ..protocols import Backend, ImageLoader, Judge, Store
+from ..records import Completion, Instance, Response, Verdict
 from .endpoint import Estimate, Job
-from .errors import UnscoredError
 from .lanes import Landing
 from .pacing import PaceSettings
-from .protocols import Backend, ImageLoader, Judge, Store
-from .records import Completion, Instance, Response, Verdict
 from .spending import Budget, Prices
 
 Separate = Callable[[Completion], tuple[str, str | None, bool]]

@@ -12,8 +12,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
-from .criteria import Criterion, with_few_decimals
-from .stats import (
+from ..stats import (
     Limits,
     allowed,
     binomial_limits,
@@ -25,8 +24,9 @@ from .stats import (
     hypergeometric_lower,
     hypergeometric_upper,
 )
-from .tally import Counts
-from .taxonomy import Reason
+from ..tally import Counts
+from ..taxonomy import Reason
+from .criteria import Criterion, with_few_decimals
 
 
 class Estimand(StrEnum):

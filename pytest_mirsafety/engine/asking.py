@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from .asks import Ask, Counts, Judging, Parts, TokenCount
-from .calling import Caller, check_judgeable, plain
-from .decisions import Asked
-from .endpoint import Bounds, Endpoint
-from .errors import (
+from ..errors import (
     BlankError,
     FilteredError,
     NotRunError,
     TruncatedError,
     UnscoredError,
 )
+from ..gates.decisions import Asked
+from ..records import Completion, Response, Verdict
+from .asks import Ask, Counts, Judging, Parts, TokenCount
+from .calling import Caller, check_judgeable, plain
+from .endpoint import Bounds, Endpoint
 from .judging import JudgingStage, pair_key
 from .keeping import Keeper
 from .lanes import Landing, Lane, Waits
 from .pacing import PaceSettings
 from .reading import AT_ONCE, READERS, Prepared, Reader
-from .records import Completion, Response, Verdict
 from .sending import Sendings
 from .spending import Prices, Spending
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .protocols import Store
-from .records import Completion, Request
+from ..protocols import Store
+from ..records import Completion, Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ..stats import allowed
+from ..tally import Counts
 from .criteria import Criterion, Scope, Thresholds, criteria
 from .decisions import (
     Case,
@@ -18,8 +20,6 @@ from .decisions import (
     undecidable_zone,
 )
 from .explanations import explain
-from .stats import allowed
-from .tally import Counts
 
 __all__ = [
     "Cause",

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..errors import BackendError, BadInputError, StoreError, UnscoredError
+from ..records import Completion, LoadedImage, Request
 from .asks import Ask, Parts, TokenCount
 from .calling import Caller
 from .endpoint import Bounds, Endpoint, Estimate, Job
-from .errors import BackendError, BadInputError, StoreError, UnscoredError
 from .estimates import most_output
 from .keeping import Keeper
 from .pacing import PaceSettings
 from .reading import Prepared
-from .records import Completion, LoadedImage, Request
 from .spending import Spending
 
 

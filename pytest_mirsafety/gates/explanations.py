@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
+from ..taxonomy import Reason
 from .decisions import Case, Cause, Decision, Estimand
-from .taxonomy import Reason
 
 _RATES: Final[Mapping[Estimand, str]] = {
     Estimand.ANSWERS: "the rate of all these answers",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from ..errors import JudgeError, UnscoredError
+from ..records import Verdict
 from .asks import Judging
 from .calling import Caller
-from .errors import JudgeError, UnscoredError
-from .records import Verdict
 
 
 class JudgingStage:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from .errors import (
+from ..errors import (
     BackendError,
     BadInputError,
     BlankError,
@@ -17,9 +17,9 @@ from .errors import (
     TruncatedError,
     UnscoredError,
 )
-from .printable import one_line
-from .protocols import Backend, Judge
-from .records import Completion, LoadedImage, Request, Response, Verdict, VerdictKind
+from ..printable import one_line
+from ..protocols import Backend, Judge
+from ..records import Completion, LoadedImage, Request, Response, Verdict, VerdictKind
 
 _DETAIL: Final = 300
 """Characters of an adapter's message that are kept."""
