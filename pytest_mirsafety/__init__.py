@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ModelIdentity,
         Request,
         Response,
+        SafeMode,
         Verdict,
         VerdictKind,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "Response",
     "RetryableError",
     "RunError",
+    "SafeMode",
     "UnscoredError",
     "Verdict",
     "VerdictKind",
@@ -59,6 +61,7 @@ _HOMES = {
         "ModelIdentity",
         "Request",
         "Response",
+        "SafeMode",
         "Verdict",
         "VerdictKind",
     ),

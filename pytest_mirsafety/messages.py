@@ -22,7 +22,16 @@ from .errors import (
     UnscoredError,
     unscored,
 )
-from .records import Completion, ImageRef, Instance, Outcome, Response, Verdict, VerdictKind
+from .records import (
+    Completion,
+    ImageRef,
+    Instance,
+    Outcome,
+    Response,
+    SafeMode,
+    Verdict,
+    VerdictKind,
+)
 from .taxonomy import Category, Reason, Relation, Status
 
 Plain = Mapping[str, Any]
@@ -64,7 +73,16 @@ def plain_verdict(verdict: Verdict) -> dict[str, Any]:
 
 def verdict_from(plain: Plain) -> Verdict:
     """The verdict that `plain_verdict` gave."""
-    return Verdict(VerdictKind(plain["kind"]), plain["judge"], plain["evidence"])
+    mode = plain["mode"]
+    return Verdict(
+        VerdictKind(plain["kind"]),
+        plain["judge"],
+        plain["evidence"],
+        mode=None if mode is None else SafeMode(mode),
+        flags=tuple(plain["flags"]),
+        scores=tuple((str(name), float(value)) for name, value in plain["scores"]),
+        members=tuple(map(verdict_from, plain["members"])),
+    )
 
 
 def plain_outcome(outcome: Outcome) -> dict[str, Any]:

@@ -283,9 +283,19 @@ def test_each_part_can_only_fail_for_itself(kind: type[UnscoredError]) -> None:
             assert seen(engine.outcome(instance.id)) is reason
 
 
-@pytest.mark.parametrize("wrong", [None, b"", 0, ["safe"]])
-@pytest.mark.parametrize("field", ["judge", "evidence"])
-def test_a_verdict_without_words_is_the_judges_error(field: str, wrong: object) -> None:
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *((field, wrong) for field in ("judge", "evidence") for wrong in (None, b"", 0, ["safe"])),
+        *(("mode", wrong) for wrong in ("clever-evasion", 1)),
+        *(("flags", wrong) for wrong in (None, "clipped", ["clipped"], (1,))),
+        *(("scores", wrong) for wrong in (None, {"yes": 0.1}, (("yes", "0.1"),), ((1, 0.1),))),
+        *(("members", wrong) for wrong in (None, [], ("safe",))),
+    ],
+)
+def test_a_verdict_with_a_field_of_another_kind_is_the_judges_error(
+    field: str, wrong: object
+) -> None:
     said = Verdict(VerdictKind.SAFE, "j", "e")
     object.__setattr__(said, field, wrong)
     instance = make_instance("a")

@@ -30,7 +30,17 @@ LAYERS = (
         "stopping",
         "tally",
     },
-    {"backends", "channel", "data", "images", "judges", "reports", "run_folder", "store"},
+    {
+        "backends",
+        "channel",
+        "data",
+        "images",
+        "judges",
+        "labels",
+        "reports",
+        "run_folder",
+        "store",
+    },
     {"cautions", "planning", "preview", "registry", "remote", "run", "serving"},
     {"cli", "commands", "hooks", "plugin"},
 )

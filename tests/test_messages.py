@@ -19,6 +19,7 @@ from pytest_mirsafety.records import (
     Instance,
     Outcome,
     Response,
+    SafeMode,
     Verdict,
     VerdictKind,
 )
@@ -31,7 +32,22 @@ completions = st.builds(Completion, texts, texts, st.none() | texts, counts, cou
 responses = st.builds(
     Response, texts, completions, texts, st.none() | texts, st.booleans(), st.booleans()
 )
-verdicts = st.builds(Verdict, st.sampled_from(VerdictKind), texts, texts)
+scores = st.lists(st.tuples(texts, st.floats(allow_nan=False)), max_size=2).map(tuple)
+plain_verdicts = st.builds(
+    Verdict,
+    st.sampled_from(VerdictKind),
+    texts,
+    texts,
+    flags=st.lists(texts, max_size=2).map(tuple),
+    scores=scores,
+)
+safe_verdicts = st.builds(Verdict, st.just(VerdictKind.SAFE), texts, mode=st.sampled_from(SafeMode))
+verdicts = st.builds(
+    Verdict,
+    st.sampled_from(VerdictKind),
+    texts,
+    members=st.lists(plain_verdicts | safe_verdicts, max_size=3).map(tuple),
+) | (plain_verdicts | safe_verdicts)
 outcomes = st.builds(Outcome, st.sampled_from([Status.SAFE, Status.UNSAFE]), st.none(), texts)
 unscored = st.builds(Outcome, st.just(Status.UNSCORED), st.sampled_from(Reason), texts)
 
@@ -52,6 +68,7 @@ def test_a_response(response: Response) -> None:
 def test_a_verdict(verdict: Verdict) -> None:
     back = messages.verdict_from(sent(messages.plain_verdict(verdict)))
     assert (back, type(back.kind)) == (verdict, VerdictKind)
+    assert back.mode is verdict.mode
 
 
 @given(outcomes | unscored)

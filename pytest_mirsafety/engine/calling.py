@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from ..errors import (
@@ -19,7 +19,15 @@ from ..errors import (
 )
 from ..printable import one_line
 from ..protocols import Backend, Judge
-from ..records import Completion, LoadedImage, Request, Response, Verdict, VerdictKind
+from ..records import (
+    Completion,
+    LoadedImage,
+    Request,
+    Response,
+    SafeMode,
+    Verdict,
+    VerdictKind,
+)
 
 _DETAIL: Final = 300
 """Characters of an adapter's message that are kept."""
@@ -114,9 +122,7 @@ class Caller:
         verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
         if not isinstance(verdict, Verdict) or not _is_kind(verdict.kind):
             raise JudgeError(f"the judge returned {type(verdict).__name__}, no Verdict")
-        for name, value in (("judge", verdict.judge), ("evidence", verdict.evidence)):
-            if not _is_text(value):
-                raise JudgeError(f"a verdict's {name} cannot be {type(value).__name__}")
+        _check_verdict(verdict)
         return verdict
 
     async def close(self, patience: float) -> list[str]:
@@ -142,6 +148,15 @@ class Caller:
             raise kind("CancelledError: the call was cancelled from within") from None
         except (Exception, SystemExit) as error:  # see the class
             raise kind(_one_line(error)) from error
+
+
+def _check_verdict(verdict: Verdict) -> None:
+    """Look at what a user's own judge may have put into a verdict."""
+    for name, is_valid in _VERDICT_FIELDS.items():
+        if not is_valid(value := getattr(verdict, name)):
+            raise JudgeError(f"a verdict's {name} cannot be {type(value).__name__}")
+    for member in verdict.members:
+        _check_verdict(member)
 
 
 def plain(
@@ -195,3 +210,36 @@ def _is_kind(value: object) -> bool:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _is_mode(value: object) -> bool:
+    return value is None or isinstance(value, SafeMode)
+
+
+def _is_flags(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
+def _is_scores(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_score, value))
+
+
+def _is_score(value: object) -> bool:
+    match value:
+        case (str(), float()):
+            return isinstance(value, tuple)
+    return False
+
+
+def _is_members(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(member, Verdict) for member in value)
+
+
+_VERDICT_FIELDS: Final[Mapping[str, Callable[[object], bool]]] = {
+    "judge": _is_text,
+    "evidence": _is_text,
+    "mode": _is_mode,
+    "flags": _is_flags,
+    "scores": _is_scores,
+    "members": _is_members,
+}
