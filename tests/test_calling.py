@@ -290,7 +290,7 @@ def test_each_part_can_only_fail_for_itself(kind: type[UnscoredError]) -> None:
         *(("mode", wrong) for wrong in ("clever-evasion", 1)),
         *(("flags", wrong) for wrong in (None, "clipped", ["clipped"], (1,))),
         *(("scores", wrong) for wrong in (None, {"yes": 0.1}, (("yes", "0.1"),), ((1, 0.1),))),
-        *(("members", wrong) for wrong in (None, [], ("safe",))),
+        *(("members", wrong) for wrong in (None, ["safe"], ("safe",))),
     ],
 )
 def test_a_verdict_with_a_field_of_another_kind_is_the_judges_error(
