@@ -73,9 +73,7 @@ def find(source: str, base: Path, digest: str = OFFICIAL) -> Template:
             return _checked(source, candidate)
         nearest = nearest or found
     if nearest is None:
-        nearest = (
-            f"{_sha256(text)} is that of all of it, which has no {{behavior}} and {{generation}}"
-        )
+        nearest = f"no {{behavior}} with {{generation}} in it, and {_sha256(text)} of all of it"
     raise _wrong(source, f"has no text with the SHA-256 {wanted}; found {nearest}", 600)
 
 
@@ -110,7 +108,7 @@ def _strings(text: str) -> Iterator[str]:
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            yield from (match[1] or match[2] for match in _QUOTED.finditer(source))
+            yield from (match[1] or match[2] or "" for match in _QUOTED.finditer(source))
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

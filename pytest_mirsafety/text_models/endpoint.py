@@ -130,7 +130,7 @@ class EndpointModel:
         if prompt.top:
             body |= {"logprobs": True, "top_logprobs": prompt.top}
         if prompt.schema is not None:
-            schema = {"name": "verdict", "strict": True, "schema": prompt.schema}
+            schema = {"name": "verdict", "strict": True, "schema": dict(prompt.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
