@@ -143,10 +143,10 @@ class LocalModel:
 
         tokenizer, model = self._loaded
         if prompt.text is not None:
-            encoded = tokenizer(prompt.text, return_tensors="pt")
+            encoded = tokenizer(prompt.text, return_tensors="pt", verbose=False)
         else:
             text = render(tokenizer, prompt.turns)
-            encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+            encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False)
         length = encoded.input_ids.shape[1]
         _check_length(length + prompt.max_tokens, model.config)
         ends = _as_list(model.generation_config.eos_token_id)
@@ -155,14 +155,14 @@ class LocalModel:
             max_new_tokens=prompt.max_tokens,
             eos_token_id=ends or None,
             pad_token_id=ends[0] if ends else 0,
+            return_dict_in_generate=True,
+            output_logits=True,
         )
         with torch.inference_mode():
             made = model.generate(
                 input_ids=encoded.input_ids.to(self._device),
                 attention_mask=encoded.attention_mask.to(self._device),
                 generation_config=settings,
-                return_dict_in_generate=True,
-                output_logits=True,
             )
         tokens = made.sequences[0, length:].tolist()
         first = torch.log_softmax(made.logits[0][0].float(), dim=-1)
@@ -181,7 +181,7 @@ class LocalModel:
 
     def _clip(self, text: str, most: int) -> Clipped:
         tokenizer, _ = self._loaded
-        tokens = tokenizer(text, add_special_tokens=False).input_ids
+        tokens = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         if len(tokens) <= most:
             return Clipped(text)
         return Clipped(tokenizer.decode(tokens[:most]), len(tokens) - most)
