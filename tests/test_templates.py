@@ -132,7 +132,8 @@ def test_what_is_put_in_is_put_in_as_it_is_and_once(behavior: str, generation: s
 
 def test_a_template_without_both_places_is_refused(tmp_path: Path) -> None:
     text = "{behavior} {generation}"
-    assert find(write(tmp_path, text), tmp_path, hashlib.sha256(text.encode()).hexdigest())
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert find(write(tmp_path, text), tmp_path, digest).text == text
     with pytest.raises(ConfigurationError, match="needs both"):
         templates._checked("card.md", "{behavior} alone")
     assert Template("{behavior}{behavior}").fill("x", "y") == "xx"
