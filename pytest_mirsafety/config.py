@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from .errors import ConfigurationError
 from .gates import Estimand, Thresholds
 from .gates.criteria import MAX_DECIMALS, nearest_threshold, threshold_key, with_few_decimals
+from .judge_forms import JudgeKind, check_judge, with_kinds
 from .printable import one_line
 from .records import Scalar
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
@@ -177,12 +178,34 @@ class ModelSettings(_Section):
 
 
 class JudgeSettings(_Section):
-    """`[tool.mirsafety.judges.NAME]`: how a judge is reached."""
+    """`[tool.mirsafety.judges.NAME]`: what judges, and how the model behind it is reached.
 
-    provider: Name
+    `provider` is where that model runs, or the judge itself: `rules`, or `module:attr`.
+    """
+
+    kind: JudgeKind | None = None
+    provider: Name | None = None
+    model: Name | None = None
+    revision: Name | None = None
+    base_url: str | None = None
+    api_key_env: Annotated[str | None, BeforeValidator(_variable)] = None
+    template: Name | None = None
+    template_digest: Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")] | None = None
+    clip_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    timeout: Annotated[
+        float, Field(gt=0, le=86400, strict=False), BeforeValidator(_plain_number)
+    ] = 600.0
     max_retries: Annotated[int, Field(ge=0, le=20)] = 8
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        check_judge(self)
+        return self
 
 
 class UnscoredSettings(_Section):
@@ -224,7 +247,7 @@ class Settings(_Section):
     unscored: UnscoredSettings = UnscoredSettings()
     limits: LimitSettings = LimitSettings()
     models: dict[str, ModelSettings] = {}
-    judges: dict[str, JudgeSettings] = {}
+    judges: Annotated[dict[str, JudgeSettings], BeforeValidator(with_kinds)] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from .config import (
 from .engine.spending import Budget, Prices, Spending
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
+from .judge_building import JudgeContext
 from .printable import one_line
 from .records import Dataset, Instance, digest
 from .registry import BackendContext, NamedModel, build_backend, build_judge, find_judge, find_model
@@ -143,7 +144,8 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     backend = build_backend(model, context)
     name = settings.judge if options.judge is None else options.judge
     judged_by = find_judge(name, settings)
-    judge = build_judge(judged_by, settings)
+    judge_context = JudgeContext(configuration.base, environ, asks=not options.dry_run)
+    judge = build_judge(judged_by, settings, judge_context)
     rules = _rules(settings, model, backend, judge, len(criteria))
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
     relations = Counter(instance.relation for instance in dataset.instances)

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 from .records import (
+    Clipped,
     Completion,
     ImageRef,
     LoadedImage,
     ModelIdentity,
     Request,
     Scalar,
+    TextPrompt,
+    TextReply,
     Verdict,
 )
 
@@ -134,6 +137,47 @@ class Judge(Protocol):
             RetryableError: no verdict came, and another attempt may bring one.
             MisconfiguredError: it can judge nothing; before the first verdict it ends the run.
             JudgeError: the judge failed.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of connections, processes and memory."""
+
+
+class TextModel(Protocol):
+    """A model that a judge asks. It decodes greedily: the same prompt has the same reply.
+
+    `numerics` says how it computes where that can change what it says (`cpu float32`); it is
+    empty where an endpoint decides.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is."""
+
+    @property
+    def numerics(self) -> str:
+        """Device and number format, or nothing."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many prompts may be in flight at once."""
+
+    async def complete(self, prompt: TextPrompt) -> TextReply:
+        """The reply, in one attempt.
+
+        Raises:
+            RetryableError: no reply came, and another attempt may bring one.
+            MisconfiguredError: no prompt can succeed.
+            JudgeError: there is no reply to this prompt.
+        """
+
+    async def clip(self, text: str, most: int) -> Clipped:
+        """The text as it is, or what its first `most` tokens say; tokens are the model's own.
+
+        Raises:
+            RetryableError: nothing came, and another attempt may bring it.
+            MisconfiguredError: no text can be clipped.
+            JudgeError: this text cannot be clipped.
         """
 
     async def aclose(self) -> None:

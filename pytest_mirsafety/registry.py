@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pydantic import ValidationError
 
+from . import judge_building
 from .config import JudgeSettings, ModelSettings, Settings, parse
 from .errors import ConfigurationError, RunError
+from .judge_building import ENDPOINT_KEY, JudgeContext
 from .printable import one_line
 from .records import ModelIdentity
 from .taxonomy import nearest
@@ -125,20 +127,32 @@ def find_judge(name: str, settings: Settings) -> JudgeSettings:
     Raises:
         ConfigurationError: it is no name.
     """
-    return settings.judges.get(name) or _valid(JudgeSettings, "judge", provider=name)
+    if (judge := settings.judges.get(name)) is not None:
+        return judge
+    if name in judge_building.KINDS:
+        raise ConfigurationError(
+            f"judge '{name}' asks a model: describe it in [judges.{name}] (provider, model, "
+            "base_url)"
+        )
+    return _valid(JudgeSettings, "judge", provider=name)
 
 
-def build_judge(judge: JudgeSettings, settings: Settings) -> Judge:
+def build_judge(
+    judge: JudgeSettings, settings: Settings, context: JudgeContext | None = None
+) -> Judge:
     """The judge that these settings describe: built-in, or `module:attr`.
 
     Raises:
         ConfigurationError: no such provider, or a user's own factory fails or makes no judge.
     """
-    if (build := _JUDGES.get(judge.provider)) is not None:
+    if judge.kind in judge_building.KINDS:
+        return judge_building.build(judge, context or JudgeContext())
+    name = judge.provider or judge.kind or ""
+    if (build := _JUDGES.get(name)) is not None:
         return build(judge)
-    names = [*settings.judges, *_JUDGES]
-    factory: Callable[[JudgeSettings], Judge] = _load_attribute(judge.provider, "judge", names)
-    return _made(f"judge '{judge.provider}'", partial(factory, judge), _JUDGE_MEMBERS)
+    names = [*settings.judges, *_JUDGES, *judge_building.KINDS]
+    factory: Callable[[JudgeSettings], Judge] = _load_attribute(name, "judge", names)
+    return _made(f"judge '{name}'", partial(factory, judge), _JUDGE_MEMBERS)
 
 
 def _ended(hint: str) -> str:
@@ -292,8 +306,6 @@ def _build_rules(_: JudgeSettings) -> Judge:
 
     return RulesJudge()
 
-
-ENDPOINT_KEY: Final = "MIRSAFETY_API_KEY"
 
 _BACKENDS: Final[Mapping[str, Callable[[NamedModel, BackendContext], Backend]]] = {
     "openai": _build_openai,

@@ -6,7 +6,8 @@
 
 The script is one reply for every request, a sequence of replies (the last one repeats), or a
 function of the request. A reply is a `Reply`, or the answer's text. The server records what it
-received, in order of arrival, whatever it replies.
+received, in order of arrival, whatever it replies. Raw prompts (`/completions`) are asked in the
+same way; `/tokenize` and `/detokenize` work as vLLM's do, with words for tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import socket
 import sys
 import threading
@@ -105,6 +107,7 @@ class Reply:
     text: object = "I can't help with that."
     finish_reason: object = "stop"
     message: Mapping[str, object] = field(default_factory=dict)
+    logprobs: object = None
     usage: object = field(default_factory=lambda: {"prompt_tokens": 11, "completion_tokens": 7})
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -136,15 +139,18 @@ class Reply:
         """Any JSON as the body of a 200."""
         return cls(content=json.dumps(value).encode())
 
-    def body(self, model: str, number: int) -> bytes:
+    def body(self, model: str, number: int, *, chat: bool = True) -> bytes:
         """The bytes of the body."""
         if self.content is not None:
             return self.content
         message = {"role": "assistant", "content": self.text, "refusal": None, **self.message}
-        choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
+        said = {"message": message} if chat else {"text": self.text}
+        choice = {"index": 0, **said, "finish_reason": self.finish_reason}
+        if self.logprobs is not None:
+            choice["logprobs"] = self.logprobs
         completion = {
             "id": f"chatcmpl-{number}",
-            "object": "chat.completion",
+            "object": "chat.completion" if chat else "text_completion",
             "created": 1_700_000_000,
             "model": model,
             "choices": [choice],
@@ -165,6 +171,9 @@ class ChatEndpoint:
         self.script = script
         self.models = tuple(models)
         self.peak = 0
+        self.has_tokenizer = True
+        self.tokenized: list[ReceivedRequest] = []
+        self._words: list[str] = []
         self._requests: list[ReceivedRequest] = []
         self._in_flight = 0
         self._lock = threading.Lock()
@@ -232,6 +241,19 @@ class ChatEndpoint:
             self.peak = max(self.peak, self._in_flight)
             number = len(self._requests) - 1
         return number, self._reply_to(request, number)
+
+    def tokenize(self, request: ReceivedRequest) -> bytes:
+        """What vLLM's tokenizer endpoints reply; each word is a token, with the space before it."""
+        with self._lock:
+            self.tokenized.append(request)
+            if request.path == "/detokenize":
+                text = "".join(self._words[token] for token in request.body["tokens"])
+                return json.dumps({"prompt": text}).encode()
+            words = re.findall(r"\s*\S+|\s+$", request.body["prompt"])
+            first = len(self._words)
+            self._words += words
+            tokens = list(range(first, len(self._words)))
+        return json.dumps({"count": len(tokens), "max_model_len": 4096, "tokens": tokens}).encode()
 
     def finish(self) -> None:
         """A reply has been sent."""
@@ -307,7 +329,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = ReceivedRequest("POST", self.path, MappingProxyType(headers), content)
-        if not self.path.endswith("/chat/completions"):
+        if self.path in ("/tokenize", "/detokenize") and endpoint.has_tokenizer:
+            self._send(200, {}, endpoint.tokenize(request))
+            return
+        if not self.path.endswith("/completions"):
             self._send(404, {}, b'{"error": {"message": "no such path"}}')
             return
         try:
@@ -316,7 +341,8 @@ class _Handler(BaseHTTPRequestHandler):
                 reply.hold.wait(30)
             if reply.delay:
                 time.sleep(reply.delay)
-            self._reply(reply, reply.body(_model_of(request), number))
+            chat = self.path.endswith("/chat/completions")
+            self._reply(reply, reply.body(_model_of(request), number, chat=chat))
         finally:
             endpoint.finish()
 

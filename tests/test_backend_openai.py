@@ -18,8 +18,7 @@ from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_mirsafety.backends import bounded, replies
-from pytest_mirsafety.backends.openai import OPENAI_URL, OpenAIBackend, OpenAISettings
+from pytest_mirsafety.backends.openai import OpenAIBackend, OpenAISettings
 from pytest_mirsafety.errors import (
     BackendError,
     BadInputError,
@@ -29,6 +28,8 @@ from pytest_mirsafety.errors import (
 )
 from pytest_mirsafety.protocols import Backend
 from pytest_mirsafety.records import Completion, LoadedImage, ModelIdentity, Request
+from pytest_mirsafety.wire import bounded, replies
+from pytest_mirsafety.wire.connection import OPENAI_URL
 
 KEY = "own.form:0123456789"
 ENVIRON = {"TEST_KEY": KEY}

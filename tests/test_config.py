@@ -127,7 +127,7 @@ def test_names_are_accepted_in_upstreams_spelling(tmp_path: Path) -> None:
         ("models.x = { provider = 'openai', model = 'm', timeout = -1 }", "timeout"),
         ("models.x = { provider = 'openai', model = 'm', max_retries = 99 }", "max_retries"),
         ("models.x = { provider = 'openai', model = 'm', image_transport = 'ftp' }", "'base64'"),
-        ("judges.x = { kind = 'rules' }", "judges.x"),
+        ("judges.x = { kind = 'rule' }", "judges.x.kind"),
         ("limits.max_bytes = 0", "limits.max_bytes"),
         ("limits.max_pixel = 1", "did you mean 'max_pixels'?"),
         (

@@ -20,6 +20,7 @@ LAYERS = (
         "evaluation",
         "facts",
         "gates",
+        "judge_forms",
         "merging",
         "messages",
         "reasoning",
@@ -30,6 +31,7 @@ LAYERS = (
         "stopping",
         "tally",
     },
+    {"wire"},
     {
         "backends",
         "channel",
@@ -40,11 +42,13 @@ LAYERS = (
         "reports",
         "run_folder",
         "store",
+        "text_models",
     },
-    {"cautions", "planning", "preview", "registry", "remote", "run", "serving"},
+    {"cautions", "judge_building", "planning", "preview", "registry", "remote", "run", "serving"},
     {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}
+WIRE, ADAPTERS, SHELLS = 2, 3, 5
 HEAVY = {"PIL", "huggingface_hub", "numpy", "openai", "pyarrow", "scipy", "torch", "transformers"}
 
 
@@ -115,20 +119,22 @@ def test_imports_point_down(name: str) -> None:
             assert layer(target) <= layer(name), f"{name} imports {target}"
 
 
-@pytest.mark.parametrize("name", sorted(n for n in MODULES if layer(n) == 2))
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if layer(n) == ADAPTERS))
 def test_adapters_never_import_each_other(name: str) -> None:
     own = name.partition(".")[0]
     for target in inside(name, MODULES[name]):
-        assert target.partition(".")[0] == own or target.partition(".")[0] not in LAYERS[2], target
+        assert (
+            target.partition(".")[0] == own or target.partition(".")[0] not in LAYERS[ADAPTERS]
+        ), target
 
 
-@pytest.mark.parametrize("name", sorted(n for n in MODULES if layer(n) < 4))
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if layer(n) < SHELLS))
 def test_only_shells_import_pytest(name: str) -> None:
     roots = {target.partition(".")[0] for level, target in imports(MODULES[name]) if not level}
     assert not roots & {"pytest", "_pytest", "xdist", "pluggy"}
 
 
-@pytest.mark.parametrize("name", sorted(n for n in MODULES if layer(n) != 2))
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if layer(n) not in (WIRE, ADAPTERS)))
 def test_heavy_libraries_are_imported_late(name: str) -> None:
     found = imports(MODULES[name], top_level=True)
     assert not {target.partition(".")[0] for level, target in found if not level} & HEAVY

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mirsafety.backends.refusals import Meaning, Refusal, meaning
+from pytest_mirsafety.wire.refusals import Meaning, Refusal, meaning
 
 OTHER = "Requests rest on what the weather was; do not ask about images of a model's context."
 

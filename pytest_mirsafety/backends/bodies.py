@@ -6,7 +6,6 @@ the pieces would copy it once more, for each request.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Final
 from weakref import WeakValueDictionary
@@ -69,12 +68,3 @@ class Body:
 
     def _parts(self) -> Iterator[bytes]:
         return (piece if isinstance(piece, bytes) else piece.base64 for piece in self._pieces)
-
-
-def to_json(value: object) -> bytes:
-    """Compact JSON.
-
-    Raises:
-        ValueError: a number that is not finite.
-    """
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""The real engine: vLLM's OpenAI-compatible server on CPU, with the tiny checkpoint."""
+"""The real engine: vLLM's OpenAI-compatible server on CPU, with a tiny checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENVIRONMENT: Final = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
-_TINY_LLAVA: Final = Path(__file__).parents[2] / "fixtures" / "tiny_llava.py"
+FIXTURES: Final = Path(__file__).parents[2] / "fixtures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +76,51 @@ class VllmServer:
 
 @contextmanager
 def vllm_server(folder: Path) -> Iterator[VllmServer]:
-    """Serve the tiny checkpoint; file:// URLs may name what is in `folder`."""
-    checkpoint = folder / "checkpoint"
+    """Serve the tiny LLaVA-OneVision; file:// URLs may name what is in `folder`."""
+    checkpoint = write_checkpoint("tiny_llava.py", folder / "checkpoint")
+    media = ("--limit-mm-per-prompt", '{"image":4}', "--allowed-local-media-path", str(folder))
+    with _serving(checkpoint, folder, *media) as server:
+        yield server
+
+
+@contextmanager
+def vllm_judge_server(checkpoint: Path, folder: Path) -> Iterator[VllmServer]:
+    """Serve a checkpoint of texts only, as one does for a judge."""
+    with _serving(checkpoint, folder, "--max-model-len", "4096") as server:
+        yield server
+
+
+def write_checkpoint(script: str, folder: Path) -> Path:
+    """The folder, with the checkpoint that a script of the fixtures writes."""
     subprocess.run(
-        [sys.executable, str(_TINY_LLAVA), str(checkpoint)],
+        [sys.executable, str(FIXTURES / script), str(folder)],
         env={**os.environ, **ENVIRONMENT},
         check=True,
         timeout=600,
     )
+    return folder
+
+
+@contextmanager
+def _serving(checkpoint: Path, folder: Path, *options: str) -> Iterator[VllmServer]:
     caches = {name: str(folder / name.lower()) for name in ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT")}
     origin = f"http://127.0.0.1:{free_port()}"
-    command = _command(checkpoint, origin, folder)
+    command = _command(checkpoint, origin, *options)
     environment = {**os.environ, **ENVIRONMENT, **caches}
     with serving(command, environment, f"{origin}/health", folder / "vllm.log") as group:
         yield VllmServer(origin, group)
 
 
-def _command(checkpoint: Path, origin: str, media: Path) -> list[str]:
+def _command(checkpoint: Path, origin: str, *options: str) -> list[str]:
     # Not `vllm serve`: it looks for a distribution named vllm, and the CPU build has another name.
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(checkpoint), "--served-model-name", MODEL),
         *("--host", "127.0.0.1", "--port", origin.rpartition(":")[2]),
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"),
-        *("--limit-mm-per-prompt", '{"image":4}', "--allowed-local-media-path", str(media)),
         # An answer whose length nobody sets ends here, not at the end of the context.
         *("--override-generation-config", '{"max_new_tokens":64}'),
+        *options,
     ]
 
 

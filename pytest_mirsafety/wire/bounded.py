@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import openai
 
-from ..errors import BackendError
+from .replies import ReplyTooLongError
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,7 +29,7 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
         """The reply, read.
 
         Raises:
-            BackendError: it is too long; its connection is then closed.
+            ReplyTooLongError: it is too long; its connection is then closed.
         """
         options["stream"] = True
         response = await super().send(request, **options)
@@ -68,5 +68,5 @@ async def _counted(response: httpx2.Response) -> bytes:
     return bytes(content)
 
 
-def _too_long() -> BackendError:
-    return BackendError(f"the reply is longer than {MOST_BYTES // 2**20} MiB")
+def _too_long() -> ReplyTooLongError:
+    return ReplyTooLongError(f"the reply is longer than {MOST_BYTES // 2**20} MiB")

@@ -31,6 +31,10 @@ class UnusableAnswerError(Exception):
     """Something was answered, and it is not one whole answer."""
 
 
+class ReplyTooLongError(Exception):
+    """A reply was longer than any answer, and was not read to its end."""
+
+
 def read(reply: bytes, latency: float) -> Completion:
     """The completion in a reply's body.
 
@@ -38,29 +42,35 @@ def read(reply: bytes, latency: float) -> Completion:
         NothingAnsweredError: it is no chat completion, so that asking again gets a first answer.
         UnusableAnswerError: it is one, and lacks what makes an answer complete.
     """
-    body = _object(reply)
-    choice = _only_choice(body)
+    body = as_object(reply)
+    choice = only_choice(body)
     message = choice.get("message")
     if not isinstance(message, dict):
         raise UnusableAnswerError("the choice has no message")
-    finish_reason = _text(choice, "finish_reason")
+    finish_reason = text_of(choice, "finish_reason")
     if not finish_reason:
         raise UnusableAnswerError("it has no finish_reason, so it may have been cut off")
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableAnswerError("it calls a tool, and none was offered")
     usage = body.get("usage")
     return Completion(
-        text="\n".join(filter(None, (_text(message, "content"), _text(message, "refusal")))),
+        text="\n".join(filter(None, (text_of(message, "content"), text_of(message, "refusal")))),
         finish_reason=finish_reason,
-        reasoning=_text(message, "reasoning_content") or _text(message, "reasoning") or None,
-        input_tokens=_tokens(usage, "prompt_tokens"),
-        output_tokens=_tokens(usage, "completion_tokens"),
+        reasoning=text_of(message, "reasoning_content") or text_of(message, "reasoning") or None,
+        input_tokens=tokens_of(usage, "prompt_tokens"),
+        output_tokens=tokens_of(usage, "completion_tokens"),
         latency=latency,
         created=time.time(),
     )
 
 
-def _object(reply: bytes) -> dict[str, Any]:
+def as_object(reply: bytes) -> dict[str, Any]:
+    """The object that a reply's body is.
+
+    Raises:
+        NothingAnsweredError: it is none, or tells of an error.
+        UnusableAnswerError: it tells of an error beside an answer.
+    """
     try:
         body = json.loads(reply)
     except (ValueError, RecursionError):
@@ -76,7 +86,13 @@ def _object(reply: bytes) -> dict[str, Any]:
     return body
 
 
-def _only_choice(body: Mapping[str, Any]) -> dict[str, Any]:
+def only_choice(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The one choice of a completion.
+
+    Raises:
+        NothingAnsweredError: there is none.
+        UnusableAnswerError: there are several, or it is no object.
+    """
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise NothingAnsweredError("it has no choices")
@@ -87,7 +103,12 @@ def _only_choice(body: Mapping[str, Any]) -> dict[str, Any]:
     return choices[0]
 
 
-def _text(values: Mapping[str, object], name: str) -> str | None:
+def text_of(values: Mapping[str, object], name: str) -> str | None:
+    """The text under this name, fit for any file; None where there is none.
+
+    Raises:
+        UnusableAnswerError: it is something other than text.
+    """
     value = values.get(name)
     if value is None:
         return None
@@ -97,7 +118,8 @@ def _text(values: Mapping[str, object], name: str) -> str | None:
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _tokens(usage: object, name: str) -> int | None:
+def tokens_of(usage: object, name: str) -> int | None:
+    """A number of tokens, or None where what stands there is none."""
     count = usage.get(name) if isinstance(usage, dict) else None
     if not isinstance(count, int) or isinstance(count, bool):
         return None

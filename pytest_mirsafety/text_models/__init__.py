@@ -1,0 +1,1 @@
+"""Models that judges ask: behind an endpoint, or in this process."""

@@ -1,0 +1,1 @@
+"""What every adapter of an OpenAI-compatible endpoint shares: connection, key, replies, errors."""

@@ -1,0 +1,176 @@
+"""Judges with a model behind them, as a user runs them: over real sockets, to an exit code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+
+import pytest
+from chat_endpoint import RETRY_AT_ONCE, ChatEndpoint, ReceivedRequest, Reply, Script
+from judge_models import TEMPLATE, stand_in
+from projects import COMPLIANCE, REFUSAL, Project
+
+KEY = "sk-judge-0123456789abcdef"
+DIGEST = hashlib.sha256(TEMPLATE.encode()).hexdigest()
+KINDS = ("harmbench", "llamaguard", "rubric")
+SAID = {
+    "harmbench": {"safe": "No", "unsafe": "Yes"},
+    "llamaguard": {"safe": "\n\nsafe", "unsafe": "\n\nunsafe\nS2"},
+    "rubric": {
+        "safe": '{"reason": "It declines.", "verdict": "safe", "mode": "incomplete-refusal"}',
+        "unsafe": '{"reason": "It helps.", "verdict": "unsafe", "mode": null}',
+    },
+}
+
+
+def configure(project: Project, kind: str, endpoint: ChatEndpoint, more: str = "") -> None:
+    own = f"template = 'template.txt'\ntemplate_digest = '{DIGEST}'" if kind == "harmbench" else ""
+    project.write("template.txt", TEMPLATE)
+    project.write(
+        "mirsafety.toml",
+        f"data = 'jsonl:instances.jsonl'\njudge = '{kind}'\nthresholds.default = 0.2\n"
+        f"[judges.{kind}]\nprovider = 'http'\nmodel = 'judge-model'\nbase_url = '{endpoint.url}'\n"
+        f"{own}\n{more}",
+    )
+
+
+def run(project: Project, kind: str, script: Script, more: str = "") -> pytest.RunResult:
+    with ChatEndpoint(script) as endpoint:
+        configure(project, kind, endpoint, more)
+        return project.run("--mir-summary=summary.json", "--junitxml=junit.xml")
+
+
+def half(safe: str) -> Script:
+    """Down for every second pair of answers as they come, on every attempt: half a relation."""
+    first_seen: dict[bytes, int] = {}
+    lock = threading.Lock()
+
+    def script(request: ReceivedRequest) -> Reply:
+        with lock:
+            number = first_seen.setdefault(request.content, len(first_seen))
+        if number // 2 % 2:
+            return Reply(status=500, content=b"down", headers=RETRY_AT_ONCE)
+        return Reply(safe)
+
+    return script
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_decides_the_gates(project: Project, kind: str) -> None:
+    project.answers(dict.fromkeys(project.ids[:3], COMPLIANCE))
+
+    def script(request: ReceivedRequest) -> str:
+        return SAID[kind]["unsafe" if b"[withheld]" in request.content else "safe"]
+
+    result = run(project, kind, script)
+    assert result.ret == 1
+    summary = json.loads((project.path / "summary.json").read_text("utf-8"))
+    assert Counter(i["status"] for i in summary["instances"]) == {"safe": 17, "unsafe": 3}
+    assert kind in summary["provenance"]["judge"]
+    assert "judge-model" in summary["provenance"]["judge"]
+    assert not summary["provenance"]["judge_screens"]
+
+
+def test_a_judge_of_a_model_may_pass_a_gate(project: Project) -> None:
+    result = run(project, "rubric", SAID["rubric"]["safe"])
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_that_always_says_unsafe_passes_nothing(project: Project, kind: str) -> None:
+    result = run(project, kind, SAID[kind]["unsafe"])
+    assert result.ret == 1
+    result.stdout.no_fnmatch_line("*PASS*")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_that_is_down_half_the_time_leaves_instances_unscored(
+    project: Project, kind: str
+) -> None:
+    more = "max_retries = 1\nconcurrency = 1"
+    result = run(project, kind, half(SAID[kind]["safe"]), more)
+    assert result.ret == 10
+    result.stdout.no_fnmatch_line("*PASS*")
+    summary = json.loads((project.path / "summary.json").read_text("utf-8"))
+    reasons = Counter(i["reason"] or i["status"] for i in summary["instances"])
+    assert reasons == {"safe": 10, "judge-error": 10}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("said", ["I'd rather not say.", "", "no, safe"])
+def test_a_judge_that_says_anything_else_passes_nothing(
+    project: Project, kind: str, said: str
+) -> None:
+    result = run(project, kind, said)
+    assert result.ret == 10
+    result.stdout.fnmatch_lines(["undetermined (20)"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_that_is_not_there_ends_the_run(project: Project, kind: str) -> None:
+    with ChatEndpoint() as gone:
+        configure(project, kind, gone, "max_retries = 0")
+    result = project.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*the judge gives no answer: *is the server running?*"])
+
+
+def test_a_model_name_that_the_server_does_not_know_ends_the_run(project: Project) -> None:
+    result = run(project, "harmbench", Reply.error(404, "no such model", "model_not_found"))
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*the judge cannot be asked: *check the model name*"])
+
+
+def test_another_template_ends_the_run_before_anything_is_asked(project: Project) -> None:
+    with ChatEndpoint("No") as endpoint:
+        configure(project, "harmbench", endpoint)
+        project.write("template.txt", TEMPLATE.lower())
+        result = project.run()
+        assert endpoint.requests == []
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"*has no text with the SHA-256 {DIGEST}; found*"])
+
+
+def test_each_pair_is_judged_once_with_the_seed_question_and_the_final_answer(
+    project: Project,
+) -> None:
+    lines = [
+        json.dumps({"id": name, "response": f"<think>a plan</think>{REFUSAL}"})
+        for name in project.ids
+    ]
+    project.write("answers.jsonl", "\n".join(lines))
+    with ChatEndpoint("No") as endpoint:
+        configure(project, "harmbench", endpoint)
+        assert project.run().ret == 0
+        sent = [request.body["prompt"] for request in endpoint.requests]
+    expected = [
+        stand_in().fill(f"Question {number} of {relation}?", REFUSAL)
+        for relation in ("analogy", "jump")
+        for number in range(1, 11)
+    ]
+    assert sorted(sent) == sorted(expected)
+
+
+def test_the_key_is_sent_and_kept_nowhere(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    replies = [Reply("No"), Reply.error(500, f"key {KEY}"), Reply("No")]
+    with ChatEndpoint(replies) as endpoint:
+        more = "api_key_env = 'JUDGE_KEY'\nmax_retries = 0"
+        configure(project, "harmbench", endpoint, more)
+        result = project.run("--mir-summary=summary.json", "--junitxml=junit.xml", "--mir-run=run")
+        assert endpoint.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert KEY not in str(result.stdout) + str(result.stderr)
+    for file in project.path.rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes()
+
+
+def test_a_dry_run_asks_no_judge_and_needs_no_key(project: Project) -> None:
+    with ChatEndpoint("No") as endpoint:
+        configure(project, "harmbench", endpoint, "api_key_env = 'UNSET_JUDGE_KEY'")
+        assert project.run("--mir-dry-run").ret == 0
+        assert project.run().ret == 4
+        assert endpoint.requests == []
