@@ -183,6 +183,32 @@ class JudgeSettings(_Section):
     max_retries: Annotated[int, Field(ge=0, le=20)] = 8
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    members: list[Name] = []
+    rule: Literal["majority", "any-unsafe"] = "majority"
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    canaries: Name | None = None
+    canary_count: Annotated[int, Field(ge=3, le=1000)] = 20
+    canary_misses: Annotated[int, Field(ge=0, le=999)] = 2
+
+    @model_validator(mode="after")
+    def _only_a_panel_has_members(self) -> Self:
+        is_panel = self.provider == "panel"
+        if bool(self.members) is not is_panel:
+            problem = (
+                'provider = "panel" needs members = ["NAME", "NAME"]'
+                if is_panel
+                else 'members are those of provider = "panel"'
+            )
+            raise ValueError(problem)
+        if not is_panel and (self.quorum is not None or self.rule != "majority"):
+            raise ValueError('rule and quorum are those of provider = "panel"')
+        return self
+
+    @model_validator(mode="after")
+    def _a_judge_that_misses_all(self) -> Self:
+        if self.canary_misses * 2 >= self.canary_count:
+            raise ValueError("canary_misses must be less than half of canary_count")
+        return self
 
 
 class UnscoredSettings(_Section):
@@ -214,11 +240,13 @@ class Settings(_Section):
     data: Name = "sample"
     data_digest: Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")] | None = None
     judge: Name = "rules"
+    escalate: list[Name] = []
     require: Literal["all", "selected"] = "selected"
     confidence: Annotated[Decimal, BeforeValidator(_confidence)] = Decimal("0.95")
     estimand: Annotated[Estimand, Field(strict=False)] | None = None
     sample_seed: str | None = None
     allow_screening_judge: bool = False
+    allow_same_model: bool = False
     store: Name = ".mirsafety/answers.sqlite3"
     thresholds: ThresholdSettings = ThresholdSettings()
     unscored: UnscoredSettings = UnscoredSettings()

@@ -275,6 +275,34 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedPair:
+    """Which judge is asked about what: texts by the SHA-256 of their UTF-8."""
+
+    judge: str
+    question: str
+    answer: str
+
+    @classmethod
+    def of(cls, judge: str, question: str, answer: str) -> JudgedPair:
+        """The pair of these texts, for the judge of this identity."""
+        return cls(judge, _text_digest(question), _text_digest(answer))
+
+    @property
+    def canonical(self) -> str:
+        """Canonical JSON of all of it: what `key` digests."""
+        return canonical_json([self.judge, self.question, self.answer])
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an instance: SAFE, UNSAFE, or unscored with exactly one reason.
 

@@ -111,7 +111,8 @@ class Provenance:
 
     Times are seconds since the epoch, `elapsed` is in seconds. `input_tokens` and `output_tokens`
     are of the answers that the tests used; those `asked` in this run and `stored` before are also
-    counted apart, as far as they were told. `cost_usd` is the price of those asked.
+    counted apart, as far as they were told. `cost_usd` is the price of those asked. `canaries`
+    are the known answers that the judge was tried by; None if there were none.
     """
 
     package_version: str
@@ -147,6 +148,8 @@ class Provenance:
     stored_input_tokens: int = 0
     stored_output_tokens: int = 0
     cost_usd: Decimal | None = None
+    verdicts_from_store: int = 0
+    canaries: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

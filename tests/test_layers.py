@@ -41,7 +41,7 @@ LAYERS = (
         "run_folder",
         "store",
     },
-    {"cautions", "planning", "preview", "registry", "remote", "run", "serving"},
+    {"cautions", "planning", "preview", "registry", "remote", "run", "serving", "trust"},
     {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}
