@@ -273,8 +273,10 @@ class Run:
         """What the judge has made of known answers; None if there are none for it."""
         if (known := self.plan.canaries) is None:
             return None
-        rounds = () if self._engine is None else self._engine.rounds
-        return Challenge(rounds, known.misses, complete=len(rounds) == _ROUNDS)
+        engine = self._engine
+        if engine is None or not engine.trying:  # nothing rests on the judge's word
+            return Challenge((), known.misses, complete=True)
+        return Challenge(engine.rounds, known.misses, complete=len(engine.rounds) == _ROUNDS)
 
     def _entry(self, instance: Instance) -> InstanceOutcome:
         return InstanceOutcome(

@@ -135,8 +135,8 @@ class Pipeline:
         judging.urgent |= urgent
         if not judging.begun:
             judging.begun = True
+            self._try_judge()
             if not self._recalled(judging):
-                self._try_judge()
                 self._judge.add(judging)
         elif urgent:
             self._judge.hurry(judging)

@@ -63,6 +63,11 @@ class Challenging:
         self._left: set[_Known] = set()
         self._jobs: list[_Known] = []
 
+    @property
+    def begun(self) -> bool:
+        """The judge is being tried, or was."""
+        return self._begun is not None
+
     def open(self) -> None:
         """Begin the first round, unless it has begun."""
         if self._begun is None:

@@ -275,6 +275,12 @@ class Engine:
         challenging = self._pipeline.challenging
         return () if challenging is None else tuple(challenging.rounds)
 
+    @property
+    def trying(self) -> bool:
+        """The judge is being tried, or was: something is judged in this run."""
+        challenging = self._pipeline.challenging
+        return challenging is not None and challenging.begun
+
     def challenge(self) -> None:
         """Try the judge once more after the last answer, also after `stop`; blocks until it is.
 
