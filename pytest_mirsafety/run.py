@@ -18,6 +18,7 @@ from . import evaluation, gates
 from .config import Settings
 from .errors import RunError, UnscoredError
 from .gates.challenge import Challenge
+from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
 from .records import Instance, JudgedPair, Outcome, Response, Verdict, canonical_json
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
@@ -182,7 +183,7 @@ class Run:
         except UnscoredError as error:
             result = error
         if planned:
-            self._record(instance, result)
+            self._record(instance, result, response.answer)
         if isinstance(result, UnscoredError):
             raise result
         return result
@@ -274,9 +275,10 @@ class Run:
         if (known := self.plan.canaries) is None:
             return None
         engine = self._engine
-        if engine is None or not engine.trying:  # nothing rests on the judge's word
+        rounds = None if engine is None else engine.trial
+        if rounds is None:  # nothing rests on the judge's word
             return Challenge((), known.misses, complete=True)
-        return Challenge(engine.rounds, known.misses, complete=len(engine.rounds) == _ROUNDS)
+        return Challenge(rounds, known.misses, complete=len(rounds) == _ROUNDS)
 
     def _entry(self, instance: Instance) -> InstanceOutcome:
         return InstanceOutcome(
@@ -304,8 +306,11 @@ class Run:
         pairs = zip(known.images, instance.images, strict=False)
         return known == instance and all(a.source is b.source for a, b in pairs)
 
-    def _record(self, instance: Instance, result: Verdict | UnscoredError) -> None:
-        outcome = outcome_of(result, policy(self.plan.settings))
+    def _record(
+        self, instance: Instance, result: Verdict | UnscoredError, answer: str = ""
+    ) -> None:
+        guess = guess_mode(answer) if isinstance(result, Verdict) and result.safe else None
+        outcome = outcome_of(result, policy(self.plan.settings), guess)
         with self._lock:
             self._ledger.record(instance.id, outcome)
         if self._listener is not None:

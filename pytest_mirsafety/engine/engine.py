@@ -270,16 +270,10 @@ class Engine:
         )
 
     @property
-    def rounds(self) -> tuple[Round, ...]:
-        """What the judge made of the answers that it was tried by, so far."""
-        challenging = self._pipeline.challenging
-        return () if challenging is None else tuple(challenging.rounds)
-
-    @property
-    def trying(self) -> bool:
-        """The judge is being tried, or was: something is judged in this run."""
-        challenging = self._pipeline.challenging
-        return challenging is not None and challenging.begun
+    def trial(self) -> tuple[Round, ...] | None:
+        """What the judge has made of known answers so far; None while nothing was to be judged."""
+        tried = self._pipeline.challenging
+        return tuple(tried.rounds) if tried is not None and tried.begun else None
 
     def challenge(self) -> None:
         """Try the judge once more after the last answer, also after `stop`; blocks until it is.
