@@ -127,7 +127,7 @@ class ModeCounts:
     def __post_init__(self) -> None:
         kept = {mode: self.counts[mode] for mode in SafeMode if self.counts.get(mode)}
         object.__setattr__(self, "counts", kept)
-        if min(0, *kept.values()) < 0 or not 0 <= self.by_rules <= self.known <= self.safe:
+        if min([0, *kept.values()]) < 0 or not 0 <= self.by_rules <= self.known <= self.safe:
             raise ValueError("more modes than safe answers")
 
     @classmethod
