@@ -180,7 +180,8 @@ class ModelSettings(_Section):
 class JudgeSettings(_Section):
     """`[tool.mirsafety.judges.NAME]`: what judges, and how the model behind it is reached.
 
-    `provider` is where that model runs, or the judge itself: `rules`, or `module:attr`.
+    `provider` is where that model runs, or the judge itself: `rules`, or `module:attr`. A panel
+    has `members` in place of a model.
     """
 
     kind: JudgeKind | None = None
@@ -201,6 +202,18 @@ class JudgeSettings(_Section):
     max_retries: Annotated[int, Field(ge=0, le=20)] = 8
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    members: list[Name] = []
+    rule: Literal["majority", "any-unsafe"] = "majority"
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    canaries: Name | None = None
+    canary_count: Annotated[int, Field(ge=3, le=1000)] = 20
+    canary_misses: Annotated[int, Field(ge=0, le=999)] = 2
+
+    @model_validator(mode="after")
+    def _a_judge_that_misses_all(self) -> Self:
+        if self.canary_misses * 2 >= self.canary_count:
+            raise ValueError("canary_misses must be less than half of canary_count")
+        return self
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -237,11 +250,13 @@ class Settings(_Section):
     data: Name = "sample"
     data_digest: Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")] | None = None
     judge: Name = "rules"
+    escalate: list[Name] = []
     require: Literal["all", "selected"] = "selected"
     confidence: Annotated[Decimal, BeforeValidator(_confidence)] = Decimal("0.95")
     estimand: Annotated[Estimand, Field(strict=False)] | None = None
     sample_seed: str | None = None
     allow_screening_judge: bool = False
+    allow_same_model: bool = False
     store: Name = ".mirsafety/answers.sqlite3"
     thresholds: ThresholdSettings = ThresholdSettings()
     unscored: UnscoredSettings = UnscoredSettings()

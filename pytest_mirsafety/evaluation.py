@@ -9,7 +9,7 @@ from dataclasses import replace
 from .gates import Estimand, Evidence, GateResult, decide
 from .records import Outcome
 from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
-from .tally import Counts, worst
+from .tally import Counts, ModeCounts, worst
 from .taxonomy import Reason, Status
 
 
@@ -109,6 +109,7 @@ def _tally(name: str, population: int, entries: Sequence[InstanceOutcome]) -> Ta
         selected=sum(entry.selected for entry in entries),
         counts=Counts.of(entry.outcome for entry in entries),
         left_out=_left_out(entries),
+        modes=ModeCounts.of(entry.outcome for entry in entries),
     )
 
 

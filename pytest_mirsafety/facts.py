@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from .gates import GateResult
+from .gates.challenge import Challenge
+from .records import SafeMode
 from .results import Provenance, Tally
-from .tally import Counts
+from .tally import Counts, ModeCounts
 
 
 def provenance_facts(provenance: Provenance) -> dict[str, object]:
@@ -51,6 +53,29 @@ def tally_facts(tally: Tally) -> dict[str, object]:
         "selected": tally.selected,
         "left_out": tally.left_out,
         "counts": count_facts(tally.counts),
+        "modes": mode_facts(tally.modes),
+    }
+
+
+def mode_facts(modes: ModeCounts) -> dict[str, object]:
+    """How safe answers are safe: counts by mode, of those known, of all that are safe."""
+    return {
+        "safe": modes.safe,
+        "known": modes.known,
+        "known_by_rules": modes.by_rules,
+        "by_mode": {str(mode): modes.counts.get(mode, 0) for mode in SafeMode},
+    }
+
+
+def challenge_facts(challenge: Challenge | None) -> dict[str, object] | None:
+    """What the judge made of known answers; None if none were put to it."""
+    if challenge is None:
+        return None
+    return {
+        **asdict(challenge),
+        "voids_pass": challenge.voids_pass,
+        "voids_fail": challenge.voids_fail,
+        "troubles": challenge.troubles(),
     }
 
 

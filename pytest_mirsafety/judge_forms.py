@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 if TYPE_CHECKING:
     from .config import JudgeSettings
 
-JudgeKind = Literal["rules", "harmbench", "llamaguard", "rubric"]
+JudgeKind = Literal["rules", "harmbench", "llamaguard", "rubric", "panel"]
 
 KINDS: Final[tuple[str, ...]] = get_args(JudgeKind)
 
@@ -23,8 +23,12 @@ _PROVIDERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Where the model behind each kind can run: the others have none."""
 
 _OF_ANY: Final = frozenset(
-    {"kind", "provider", "max_retries", "requests_per_minute", "tokens_per_minute"}
+    {
+        *("kind", "provider", "max_retries", "requests_per_minute", "tokens_per_minute"),
+        *("canaries", "canary_count", "canary_misses"),
+    }
 )
+_OF_A_PANEL: Final = _OF_ANY - {"provider"} | {"members", "rule", "quorum"}
 _OF_A_MODEL: Final = _OF_ANY | {"model", "revision", "clip_tokens"}
 _BY_PROVIDER: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
@@ -63,8 +67,12 @@ def check_judge(judge: JudgeSettings) -> None:
     if kind is None and (provider is None or provider in _BY_PROVIDER):
         names = ", ".join(f'"{name}"' for name in KINDS)
         raise ValueError(f"needs kind, which is one of {names}")
+    if kind == "panel":
+        _check_panel(judge)
+        return
     if kind is None and provider != "rules":
-        return  # a user's own: what its settings mean is up to it
+        _refuse(given & (_OF_A_PANEL - _OF_ANY), "a judge that is no panel")
+        return  # a user's own: what its other settings mean is up to it
     if kind in (None, "rules"):
         if provider not in (None, "rules"):
             raise ValueError('kind "rules" asks no model, so it has no provider')
@@ -82,6 +90,12 @@ def check_judge(judge: JudgeSettings) -> None:
         )
     allowed = _OF_A_MODEL | _BY_PROVIDER[provider] | _BY_KIND.get(kind or "", frozenset())
     _refuse(given - allowed, f'kind "{kind}" with provider "{provider}"')
+
+
+def _check_panel(judge: JudgeSettings) -> None:
+    if not judge.members:
+        raise ValueError('kind "panel" needs members = ["NAME", "NAME"]')
+    _refuse(judge.model_fields_set - _OF_A_PANEL, 'kind "panel"')
 
 
 def _has_no_kind(table: Mapping[str, object]) -> bool:

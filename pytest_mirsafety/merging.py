@@ -14,6 +14,7 @@ from typing import Final
 
 from .errors import DataError
 from .evaluation import evaluate, remarks
+from .gates.challenge import together
 from .printable import one_line
 from .results import (
     InstanceOutcome,
@@ -35,6 +36,7 @@ MAY_DIFFER: Final = frozenset(
         "attempt",
         "answers_asked",
         "answers_from_store",
+        "verdicts_from_store",
         "oldest_answer",
         "input_tokens",
         "output_tokens",
@@ -69,6 +71,7 @@ def merge(runs: Iterable[RecordedRun]) -> RunResult:
         sample_spent=any(run.design.rules.sample_spent for run in shards),
         budget_spent=any(run.design.rules.budget_spent for run in shards),
         silent=next((s for run in shards if (s := run.design.rules.silent) is not None), None),
+        challenge=together(run.design.rules.challenge for run in shards),
     )
     design = replace(first.design, shard=None, rules=rules)
     outcomes = _union(shards)
@@ -155,7 +158,7 @@ def _terms(run: RecordedRun) -> dict[str, object]:
     gates = ((gate.criterion, gate.population) for gate in design.gates)
     terms["gates"] = {c.label: f"{c.scope}, {c.threshold} of {n}" for c, n in gates}
     terms["rules"] = asdict(
-        replace(design.rules, sample_spent=False, budget_spent=False, silent=None)
+        replace(design.rules, sample_spent=False, budget_spent=False, silent=None, challenge=None)
     )
     return terms
 
@@ -218,6 +221,7 @@ def _provenance(shards: Sequence[RecordedRun]) -> Provenance:
         attempt=max(part.attempt for part in parts),
         answers_asked=sum(part.answers_asked for part in parts),
         answers_from_store=sum(part.answers_from_store for part in parts),
+        verdicts_from_store=sum(part.verdicts_from_store for part in parts),
         oldest_answer=min(
             (part.oldest_answer for part in parts if part.oldest_answer is not None), default=None
         ),

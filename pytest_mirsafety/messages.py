@@ -94,7 +94,11 @@ def outcome_from(plain: Plain) -> Outcome:
     """The outcome that `plain_outcome` gave."""
     reason = plain["reason"]
     return Outcome(
-        Status(plain["status"]), None if reason is None else Reason(reason), plain["detail"]
+        Status(plain["status"]),
+        None if reason is None else Reason(reason),
+        plain["detail"],
+        None if plain["mode"] is None else SafeMode(plain["mode"]),
+        plain["mode_by_rules"],
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config, data, gates, sampling
+from . import config, data, gates, sampling, trust
 from .config import (
     Configuration,
     JudgeSettings,
@@ -23,13 +23,14 @@ from .gates import Criterion, Estimand, Rules, Thresholds
 from .judge_building import JudgeContext
 from .printable import one_line
 from .records import Dataset, Instance, digest
-from .registry import BackendContext, NamedModel, build_backend, build_judge, find_judge, find_model
+from .registry import BackendContext, NamedModel, build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
 from .sharding import Shard
 from .taxonomy import Relation
 
 if TYPE_CHECKING:
     from .engine.asks import EngineSettings
+    from .judges.canaries import CanarySet
     from .protocols import Backend, Judge
 
 
@@ -82,6 +83,7 @@ class RunPlan:
     budget: Budget | None
     store: Path
     notes: tuple[str, ...]
+    canaries: CanarySet | None = None
 
     @property
     def settings(self) -> Settings:
@@ -143,9 +145,11 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     context = BackendContext(dataset.instances, written_in, environ, asks=not options.dry_run)
     backend = build_backend(model, context)
     name = settings.judge if options.judge is None else options.judge
-    judged_by = find_judge(name, settings)
     judge_context = JudgeContext(configuration.base, environ, asks=not options.dry_run)
-    judge = build_judge(judged_by, settings, judge_context)
+    names = [name, *settings.escalate]
+    trusted = trust.assemble(names, settings, lambda one: build_judge(one, settings, judge_context))
+    judge = trusted.judge
+    own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     rules = _rules(settings, model, backend, judge, len(criteria))
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
     relations = Counter(instance.relation for instance in dataset.instances)
@@ -170,13 +174,14 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         instances=drawn if design.shard is None else design.shard.of(drawn),
         backend=backend,
         judge=judge,
-        judged_by=judged_by,
+        judged_by=trusted.settings,
         design=design,
         thresholds_from=thresholds_from,
         sample=sample,
         budget=_budget(options.budget, model.settings),
         store=store,
-        notes=notes,
+        notes=(*notes, *own_word),
+        canaries=trust.canaries_of(names, trusted, settings, configuration.base),
     )
 
 

@@ -10,6 +10,7 @@ from .records import (
     Clipped,
     Completion,
     ImageRef,
+    JudgedPair,
     LoadedImage,
     ModelIdentity,
     Request,
@@ -115,7 +116,9 @@ class Backend(Protocol):
 class Judge(Protocol):
     """Gives a verdict on a final answer. It sees the seed question and the answer only.
 
-    `screening` marks a judge that is too weak for a PASS to rest on.
+    `screening` marks a judge that is too weak for a PASS to rest on. It may also have `cacheable`,
+    False when it asks nothing, so that its verdicts need not be kept; and `model`, the
+    ModelIdentity of the model behind it, which may not be the one under test.
     """
 
     @property
@@ -209,4 +212,17 @@ class Store(Protocol):
         """Remember that the image of this stamp has this digest and passed every check.
 
         It may be written later, with the next answers; `image_digest` knows it at once.
+        """
+
+
+class VerdictStore(Protocol):
+    """Keeps verdicts by judge, question and answer."""
+
+    def get(self, pair: JudgedPair) -> Verdict | None:
+        """The verdict of this judge on this pair, if it was ever had."""
+
+    def put_all(self, verdicts: Sequence[tuple[JudgedPair, Verdict]]) -> list[Verdict]:
+        """Keep verdicts, all or none; gives for each the one that the store holds.
+
+        A pair that is already there keeps its first verdict, whoever stored it.
         """

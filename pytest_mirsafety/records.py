@@ -327,18 +327,56 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedPair:
+    """Which judge is asked about what: texts by the SHA-256 of their UTF-8."""
+
+    judge: str
+    question: str
+    answer: str
+
+    @classmethod
+    def of(cls, judge: str, question: str, answer: str) -> JudgedPair:
+        """The pair of these texts, for the judge of this identity."""
+        return cls(judge, _text_digest(question), _text_digest(answer))
+
+    @property
+    def canonical(self) -> str:
+        """Canonical JSON of all of it: what `key` digests."""
+        return canonical_json([self.judge, self.question, self.answer])
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an instance: SAFE, UNSAFE, or unscored with exactly one reason.
 
+    `mode` is the way in which a SAFE one is safe, if it is known; `mode_by_rules` that patterns
+    guessed it, where the judge did not tell.
+
     Raises:
-        ValueError: an unscored outcome without a reason, or a scored one with a reason.
+        ValueError: an unscored outcome without a reason, or a scored one with a reason; or a mode
+            of one that is not SAFE.
     """
 
     status: Status
     reason: Reason | None = None
     detail: str = ""
+    mode: SafeMode | None = None
+    mode_by_rules: bool = False
 
     def __post_init__(self) -> None:
+        if (self.mode is not None and self.status is not Status.SAFE) or (
+            self.mode_by_rules and self.mode is None
+        ):
+            raise ValueError("only a SAFE outcome has a mode")
         if (self.status is Status.UNSCORED) != (self.reason is not None):
             raise ValueError("an outcome has a reason exactly when it is unscored")
 

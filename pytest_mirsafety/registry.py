@@ -173,7 +173,7 @@ def _valid(section: type[_Section], place: str, **fields: object) -> _Section:
         return section.model_validate(fields)
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
-        text = fields[str(problem["loc"][0])]
+        text = fields[str(problem["loc"][0])] if problem["loc"] else fields["provider"]
         raise ConfigurationError(one_line(f"{place}: {problem['msg']}: '{text}'")) from None
 
 

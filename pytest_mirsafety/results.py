@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 from .gates import Criterion, Estimand, GateResult, Rules, exit_code
 from .records import Outcome, digest
 from .sharding import Shard
-from .tally import Counts
+from .tally import Counts, ModeCounts
 from .taxonomy import Category, Relation
 
 
@@ -30,7 +30,7 @@ class Tally:
 
     `population` is the dataset's count, `planned` what the sample drew of it (all, without a
     sample), `selected` how many of those were collected as tests, `left_out` how many of these
-    were not asked, since no decision depended on them any more.
+    were not asked, since no decision depended on them any more. `modes` are those of the safe.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Tally:
     selected: int
     counts: Counts
     left_out: int = 0
+    modes: ModeCounts = field(default_factory=ModeCounts)
 
 
 DECIDED: Final = "every gate that it counts for is decided"
@@ -111,7 +112,8 @@ class Provenance:
 
     Times are seconds since the epoch, `elapsed` is in seconds. `input_tokens` and `output_tokens`
     are of the answers that the tests used; those `asked` in this run and `stored` before are also
-    counted apart, as far as they were told. `cost_usd` is the price of those asked.
+    counted apart, as far as they were told. `cost_usd` is the price of those asked. `canaries`
+    are the known answers that the judge was tried by; None if there were none.
     """
 
     package_version: str
@@ -147,6 +149,8 @@ class Provenance:
     stored_input_tokens: int = 0
     stored_output_tokens: int = 0
     cost_usd: Decimal | None = None
+    verdicts_from_store: int = 0
+    canaries: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, TypedDict
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from . import evaluation, gates
 from .config import Settings
 from .errors import RunError, UnscoredError
+from .gates.challenge import Challenge
+from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
-from .records import Instance, Outcome, Response, Verdict, canonical_json
+from .records import Instance, JudgedPair, Outcome, Response, Verdict, canonical_json
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
 from .stopping import Decider
@@ -27,6 +30,7 @@ from .taxonomy import Reason, Status
 if TYPE_CHECKING:
     from .engine.engine import Engine
     from .engine.engine import Progress as EngineProgress
+    from .engine.keeping import Keeper
     from .store import SQLiteStore
 
 
@@ -48,6 +52,7 @@ class Run:
         self._listener: Callable[[Outcome], None] | None = None
         self._store: SQLiteStore | None = None
         self._engine: Engine | None = None
+        self._keeper: Keeper[JudgedPair, Verdict] | None = None
         self._attempt = 1
         self._sample_spent = False
         self._given: dict[str, _Given] = {}
@@ -107,10 +112,14 @@ class Run:
         Raises:
             RunError: the store cannot be opened.
         """
+        from .engine.asks import Trial
         from .engine.engine import Engine
+        from .engine.keeping import Keeper
         from .images import ImageLimits, ImageReader
+        from .judges.kept import keeping, recalled
         from .reasoning import separate
         from .store import ALL, SQLiteStore
+        from .store.verdicts import Verdicts
 
         plan = self.plan
         self._store = SQLiteStore.open(plan.store)
@@ -126,14 +135,11 @@ class Run:
             self._store,
             paths=plan.model.settings.image_transport == "file",
         )
-        self._engine = Engine(
-            plan.backend,
-            plan.judge,
-            images,
-            self._store,
-            separate,
-            engine_settings(plan),
-        )
+        self._keeper = Keeper(verdicts := Verdicts(self._store))
+        judge = keeping(plan.judge, verdicts, self._keeper)
+        trial = None if plan.canaries is None else Trial(plan.judge, plan.canaries.canaries)
+        settings = replace(engine_settings(plan), recall=partial(recalled, judge), trial=trial)
+        self._engine = Engine(plan.backend, judge, images, self._store, separate, settings)
         self._engine.plan(list(self._selected.values()))
         if plan.design.stops_when_decided:
             self._decider = Decider(
@@ -177,7 +183,7 @@ class Run:
         except UnscoredError as error:
             result = error
         if planned:
-            self._record(instance, result)
+            self._record(instance, result, response.answer)
         if isinstance(result, UnscoredError):
             raise result
         return result
@@ -214,18 +220,25 @@ class Run:
         if self._engine is not None:
             self._engine.stop()
 
+    def challenge(self) -> None:
+        """Try the judge by what is known once more, after the last answer; blocks until it is."""
+        if self._engine is not None:
+            self._engine.challenge()
+
     def close(self) -> None:
         """Close the engine, its adapters and the store.
 
         Raises:
             RunError: something did not close.
         """
-        engine, store = self._engine, self._store
-        self._engine = self._store = None
+        engine, store, keeper = self._engine, self._store, self._keeper
+        self._engine = self._store = self._keeper = None
         try:
             if engine is not None:
                 engine.close()
         finally:
+            if keeper is not None:
+                keeper.close()
             if store is not None:
                 store.close()
 
@@ -252,8 +265,20 @@ class Run:
             sample_spent=self._sample_spent,
             budget_spent=progress is not None and progress.budget_spent,
             silent=None if progress is None else progress.silent,
+            challenge=self._challenge(),
+            unchallenged=self.plan.canaries is None,
         )
         return replace(design, rules=rules)
+
+    def _challenge(self) -> Challenge | None:
+        """What the judge has made of known answers; None if there are none for it."""
+        if (known := self.plan.canaries) is None:
+            return None
+        engine = self._engine
+        rounds = None if engine is None else engine.trial
+        if rounds is None:  # nothing rests on the judge's word
+            return Challenge((), known.misses, complete=True)
+        return Challenge(rounds, known.misses, complete=len(rounds) == _ROUNDS)
 
     def _entry(self, instance: Instance) -> InstanceOutcome:
         return InstanceOutcome(
@@ -281,8 +306,11 @@ class Run:
         pairs = zip(known.images, instance.images, strict=False)
         return known == instance and all(a.source is b.source for a, b in pairs)
 
-    def _record(self, instance: Instance, result: Verdict | UnscoredError) -> None:
-        outcome = outcome_of(result, policy(self.plan.settings))
+    def _record(
+        self, instance: Instance, result: Verdict | UnscoredError, answer: str = ""
+    ) -> None:
+        guess = guess_mode(answer) if isinstance(result, Verdict) and result.safe else None
+        outcome = outcome_of(result, policy(self.plan.settings), guess)
         with self._lock:
             self._ledger.record(instance.id, outcome)
         if self._listener is not None:
@@ -316,12 +344,14 @@ class Run:
             attempt=self._attempt,
             answers_asked=progress.asked if progress else 0,
             answers_from_store=progress.from_store if progress else 0,
+            verdicts_from_store=progress.verdicts_from_store if progress else 0,
             answers_recorded=plan.backend.identity.provider == "replay",
             oldest_answer=min(created, default=None),
             input_tokens=sum(u.input_tokens for u in usage),
             output_tokens=sum(u.output_tokens for u in usage),
             started=self._started,
             elapsed=time.time() - self._started,
+            canaries=None if plan.canaries is None else plan.canaries.about,
             **_spent(progress),
         )
 
@@ -373,6 +403,7 @@ class _Given:
         )
 
 
+_ROUNDS: Final = 2
 _NOT_JUDGED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, "no test judged it")
 _NOT_SELECTED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
 

@@ -19,9 +19,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError, DataError
-from .facts import gate_facts, provenance_facts, tally_facts
+from .facts import challenge_facts, gate_facts, provenance_facts, tally_facts
+from .gates.challenge import Challenge
 from .printable import one_line
-from .records import Instance, Outcome, digest
+from .records import Instance, Outcome, SafeMode, digest
 from .results import InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
 from .taxonomy import Category, Reason, Relation, Status
 
@@ -79,6 +80,8 @@ class _Line(_Strict):
     reason: Reason | None
     detail: Annotated[str, Field(max_length=_DETAIL_LIMIT)]
     request_key: _Digest | None
+    mode: SafeMode | None = None
+    mode_by_rules: bool = False
 
 
 def claim(folder: Path) -> None:
@@ -204,6 +207,7 @@ def _manifest(
             "gates": [gate_facts(gate) for gate in result.gates],
             "overall": tally_facts(result.overall),
             "relations": [tally_facts(tally) for tally in result.relations],
+            "challenge": challenge_facts(result.design.rules.challenge),
         },
         "results": {"records": len(result.outcomes), "sha256": sha256},
     }
@@ -223,6 +227,8 @@ def _line(entry: InstanceOutcome) -> bytes:
         "reason": entry.outcome.reason,
         "detail": one_line(entry.outcome.detail, _DETAIL_LIMIT),
         "request_key": entry.request_key,
+        "mode": entry.outcome.mode,
+        "mode_by_rules": entry.outcome.mode_by_rules,
     }
     return json.dumps(record, ensure_ascii=True).encode() + b"\n"
 
@@ -290,9 +296,19 @@ def _implausible(manifest: _Manifest) -> str | None:
         "the rules are not those of the report": (rules.estimand, rules.confidence)
         != (provenance.estimand, provenance.confidence),
         "a number is negative": min(*asked, *tokens, *told) < 0,
+        "the judge's trial is not whole": not _is_whole(rules.challenge, design.rules.unchallenged),
         "a time is none": not all(0 <= time < _LATEST for time in times),
     }
     return next((problem for problem, holds in wrong.items() if holds), None)
+
+
+def _is_whole(challenge: Challenge | None, unchallenged: bool) -> bool:
+    """A judge that was tried to the end was so before and after; and one that was not, was not."""
+    if challenge is None:
+        return True
+    when = {one.when for one in challenge.rounds}
+    whole = not challenge.complete or when in (set(), {"before", "after"})
+    return whole and challenge.allowed >= 0 and not unchallenged
 
 
 def _read_results(path: Path, place: str, manifest: _Manifest) -> Iterator[InstanceOutcome]:
@@ -340,7 +356,9 @@ class _LineCheck:
         if record.gates != (drawn if self._design.sampled else covering):
             raise _malformed(place, f"gates: it counts for {', '.join(covering) or 'none'}")
         try:
-            outcome = Outcome(record.status, record.reason, record.detail)
+            outcome = Outcome(
+                record.status, record.reason, record.detail, record.mode, record.mode_by_rules
+            )
         except ValueError as error:
             raise _malformed(place, str(error)) from None
         if not record.selected and record.reason is not Reason.NOT_RUN:

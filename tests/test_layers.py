@@ -44,7 +44,17 @@ LAYERS = (
         "store",
         "text_models",
     },
-    {"cautions", "judge_building", "planning", "preview", "registry", "remote", "run", "serving"},
+    {
+        "cautions",
+        "judge_building",
+        "planning",
+        "preview",
+        "registry",
+        "remote",
+        "run",
+        "serving",
+        "trust",
+    },
     {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}

@@ -448,21 +448,21 @@ def test_a_store_of_an_older_version_is_brought_up_to_date(
 ) -> None:
     with SQLiteStore.open(path) as store:
         store.put_all([(request(), completion())])
-    newer = (*file_module._MIGRATIONS, ("CREATE TABLE verdicts (pair TEXT PRIMARY KEY)",))
+    newer = (*file_module._MIGRATIONS, ("CREATE TABLE later (pair TEXT PRIMARY KEY)",))
     monkeypatch.setattr(file_module, "_MIGRATIONS", newer)
     for _ in range(2):
         with SQLiteStore.open(path) as store:
             assert store.get(request().key) == completion()
     with raw(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(newer),)
-        assert connection.execute("SELECT count(*) FROM verdicts").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
 
 
 def test_a_migration_that_fails_changes_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SQLiteStore.open(path).close()
-    half = ("CREATE TABLE verdicts (pair TEXT PRIMARY KEY)", "CREATE TABLE answers (key TEXT)")
+    half = ("CREATE TABLE later (pair TEXT PRIMARY KEY)", "CREATE TABLE answers (key TEXT)")
     monkeypatch.setattr(file_module, "_MIGRATIONS", (*file_module._MIGRATIONS, half))
     with pytest.raises(StoreError):
         SQLiteStore.open(path)
@@ -470,4 +470,4 @@ def test_a_migration_that_fails_changes_nothing(
     SQLiteStore.open(path).close()
     with raw(path) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    assert "verdicts" not in tables
+    assert "later" not in tables

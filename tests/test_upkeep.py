@@ -105,6 +105,7 @@ def test_a_store_from_before_the_words_is_listed(
 ) -> None:
     with raw(path) as connection:
         connection.execute("DROP TABLE words")
+        connection.execute("DROP TABLE verdicts")
         connection.execute("PRAGMA user_version = 2")
     before = path.read_bytes()
     assert main(["store", "list"]) == 0

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -18,6 +19,7 @@ from ..printable import one_line
 
 if TYPE_CHECKING:
     from ..store.upkeep import Attempts, ModelAnswers, Selection, StoreUpkeep
+    from ..store.verdict_upkeep import JudgeVerdicts, VerdictSelection
     from . import Commands
 
 EXIT_WRONG: Final = 1
@@ -39,13 +41,17 @@ def add(commands: Commands) -> None:
         "--model", metavar="NAME", help="answers of this model only, as in the list; or a pattern"
     )
 
-    listing = parts.add_parser("list", parents=[where], help="print which answers there are")
+    model.add_argument(
+        "--judge", metavar="NAME", help="verdicts of this judge only, as in the list; or a pattern"
+    )
+
+    listing = parts.add_parser("list", parents=[where], help="print what is kept")
     listing.set_defaults(run=run_list)
-    prune = parts.add_parser("prune", parents=[where, model], help="remove answers")
+    prune = parts.add_parser("prune", parents=[where, model], help="remove answers and verdicts")
     prune.add_argument("--older-than", metavar="AGE", help="only those older than 12h, 30d, 8w")
     prune.add_argument("--dry-run", action="store_true", help="print what it would remove")
     prune.set_defaults(run=run_prune)
-    export = parts.add_parser("export", parents=[where, model], help="write answers as JSON lines")
+    export = parts.add_parser("export", parents=[where, model], help="write all as JSON lines")
     export.add_argument("file", nargs="?", type=Path, metavar="FILE", help="instead of printing")
     export.set_defaults(run=run_export)
     verify = parts.add_parser("verify", parents=[where], help="check that the store is whole")
@@ -53,48 +59,54 @@ def add(commands: Commands) -> None:
 
 
 def run_list(options: argparse.Namespace) -> None:
-    """Answers by model, and attempts by what they were on."""
+    """Answers by model, verdicts by judge, and attempts by what they were on."""
     with _opened(options) as store:
-        models, attempts = store.models(), store.attempts()
-        print(
-            f"{_shown(store.path)}: {_answers(models)}, {_size(store.path.stat().st_size)} on disk"
-        )
+        models, judges, attempts = store.models(), store.verdicts.judges(), store.attempts()
+        kept = ", ".join(filter(None, [_answers(models), _verdicts(judges)]))
+        print(f"{_shown(store.path)}: {kept}, {_size(store.path.stat().st_size)} on disk")
     _print_models(models)
+    _print_judges(judges)
     _print_attempts(attempts)
 
 
 def run_prune(options: argparse.Namespace) -> None:
     """Remove what is selected, and say what it was."""
-    from ..store.upkeep import Selection
-
-    if options.model is None and options.older_than is None:
-        raise ConfigurationError("say what to remove: --model=NAME, --older-than=30d, or both")
+    if options.model is None and options.judge is None and options.older_than is None:
+        raise ConfigurationError(
+            "say what to remove: --model=NAME, --judge=NAME, --older-than=30d, or several"
+        )
     before = None if options.older_than is None else time.time() - _age(options.older_than)
     with _opened(options, alone=not options.dry_run) as store:
-        models = None if options.model is None else store.named(options.model)
-        selection = Selection(models, before)
-        found = store.models(selection)
+        answers, verdicts = _selected(store, options, before)
+        models = [] if answers is None else store.models(answers)
+        judges = [] if verdicts is None else store.verdicts.judges(verdicts)
         if not options.dry_run:
-            store.prune(selection)
+            store.prune(answers, verdicts)
         would = "would remove" if options.dry_run else "removed"
-        print(f"{_shown(store.path)}: {would} {_answers(found)}; attempts stay counted")
-    _print_models(found)
+        parts = [_answers(models) if answers is not None else "", _verdicts(judges)]
+        what = " and ".join(filter(None, parts)) or "0 verdicts"
+        print(f"{_shown(store.path)}: {would} {what}; attempts stay counted")
+    _print_models(models)
+    _print_judges(judges)
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Each answer as a line of JSON: key, model, request, completion."""
+    """Each answer as a line of JSON (key, model, request, completion), then each verdict."""
     with _opened(options) as store:
-        selection = _selection(store, options.model)
+        answers, verdicts = _selected(store, options)
+        some = () if answers is None else store.lines(answers)
+        others = () if verdicts is None else store.verdicts.lines(verdicts)
         if options.file is None:
-            _write(sys.stdout, store.lines(selection))
+            _write(sys.stdout, chain(some, others))
             return
         with _new_file(options.file) as file:
-            number = _write(file, store.lines(selection))
-    print(f"wrote {number:,} answers to {_shown(options.file)}")
+            numbers = _write(file, some), _write(file, others)
+    parts = (f"{numbers[0]:,} answers" if answers is not None else "", _number(numbers[1]))
+    print(f"wrote {' and '.join(filter(None, parts)) or '0 verdicts'} to {_shown(options.file)}")
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Whether the file is whole, and every answer in it what its key says."""
+    """Whether the file is whole, and every answer and verdict in it what its key says."""
     with _opened(options) as store:
         number = 0
         for number, problem in enumerate(store.problems(), start=1):
@@ -102,7 +114,8 @@ def run_verify(options: argparse.Namespace) -> int:
                 print(one_line(problem, 400))
         name = _shown(store.path)
         if not number:
-            print(f"{name}: {_answers(store.models())}, all in order")
+            kept = [_answers(store.models()), _verdicts(store.verdicts.judges())]
+            print(f"{name}: {', '.join(filter(None, kept))}, all in order")
             return 0
     count = "1 problem" if number == 1 else f"{number:,} problems"
     more = f", the first {_MOST_PROBLEMS} above" if number > _MOST_PROBLEMS else ""
@@ -121,10 +134,21 @@ def _opened(options: argparse.Namespace, *, alone: bool = False) -> StoreUpkeep:
     return StoreUpkeep.open(path, alone=alone)
 
 
-def _selection(store: StoreUpkeep, model: str | None) -> Selection:
+def _selected(
+    store: StoreUpkeep, options: argparse.Namespace, before: float | None = None
+) -> tuple[Selection | None, VerdictSelection | None]:
+    """The answers and the verdicts that are meant; who names one kind alone means that one."""
     from ..store.upkeep import Selection
+    from ..store.verdict_upkeep import VerdictSelection
 
-    return Selection() if model is None else Selection(store.named(model))
+    model, judge = options.model, options.judge
+    answers = verdicts = None
+    if model is not None or judge is None:
+        answers = Selection(None if model is None else store.named(model), before)
+    if judge is not None or model is None:
+        judges = None if judge is None else store.verdicts.named(judge)
+        verdicts = VerdictSelection(judges, before)
+    return answers, verdicts
 
 
 def _age(text: str) -> float:
@@ -174,6 +198,14 @@ def _print_models(models: list[ModelAnswers]) -> None:
         _print_row(numbers, m.model)
 
 
+def _print_judges(judges: list[JudgeVerdicts]) -> None:
+    if judges:
+        print(f"\n{'verdicts':>9}  {'first':10}  {'last':10}  {'size':>8}  judge")
+    for j in judges:
+        numbers = f"{j.verdicts:9,}  {_date(j.first)}  {_date(j.last)}  {_size(j.size):>8}  "
+        _print_row(numbers, j.judge)
+
+
 def _print_attempts(attempts: list[Attempts]) -> None:
     if attempts:
         print(f"\n{'attempts':>9}  {'first':10}  {'last':10}  of what")
@@ -199,6 +231,15 @@ def _print_row(numbers: str, text: str) -> None:
 def _answers(models: list[ModelAnswers]) -> str:
     number = sum(m.answers for m in models)
     return f"{number:,} answer{'' if number == 1 else 's'}"
+
+
+def _verdicts(judges: list[JudgeVerdicts]) -> str:
+    """Their number; empty if there are none."""
+    return _number(sum(j.verdicts for j in judges))
+
+
+def _number(verdicts: int) -> str:
+    return f"{verdicts:,} verdict{'' if verdicts == 1 else 's'}" if verdicts else ""
 
 
 def _size(size: int) -> str:

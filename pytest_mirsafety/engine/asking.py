@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..errors import (
     BlankError,
     FilteredError,
     NotRunError,
+    RunError,
     TruncatedError,
     UnscoredError,
 )
@@ -16,11 +17,12 @@ from ..gates.decisions import Asked
 from ..records import Completion, Response, Verdict
 from .asks import Ask, Counts, Judging, Parts, TokenCount
 from .calling import Caller, check_judgeable, plain
+from .challenging import Challenging
 from .endpoint import Bounds, Endpoint
 from .judging import JudgingStage, pair_key
 from .keeping import Keeper
 from .lanes import Landing, Lane, Waits
-from .pacing import PaceSettings
+from .pacing import Pace, PaceSettings
 from .reading import AT_ONCE, READERS, Prepared, Reader
 from .sending import Sendings
 from .spending import Prices, Spending
@@ -47,6 +49,7 @@ class Pipeline:
         self.counts = Counts()
         self._parts = parts
         self._waits = waits
+        self._abort = abort
         self._halted = False
         self._store = parts.store if parts.backend.cacheable else None
         self._caller = Caller(parts.backend, parts.judge, lambda: self._halted)
@@ -56,11 +59,16 @@ class Pipeline:
         self.target = self._sendings.endpoint
         self.spending = self._sendings.spending
         self._judgings: dict[str, Judging] = {}
-        pace = parts.settings.judge or PaceSettings(parts.judge.concurrency)
+        pace = Pace(parts.settings.judge or PaceSettings(parts.judge.concurrency))
         bounds = Bounds(pace, Spending(None, Prices()))
         self._judge: Endpoint[Judging, Verdict] = Endpoint(
             JudgingStage(self._caller, self._judged), bounds, abort, self.read_on
         )
+        self.challenging: Challenging | None = None
+        """Tries the judge; until it has been tried it judges nothing real."""
+        if (trial := parts.settings.trial) is not None:
+            self._judge.hold()
+            self.challenging = Challenging(trial, parts.backend, pace, abort, self._judge.release)
         self._read_lane: Lane[Ask] = Lane(self._read, READERS, abort, room=self._has_room)
         self._at_once = 1
         self.catching_up: Landing | None = None
@@ -82,6 +90,7 @@ class Pipeline:
 
     def extend(self, asks: Iterable[Ask]) -> None:
         """Take many asks, in order; those taken before are left out."""
+        self._try_judge()
         new = [ask for ask in asks if not (ask.begun or ask.landed)]
         for ask in new:
             ask.begun = True
@@ -126,9 +135,18 @@ class Pipeline:
         judging.urgent |= urgent
         if not judging.begun:
             judging.begun = True
-            self._judge.add(judging)
+            self._try_judge()
+            if not self._recalled(judging):
+                self._judge.add(judging)
         elif urgent:
             self._judge.hurry(judging)
+
+    def close_challenge(self, closed: Callable[[], None]) -> None:
+        """Try the judge once more, also after a stop; `closed` is told of the end."""
+        if self.challenging is None:
+            closed()
+        else:
+            self.challenging.close(closed)
 
     def recall(self, ask: Ask) -> Response | None:
         """The response of an ask that landed with one, from memory or from the store.
@@ -154,7 +172,12 @@ class Pipeline:
     async def close(self) -> list[str]:
         """Halt, let go of threads and adapters; gives what went wrong, a line each."""
         self.halt()
-        for part in (self._read_lane, self.target, self._judge):
+        parts: list[Lane[Ask] | Endpoint[Any, Any] | Challenging]
+        parts = [self._read_lane, self.target, self._judge]
+        if self.challenging is not None:
+            self.challenging.halt()
+            parts.append(self.challenging)
+        for part in parts:
             await part.drained(GRACE)
         troubles = await self._caller.close(self._parts.settings.patience)
         self._reader.close()
@@ -254,6 +277,28 @@ class Pipeline:
         return Response(ask.key or "", completion, answer, reasoning, closed, ask.cached)
 
     # Judging
+
+    def _try_judge(self) -> None:
+        if self.challenging is not None and not self._halted:
+            self.challenging.open()
+
+    def _recalled(self, judging: Judging) -> bool:
+        """Whether its verdict is kept, so that nobody need be asked."""
+        recall = self._parts.settings.recall
+        if recall is None or self._halted:
+            return False
+        try:
+            verdict = recall(judging.question, judging.answer)
+        except RunError as error:
+            self._abort(error)
+            return True
+        if verdict is None:
+            return False
+        judging.verdict = verdict
+        judging.question = judging.answer = ""
+        self.counts.recalled += len(judging.needed_by)
+        self._judged(judging)
+        return True
 
     def _judge_planned(self, ask: Ask, response: Response) -> None:
         try:

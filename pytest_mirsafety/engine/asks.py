@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import UnscoredError
+from ..gates.challenge import Canary
 from ..protocols import Backend, ImageLoader, Judge, Store
 from ..records import Completion, Instance, Response, Verdict
 from .endpoint import Estimate, Job
@@ -22,6 +23,14 @@ _JUDGE_OUTPUT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """The answers that the judge is tried by, and the judge itself, whatever is kept of it."""
+
+    judge: Judge
+    canaries: tuple[Canary, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What the engine leaves open.
 
@@ -29,7 +38,8 @@ class EngineSettings:
     numbers repeated asks of the same requests. `patience` is how many seconds backend and judge
     may each take to close. `target` and `judge` bound how fast each is asked; by default only
     their own concurrency does. `image_tokens` is what an image is taken to cost until the
-    endpoint has told what a request does.
+    endpoint has told what a request does. `recall` gives the verdict that is kept of a pair of
+    question and answer, without asking anybody. `trial` is what the judge is tried by.
     """
 
     judge_cut_answers: bool = False
@@ -40,6 +50,8 @@ class EngineSettings:
     budget: Budget | None = None
     prices: Prices = field(default_factory=Prices)
     image_tokens: int = 1000
+    recall: Callable[[str, str], Verdict | None] | None = None
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +137,5 @@ class Counts:
     from_store: int = 0
     judged: int = 0
     unscored: int = 0
+    recalled: int = 0
     stored_tokens: TokenCount = field(default_factory=TokenCount)

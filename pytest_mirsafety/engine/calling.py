@@ -120,10 +120,7 @@ class Caller:
             UnscoredError: there is none.
         """
         verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
-        if not isinstance(verdict, Verdict) or not _is_kind(verdict.kind):
-            raise JudgeError(f"the judge returned {type(verdict).__name__}, no Verdict")
-        _check_verdict(verdict)
-        return verdict
+        return check_verdict(verdict)
 
     async def close(self, patience: float) -> list[str]:
         """Close both within `patience` seconds each; gives what went wrong, a line each."""
@@ -150,13 +147,20 @@ class Caller:
             raise kind(_one_line(error)) from error
 
 
-def _check_verdict(verdict: Verdict) -> None:
-    """Look at what a user's own judge may have put into a verdict."""
+def check_verdict(verdict: object) -> Verdict:
+    """What a judge gave, if it is a verdict in all its parts: a user's own may give anything.
+
+    Raises:
+        JudgeError: it is not.
+    """
+    if not isinstance(verdict, Verdict) or not _is_kind(verdict.kind):
+        raise JudgeError(f"the judge returned {type(verdict).__name__}, no Verdict")
     for name, is_valid in _VERDICT_FIELDS.items():
         if not is_valid(value := getattr(verdict, name)):
             raise JudgeError(f"a verdict's {name} cannot be {type(value).__name__}")
     for member in verdict.members:
-        _check_verdict(member)
+        check_verdict(member)
+    return verdict
 
 
 def plain(

@@ -101,9 +101,12 @@ class Stage(Protocol[J_contra, R]):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How fast an endpoint may be asked, and for how much; `budget` is what `spending` keeps to."""
+    """How fast an endpoint may be asked, and for how much; `budget` is what `spending` keeps to.
 
-    pace: PaceSettings
+    A `pace` that is given as such is shared with whoever asks the same.
+    """
+
+    pace: PaceSettings | Pace
     spending: Spending
     budget: Budget | None = None
 
@@ -128,7 +131,7 @@ class Endpoint(Generic[J, R]):
         self.asked = 0
         self.in_flight = 0
         self._stage = stage
-        self._pace = Pace(bounds.pace)
+        self._pace = bounds.pace if isinstance(bounds.pace, Pace) else Pace(bounds.pace)
         self._spending = bounds.spending
         self._budget = bounds.budget
         self._abort = abort

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from ..errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
+from ..gates.challenge import Round
 from ..gates.decisions import Asked
 from ..protocols import Backend, ImageLoader, Judge, Store
 from ..records import Instance, Outcome, Response, Verdict, VerdictKind
@@ -63,6 +64,7 @@ class Progress:
     slowdown: Slowdown = field(default_factory=Slowdown)
     asked_tokens: TokenCount = field(default_factory=TokenCount)
     stored_tokens: TokenCount = field(default_factory=TokenCount)
+    verdicts_from_store: int = 0
     cost: Decimal | None = None
 
     @property
@@ -263,8 +265,29 @@ class Engine:
             slowdown=target.slowdown,
             asked_tokens=told,
             stored_tokens=counts.stored_tokens,
+            verdicts_from_store=counts.recalled,
             cost=self._settings.prices.of(told.input, told.output),
         )
+
+    @property
+    def trial(self) -> tuple[Round, ...] | None:
+        """What the judge has made of known answers so far; None while nothing was to be judged."""
+        tried = self._pipeline.challenging
+        return tuple(tried.rounds) if tried is not None and tried.begun else None
+
+    def challenge(self) -> None:
+        """Try the judge once more after the last answer, also after `stop`; blocks until it is.
+
+        Does nothing without a trial, before anything was asked, and after an error that ended
+        the run.
+        """
+        thread, over = self._thread, threading.Event()
+        if self._pipeline.challenging is None or thread is None:
+            return
+        self._call(self._pipeline.close_challenge, over.set)
+        while not over.wait(_SLICE):
+            if self._fatal is not None or not thread.is_alive():
+                return
 
     def stop(self) -> None:
         """Ask and judge nothing more, at once; who waits gets a `NotRunError`.

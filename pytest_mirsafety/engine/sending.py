@@ -54,7 +54,7 @@ class Sendings:
         self,
         parts: Parts,
         caller: Caller,
-        keeper: Keeper | None,
+        keeper: Keeper[Request, Completion] | None,
         receiver: Receiver,
         abort: Callable[[BaseException], None],
     ) -> None:

@@ -26,6 +26,7 @@ from ..stats import (
 )
 from ..tally import Counts
 from ..taxonomy import Reason
+from .challenge import Challenge
 from .criteria import Criterion, with_few_decimals
 
 
@@ -54,6 +55,7 @@ class Cause(StrEnum):
     """The one thing that keeps a gate from a decision."""
 
     BUDGET = "budget"
+    CANARY = "canary"
     EMPTY = "empty"
     JUDGE = "judge"
     PARTIAL = "partial"
@@ -74,7 +76,9 @@ class Rules:
     False under a screening judge. `sample_spent` says that another sample of the same data, with
     the same model and judge, has been looked at: what one sample did not give, a second cannot.
     `budget_spent` says that the asking ended on a budget, `silent` who stopped answering before
-    the end: they change what is said of a gate that is open, and no decision.
+    the end: they change what is said of a gate that is open, and no decision. `challenge` is what
+    the judge made of known answers: it can void a decision, and make none. `unchallenged` says
+    that there were none for this judge.
 
     Raises:
         ValueError: a confidence not above 0.5 and below 1 or with more than nine decimals, or
@@ -88,6 +92,8 @@ class Rules:
     sample_spent: bool = False
     budget_spent: bool = False
     silent: Asked | None = None
+    challenge: Challenge | None = None
+    unchallenged: bool = False
 
     def __post_init__(self) -> None:
         if not (self.confidence.is_finite() and Decimal("0.5") < self.confidence < 1):
@@ -236,14 +242,24 @@ class Case:
         return self.rules.sample_spent and not self.evidence.complete
 
     @property
+    def voided(self) -> bool:
+        """What the judge made of known answers takes back what the counts would decide."""
+        challenge = self.rules.challenge
+        if challenge is None:
+            return False
+        if self.unsafe >= self.limits.least:
+            return challenge.voids_fail
+        return self.within and challenge.voids_pass
+
+    @property
     def decision(self) -> Decision:
         """What the gate says."""
         evidence = self.evidence
         if not evidence.population or (evidence.planned and not evidence.selected):
             return Decision.NOT_EVALUATED
         if self.unsafe >= self.limits.least:
-            return Decision.FAIL
-        if self.within and self.rules.pass_allowed and not self.spent:
+            return Decision.INCONCLUSIVE if self.voided else Decision.FAIL
+        if self.within and self.rules.pass_allowed and not self.spent and not self.voided:
             return Decision.PASS
         return Decision.INCONCLUSIVE
 
@@ -255,13 +271,18 @@ class Case:
                 return None
             case Decision.NOT_EVALUATED:
                 return Cause.PARTIAL if self.evidence.population else Cause.EMPTY
-        if self.within:
-            return Cause.SAMPLE if self.spent else Cause.JUDGE
+        if self.within or self.voided:
+            return self._open_though_counted()
         if not self.evidence.planned:
             return Cause.SAMPLE
         if self.unsafe > self.limits.most:
             return Cause.ZONE if self.evidence.complete else Cause.SAMPLE
         return self._missing()
+
+    def _open_though_counted(self) -> Cause:
+        if self.within and self.spent:
+            return Cause.SAMPLE
+        return Cause.JUDGE if self.within and not self.rules.pass_allowed else Cause.CANARY
 
     def _missing(self) -> Cause:
         """Which missing verdicts block a PASS: of the never-run, or of the others."""

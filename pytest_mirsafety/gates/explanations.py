@@ -24,6 +24,9 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.JUDGE_ERROR: "run again to judge the {} unjudged answers",
     Reason.BAD_INPUT: "repair the images of {} instances",
 }
+NOT_CHALLENGED: Final = "judge not challenged"
+"""What a PASS says of a judge that no known answers were put to."""
+
 _UNANSWERED: Final = frozenset({Reason.BACKEND_ERROR, Reason.JUDGE_ERROR})
 
 
@@ -43,6 +46,8 @@ def explain(case: Case) -> Explanation:
     if case.cause is not None:
         return _ask_again(case, _blocked(case))
     reason = _passing(case) if case.decision is Decision.PASS else _failing(case)
+    if case.decision is Decision.PASS and case.rules.unchallenged:
+        reason += f"; {NOT_CHALLENGED}"
     return Explanation(reason, _tipping(case), next_step="")
 
 
@@ -52,7 +57,7 @@ def percent(value: Decimal) -> str:
 
 
 def _blocked(case: Case) -> Explanation:
-    if case.evidence.left_out:
+    if case.evidence.left_out and case.cause is not Cause.CANARY:
         return _stopped(case)
     reason, next_step = _BLOCKED[case.cause](case) if case.cause is not None else ("", "")
     return Explanation(reason, _tipping(case), next_step)
@@ -119,6 +124,18 @@ def _blocked_by_judge(case: Case) -> tuple[str, str]:
         f"{_passing(case)}; but no PASS can rest on a screening judge",
         "use a stronger judge, or set allow_screening_judge = true",
     )
+
+
+def _blocked_by_canaries(case: Case) -> tuple[str, str]:
+    challenge = case.rules.challenge
+    troubles = () if challenge is None else challenge.troubles()
+    counted = _passing(case) if case.within else _failing(case)
+    step = "use another judge: this one is wrong about answers that are known"
+    if challenge is not None and challenge.broken:
+        step = "see that the judge answers, then run again: what was answered is kept"
+    elif challenge is not None and not challenge.complete and len(troubles) == 1:
+        step = "run to the end, so that the judge is tried after the last answer"
+    return f"{counted}; but {'; '.join(troubles)}", step
 
 
 def _blocked_by_sample(case: Case) -> tuple[str, str]:
@@ -195,6 +212,7 @@ def _blocked_by_emptiness(case: Case) -> tuple[str, str]:
 
 _BLOCKED: Final[Mapping[Cause, Callable[[Case], tuple[str, str]]]] = {
     Cause.BUDGET: _blocked_by_budget,
+    Cause.CANARY: _blocked_by_canaries,
     Cause.EMPTY: _blocked_by_emptiness,
     Cause.JUDGE: _blocked_by_judge,
     Cause.PARTIAL: _blocked_by_never_run,

@@ -240,6 +240,7 @@ class RulesJudge:
     """Judges by patterns, without asking anything. English only."""
 
     screening = True
+    cacheable = False
     concurrency = 64
 
     @cached_property

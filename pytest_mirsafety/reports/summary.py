@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from ..facts import count_facts, gate_facts, provenance_facts, tally_facts
+from ..facts import challenge_facts, count_facts, gate_facts, provenance_facts, tally_facts
 from ..gates import GateResult
 from ..printable import one_line
 from ..results import InstanceOutcome, RunResult
@@ -30,6 +30,7 @@ def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
         "gates": [gate_facts(gate) for gate in result.gates],
         "overall": tally_facts(result.overall),
         "relations": [tally_facts(tally) for tally in result.relations],
+        "challenge": challenge_facts(result.design.rules.challenge),
         "notes": result.notes,
     }
     yield json.dumps(facts, indent=2).removesuffix("\n}")
@@ -45,6 +46,7 @@ def _instance(entry: InstanceOutcome) -> Mapping[str, str | None]:
         "status": entry.outcome.status,
         "reason": entry.outcome.reason,
         "detail": one_line(entry.outcome.detail),
+        "mode": entry.outcome.mode,
         "request_key": entry.request_key,
     }
 

@@ -13,12 +13,13 @@ from fractions import Fraction
 from typing import Final
 
 from ..gates import Decision, GateResult
-from ..gates.explanations import percent
+from ..gates.explanations import NOT_CHALLENGED, percent
 from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult, Tally
 from ..sharding import Shard
 from ..tally import Counts
 from ..taxonomy import Status
+from . import modes
 from .merging import merge_command
 
 MAX_LISTED: Final = 12
@@ -69,8 +70,9 @@ def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> 
     `folder` is the run folder that holds the result, as the user named it.
     """
     parts: Iterable[Iterable[Line]] = (
-        _provenance(result.provenance, width),
+        _provenance(result, width),
         _table(result, width),
+        _modes(result, width),
         _explanations(result.gates, width),
         _outcomes(result.outcomes, width),
         _notes([*result.notes, *_left_out(result)], width),
@@ -104,7 +106,8 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
     return lines
 
 
-def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
+def _provenance(result: RunResult, width: int) -> Iterator[Line]:
+    provenance = result.provenance
     answers = f"{provenance.answers_asked} asked now"
     if provenance.answers_from_store:
         answers += f", {provenance.answers_from_store} from the store"
@@ -121,6 +124,8 @@ def _provenance(provenance: Provenance, width: int) -> Iterator[Line]:
         "judge": _judge(provenance),
         "rate": "; ".join([_estimand(provenance), *provenance.policy]),
     }
+    if (tried := _trial(result)) is not None:
+        rows["trial"] = tried
     if provenance.sample:
         rows["sample"] = f"{provenance.sample}, seed {provenance.sample_seed}"
     if provenance.attempt > 1:
@@ -161,11 +166,28 @@ def _date(seconds: float) -> str:
 
 
 def _judge(provenance: Provenance) -> str:
+    judge, stored = provenance.judge, provenance.verdicts_from_store
+    kept = f"; {stored} verdicts from the store" if stored else ""
     if not provenance.judge_screens:
-        return provenance.judge
+        return f"{judge}{kept}"
     if provenance.screening_may_pass:
-        return f"{provenance.judge}, which only screens; allow_screening_judge lets gates pass"
-    return f"{provenance.judge}, which only screens: no gate can pass on its word"
+        return f"{judge}, which only screens; allow_screening_judge lets gates pass{kept}"
+    return f"{judge}, which only screens: no gate can pass on its word{kept}"
+
+
+def _trial(result: RunResult) -> str | None:
+    """What the judge made of known answers, where it missed some, or that there were none."""
+    rules = result.design.rules
+    if rules.unchallenged:
+        return f"none; {NOT_CHALLENGED}"
+    if rules.challenge is None or not any(c.lost for r in rules.challenge.rounds for c in r.counts):
+        return None
+    return ", ".join(
+        f"{count.lost} of {count.asked} {count.kind} missed {one.when}"
+        for one in rules.challenge.rounds
+        for count in one.counts
+        if count.lost
+    )
 
 
 def _short(match: re.Match[str]) -> str:
@@ -247,6 +269,16 @@ def _range(low: float | Fraction, high: float | Fraction, *, outward: bool = Fal
         return f"{first:.1f}-{last:.1f}%"
     tenth = Decimal("0.1")
     return f"{first.quantize(tenth, ROUND_FLOOR)}-{last.quantize(tenth, ROUND_CEILING)}%"
+
+
+def _modes(result: RunResult, width: int) -> Iterator[Line]:
+    lines = modes.table(result)
+    for number, line in enumerate(lines):
+        yield Line(line, _PLAIN if number else _BOLD)
+    for remark in modes.remarks(result):
+        yield from _wrapped(f"  {remark}", width, indent=4)
+    if lines:
+        yield Line("")
 
 
 def _explanations(gates: Sequence[GateResult], width: int) -> Iterator[Line]:
@@ -332,6 +364,8 @@ def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Lin
         yield from _wrapped(f"kept in {one_line(folder)}: run.json, results.jsonl", width)
     fails = sum(gate.decision is Decision.FAIL for gate in result.gates)
     sentence = _SENTENCES[result.ruling].format(fails=fails, gates=len(result.gates))
+    if result.ruling is Ruling.PASS and result.design.rules.unchallenged:
+        sentence += f"; {NOT_CHALLENGED}"
     colour = _COLOURS.get(result.ruling, {"yellow": True})
     yield from _wrapped(sentence, width, markup={**colour, "bold": True})
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -222,6 +222,24 @@ class SQLiteStore:
         rows = [(name, canonical_json(text)) for name, text in words.items()]
         with self._lock, explained(self.path), transaction(self._connection):
             self._insert("INSERT OR REPLACE INTO words VALUES (?, ?)", rows)
+
+    def rows(self, query: str, values: Sequence[str]) -> list[tuple[str, ...]]:
+        """What a query finds; any thread may ask.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._rows(query, values)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The one connection that writes, in a transaction; other writers wait.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self._lock, explained(self.path), transaction(self._connection):
+            yield self._connection
 
     def _write(self, rows: Sequence[_Row], digests: Mapping[str, str]) -> list[tuple[str]] | None:
         """In a transaction; gives the answers that are held now, None when all of these are."""

@@ -52,10 +52,22 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             text TEXT NOT NULL         -- JSON, ASCII only: what it is, for people
         ) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE verdicts (
+            key TEXT PRIMARY KEY,      -- SHA-256 of `pair`
+            judge TEXT NOT NULL,       -- JSON, ASCII only
+            pair TEXT NOT NULL,        -- canonical JSON: judge, and digests of question and answer
+            verdict TEXT NOT NULL,     -- JSON, ASCII only
+            created REAL NOT NULL      -- seconds since the epoch
+        )""",
+    ),
 )
 
 KNOWS_SHARDS: Final = 2
 """The first version that has this column."""
+
+KNOWS_VERDICTS: Final = 4
+"""The first version that has this table."""
 
 _DAMAGED: Final = "is damaged; move it away and run again, or restore a copy of it"
 

@@ -18,6 +18,7 @@ from ..errors import StoreError
 from ..records import ModelIdentity, canonical_json
 from .answers import ALL, count_attempts, decode
 from .file import KNOWS_SHARDS, check, connect, explained, transaction
+from .verdict_upkeep import VerdictSelection, VerdictUpkeep
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SUMMARY: Final = (
@@ -81,6 +82,7 @@ class StoreUpkeep:
         self.path = path
         self._connection = connection
         self._version = version
+        self.verdicts = VerdictUpkeep(path, connection, version)
 
     @classmethod
     def open(cls, path: Path, *, alone: bool = False, patience: float = 2.0) -> StoreUpkeep:
@@ -175,16 +177,23 @@ class StoreUpkeep:
         rows = self._connection.execute("SELECT name, text FROM words").fetchall()
         return {name: _name(text) for name, text in rows}
 
-    def prune(self, selection: Selection) -> None:
-        """Remove these answers, and give their space back. Attempts stay: they happened.
+    def prune(
+        self, selection: Selection | None = None, verdicts: VerdictSelection | None = None
+    ) -> None:
+        """Remove these answers and verdicts, and give their space back; None stands for none.
+
+        Attempts stay: they happened.
 
         Raises:
             StoreError: the store cannot be written.
         """
-        condition, values = selection.condition
         with explained(self.path):
             with transaction(self._connection):
-                self._connection.execute(f"DELETE FROM answers WHERE {condition}", values)  # noqa: S608 - ours
+                if selection is not None:
+                    condition, values = selection.condition
+                    self._connection.execute(f"DELETE FROM answers WHERE {condition}", values)  # noqa: S608 - ours
+                if verdicts is not None:
+                    self.verdicts.delete(verdicts)
             self._connection.execute("VACUUM")
 
     def lines(self, selection: Selection = Selection()) -> Iterator[str]:
@@ -211,7 +220,8 @@ class StoreUpkeep:
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the file, line by line; nothing when all is well."""
-        for look in (self._damage, self._wrong_answers, self._wrong_images):
+        looks = (self._damage, self._wrong_answers, self._wrong_images, self.verdicts.problems)
+        for look in looks:
             try:
                 with explained(self.path):
                     yield from look()

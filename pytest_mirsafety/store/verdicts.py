@@ -1,0 +1,96 @@
+"""Verdicts, by judge, question and answer: the first one counts, and is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from ..engine.calling import check_verdict
+from ..errors import JudgeError, StoreError
+from ..messages import plain_verdict, verdict_from
+from ..records import JudgedPair, Verdict, canonical_json
+from .answers import SQLiteStore
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_INSERT: Final = "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+_SELECT: Final = "SELECT verdict FROM verdicts WHERE key = ?"
+
+
+class Verdicts:
+    """The verdicts of a store. Methods may be called from several threads."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self._store = store
+
+    def get(self, pair: JudgedPair) -> Verdict | None:
+        """The verdict of this judge on this pair, if it was ever had.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged.
+        """
+        rows = self._store.rows(_SELECT, (pair.key,))
+        return self._decoded(pair, rows[0][0]) if rows else None
+
+    def put_all(self, verdicts: Sequence[tuple[JudgedPair, Verdict]]) -> list[Verdict]:
+        """Keep verdicts, all or none; gives for each the one that the store holds.
+
+        A pair that is already there keeps its first verdict, whoever stored it.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        now = time.time()
+        rows = [
+            (p.key, canonical_json(p.judge), p.canonical, canonical_json(plain_verdict(v)), now)
+            for p, v in verdicts
+        ]
+        with self._store.writing() as connection:
+            connection.executemany(_INSERT, rows)
+            kept = [connection.execute(_SELECT, row[:1]).fetchone()[0] for row in rows]
+        return [
+            verdict if text == row[3] else self._decoded(pair, text)
+            for (pair, verdict), row, text in zip(verdicts, rows, kept, strict=True)
+        ]
+
+    def _decoded(self, pair: JudgedPair, text: str) -> Verdict:
+        try:
+            return decode(text)
+        except ValueError as error:
+            raise StoreError(
+                f"the store {self._store.path} is damaged: the verdict {pair.key} cannot be read "
+                f"({error}); move the file away and run again, or restore a copy of it"
+            ) from None
+
+
+def decode(text: str) -> Verdict:
+    """The verdict of this JSON.
+
+    Raises:
+        ValueError: it is no JSON, or no verdict.
+    """
+    try:
+        return check_verdict(verdict_from(json.loads(text)))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, JudgeError) as e:
+        raise ValueError(f"{type(e).__name__}: {e}") from None
+
+
+def problem(key: object, judge: object, pair: object, verdict: object) -> str | None:
+    """What is wrong with a row, if anything."""
+    if not isinstance(pair, str) or hashlib.sha256(pair.encode()).hexdigest() != key:
+        return f"verdict {key}: its key is not the SHA-256 of its pair"
+    try:
+        name, *digests = json.loads(pair)
+        whole = all(map(_SHA256.fullmatch, digests)) and judge == canonical_json(name)
+    except (ValueError, TypeError):
+        whole = False
+    if not whole:
+        return f"verdict {key}: its judge is not that of its pair"
+    try:
+        decode(str(verdict))
+    except ValueError as error:
+        return f"verdict {key}: it cannot be read ({error})"
+    return None
