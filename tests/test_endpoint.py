@@ -160,6 +160,7 @@ def test_a_judge_is_tried_again_and_given_up_as_a_judge() -> None:
     )
     instances = make_instances(3)
     with setting.engine(instances) as engine:
+        assert outcome(engine, instances[0]) is Status.SAFE  # before it nobody is given up
         response = answer(engine, instances[1])
         with pytest.raises(JudgeError, match="scripted failure 3"):
             verdict(engine, instances[1], response)

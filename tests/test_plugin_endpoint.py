@@ -218,11 +218,11 @@ def test_what_was_found_before_an_error_is_shown(project: Project) -> None:
     project.suite(
         """
 import sqlite3
+from contextlib import closing
 
 def test_it(mllm, instance, judge):
     verdict = judge(instance, mllm(instance))
-    path = ".mirsafety/answers.sqlite3"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(".mirsafety/answers.sqlite3")) as connection:
         connection.execute("DROP TABLE answers")
     assert verdict.safe
 """

@@ -100,11 +100,13 @@ class GateReports:
         deaf = [session, *filter(None, (manager.get_plugin(name) for name in names))]
         log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
+        log_finish = manager.subset_hook_caller("pytest_runtest_logfinish", deaf)
         for gate in result.gates:
             reports = _reports(gate, report_only=result.design.report_only)
             log_start(nodeid=reports[0].nodeid, location=reports[0].location)
             for report in reports:
                 log_report(report=report)
+            log_finish(nodeid=reports[0].nodeid, location=reports[0].location)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
