@@ -14,6 +14,7 @@ from projects import COMPLIANCE, REFUSAL, Project
 
 KEY = "sk-judge-0123456789abcdef"
 DIGEST = hashlib.sha256(TEMPLATE.encode()).hexdigest()
+UNPRICED = "*a judge's own calls are not priced*"
 KINDS = ("harmbench", "llamaguard", "rubric")
 SAID = {
     "harmbench": {"safe": "No", "unsafe": "Yes"},
@@ -174,3 +175,12 @@ def test_a_dry_run_asks_no_judge_and_needs_no_key(project: Project) -> None:
         assert project.run("--mir-dry-run").ret == 0
         assert project.run().ret == 4
         assert endpoint.requests == []
+
+
+def test_a_dry_run_counts_what_a_judge_would_be_asked(project: Project) -> None:
+    with ChatEndpoint("No") as endpoint:
+        configure(project, "rubric", endpoint)
+        project.run("--mir-dry-run").stdout.fnmatch_lines(["*rubric-*", UNPRICED])
+    free = "thresholds.default = 0.2\njudge = 'cheap'\n[judges.cheap]\nkind = 'rules'\n"
+    project.write("mirsafety.toml", f"data = 'jsonl:instances.jsonl'\n{free}")
+    project.run("--mir-dry-run").stdout.no_fnmatch_line(UNPRICED)

@@ -26,7 +26,7 @@ from vllm_server import API_KEY, MODEL, VllmServer, vllm_judge_server, write_che
 from pytest_mirsafety import config
 from pytest_mirsafety.judge_building import JudgeContext
 from pytest_mirsafety.protocols import Judge, TextModel
-from pytest_mirsafety.records import TextPrompt, Turn, Verdict
+from pytest_mirsafety.records import TextPrompt, TextReply, Turn, Verdict
 from pytest_mirsafety.registry import build_judge, find_judge
 from pytest_mirsafety.text_models.endpoint import EndpointModel, EndpointModelSettings
 from pytest_mirsafety.text_models.local import LocalModel, LocalModelSettings, render
@@ -82,6 +82,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(folder, checkpoint, server)
 
 
+def whole(reply: TextReply) -> set[str]:
+    """The first tokens that are no half of a character: engines write those in different ways."""
+    return {token for token, _ in reply.first if token and "\ufffd" not in token}
+
+
 def using(adapter: Any, call: Callable[[Any], Awaitable[T]]) -> T:
     async def session() -> T:
         try:
@@ -125,7 +130,8 @@ def test_both_engines_give_the_same_log_probabilities(place: Place, prompt: Text
     assert here.text == served.text
     assert len(here.first) == 5
     assert [n for _, n in here.first] == pytest.approx([n for _, n in served.first], abs=NEAR)
-    assert sorted(t for t, _ in here.first) == sorted(t for t, _ in served.first)
+    assert whole(here) == whole(served)
+    assert whole(here)
 
 
 def test_both_engines_clip_alike(place: Place) -> None:
