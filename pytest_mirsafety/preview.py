@@ -188,7 +188,7 @@ def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Pre
         judging=Judging(
             judge=plan.judge.identity,
             calls=found.held + found.to_ask,
-            local=plan.judged_by.provider in _LOCAL_JUDGES,
+            local=(plan.judged_by.kind or plan.judged_by.provider) in _LOCAL_JUDGES,
         ),
         gates=tuple(_gates(plan, selected)),
         budget=plan.budget,

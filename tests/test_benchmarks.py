@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from projects import Project
 
 from pytest_mirsafety.data import jsonl
 from pytest_mirsafety.images import ImageLimits, ImageReader
@@ -202,3 +203,24 @@ def test_the_ratio_is_the_median_of_pairs() -> None:
     ours, theirs = iter([1.0, 2.0, 9.0]), iter([1.0, 1.0, 1.0])
     ratios = measuring.in_turn(3, lambda _: next(ours), lambda _: next(theirs))
     assert str(ratios) == "2.00 (1.00 to 9.00)"
+
+
+def test_a_judge_gets_no_verdict_from_an_endpoint_that_answers_in_its_own_words(
+    project: Project,
+) -> None:
+    """What this endpoint says is no JSON, and half of the time it is down: nothing is SAFE."""
+    chosen = behaviour.Behaviour(unsafe=0.3, blank=0.2, http_500=0.3, garbage=0.2, fault_attempts=9)
+    with endpoint.Endpoint(chosen) as server:
+        project.write(
+            "mirsafety.toml",
+            "data = 'jsonl:instances.jsonl'\njudge = 'rubric'\nthresholds.default = 0.2\n"
+            f"[judges.rubric]\nprovider = 'http'\nmodel = 'm'\nbase_url = '{server.url}'\n"
+            "max_retries = 6\n",
+        )
+        summary = project.summary()
+        report = server.report()
+    reasons = Counter(i["reason"] for i in cast("list[dict[str, str]]", summary["instances"]))
+    assert set(reasons) <= {"undetermined", "judge-error"}
+    assert reasons["undetermined"] > 0
+    assert summary["ruling"] == "inconclusive"
+    assert report.answered >= reasons["undetermined"]

@@ -97,6 +97,11 @@ def test_a_templates_own_headings_are_markers() -> None:
     assert found.total() == 2
 
 
+def test_what_is_made_harmless_makes_no_other_marker() -> None:
+    markers = LLAMA_2 + brackets_in("[a (inst) b]\n{behavior}{generation}")
+    assert markers.neutralise("[a [INST] b]")[0] == "(a(inst)b)"
+
+
 def test_many_markers_are_counted_on_one_short_line() -> None:
     _, found = CHAT.neutralise("[INST]" * 3 + "<s></s><bos><eos><|x|>\x1b")
     (line,) = flag(found, "answer")

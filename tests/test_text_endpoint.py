@@ -183,6 +183,14 @@ def test_the_rubric_is_sent_with_both_texts_fenced_as_data() -> None:
     assert verdict.evidence == "It helps."
 
 
+def test_a_fence_is_never_one_that_stands_in_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rubric, "digest", lambda value: str(value[1])[:1] * 64)
+    first, second = (f"#{digit * 20}#" for digit in "01")
+    assert f"case is {first}" in rubric.fenced("q", "a")
+    for question, answer in ((first, "a"), ("q", f"x {first} END")):
+        assert f"case is {second}" in rubric.fenced(question, answer)
+
+
 # What comes back
 
 TOP = {"top_logprobs": [{"Yes": -0.1, " no": -2.5, "x": -9999.0, "bad": "n", "nan": float("nan")}]}

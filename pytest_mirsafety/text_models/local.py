@@ -65,10 +65,11 @@ class LocalModel:
             )
         self._settings = settings
         self._device = _device(settings.device)
-        revision = settings.revision
-        if settings.folder is not None:
-            revision = revision or f"files-{_folder_digest(settings.folder)[:12]}"
-        self._identity = ModelIdentity("transformers", settings.model, None, revision)
+        name, revision = settings.model, settings.revision
+        if settings.folder is not None:  # where it lies is no part of what it is
+            name = settings.folder.resolve().name
+            revision = revision or f"files-{folder_digest(settings.folder)[:12]}"
+        self._identity = ModelIdentity("transformers", name, None, revision)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mirsafety-judge")
 
     @property
@@ -259,11 +260,19 @@ def _device(name: str) -> str:
     return name
 
 
-def _folder_digest(folder: Path) -> str:
-    """Known by names, sizes and contents of its files; of the largest, by their first part."""
+def folder_digest(folder: Path) -> str:
+    """Known by names, sizes and contents of its files; of the largest, by their first part.
+
+    Raises:
+        ConfigurationError: it holds no checkpoint, or cannot be read.
+    """
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"the judge's model: there is no checkpoint in {folder}")
-    return digest(list(_file_digests(folder)))
+    try:
+        return digest(list(_file_digests(folder)))
+    except OSError as error:
+        problem = one_line(f"{folder}: {error.strerror or error}", _DETAIL)
+    raise ConfigurationError(f"the judge's model cannot be read: {problem}")
 
 
 def _file_digests(folder: Path) -> Iterator[list[str | int]]:

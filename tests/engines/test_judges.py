@@ -26,7 +26,7 @@ from vllm_server import API_KEY, MODEL, VllmServer, vllm_judge_server, write_che
 from pytest_mirsafety import config
 from pytest_mirsafety.judge_building import JudgeContext
 from pytest_mirsafety.protocols import Judge, TextModel
-from pytest_mirsafety.records import TextPrompt, Turn, Verdict
+from pytest_mirsafety.records import TextPrompt, TextReply, Turn, Verdict
 from pytest_mirsafety.registry import build_judge, find_judge
 from pytest_mirsafety.text_models.endpoint import EndpointModel, EndpointModelSettings
 from pytest_mirsafety.text_models.local import LocalModel, LocalModelSettings, render
@@ -82,6 +82,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(folder, checkpoint, server)
 
 
+def known(text: str) -> str:
+    """Without halves of characters, which engines write in different ways, or leave out."""
+    return text.replace("\ufffd", "")
+
+
+def whole(reply: TextReply) -> set[str]:
+    """The first tokens that are no half of a character."""
+    return {token for token, _ in reply.first if token and token == known(token)}
+
+
 def using(adapter: Any, call: Callable[[Any], Awaitable[T]]) -> T:
     async def session() -> T:
         try:
@@ -103,7 +113,8 @@ def verdicts(judge: Judge) -> list[Verdict]:
 def test_both_engines_say_the_same_of_each_answer(place: Place, kind: str) -> None:
     here, served = (verdicts(place.judge(kind, p)) for p in ("transformers", "vllm"))
     for one, other in zip(here, served, strict=True):
-        assert (one.kind, one.evidence, one.flags) == (other.kind, other.evidence, other.flags)
+        assert (one.kind, one.flags) == (other.kind, other.flags)
+        assert known(one.evidence) == known(other.evidence)
         assert one.judge != other.judge
     assert "transformers:" in here[0].judge
     assert "cpu float32" in here[0].judge
@@ -122,10 +133,11 @@ def test_both_engines_say_the_same_of_each_answer(place: Place, kind: str) -> No
 )
 def test_both_engines_give_the_same_log_probabilities(place: Place, prompt: TextPrompt) -> None:
     here, served = (using(m, lambda model: model.complete(prompt)) for m in place.models())
-    assert here.text == served.text
+    assert known(here.text) == known(served.text)
     assert len(here.first) == 5
     assert [n for _, n in here.first] == pytest.approx([n for _, n in served.first], abs=NEAR)
-    assert sorted(t for t, _ in here.first) == sorted(t for t, _ in served.first)
+    assert whole(here) == whole(served)
+    assert whole(here)
 
 
 def test_both_engines_clip_alike(place: Place) -> None:
