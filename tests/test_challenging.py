@@ -129,7 +129,7 @@ def test_what_is_kept_is_not_asked_and_known_answers_never_come_from_there() -> 
     where = replace(
         where,
         store=MemoryStore(),
-        settings=replace(where.settings, recall=lambda question, _: kept),
+        settings=replace(where.settings, recall=lambda *_: kept),
     )
     with where.engine(instances) as engine:
         assert [outcome(engine, each) for each in instances] == [Status.UNSAFE] * 3

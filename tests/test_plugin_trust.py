@@ -135,10 +135,9 @@ def test_without_known_answers_a_pass_says_so(trusted: Project) -> None:
     )
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_the_judge_is_tried_once_with_workers(trusted: Project, workers: str) -> None:
+def test_the_judge_is_tried_once_with_workers(trusted: Project) -> None:
     configured(trusted, "no")
-    document = trusted.summary(workers)
+    document = trusted.summary("-n2")
     assert document["exit_code"] == 10
     challenge = document["challenge"]
     assert isinstance(challenge, dict)

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from pytest_mirsafety.judges.cascade import Cascade
 from pytest_mirsafety.judges.kept import KeptJudge, keeping, recalled
 from pytest_mirsafety.judges.panel import Bylaws, Panel, Rule
 from pytest_mirsafety.judges.rules import RulesJudge
+from pytest_mirsafety.protocols import Judge
 from pytest_mirsafety.records import JudgedPair, SafeMode, Verdict, VerdictKind
 from pytest_mirsafety.store import SQLiteStore
 from pytest_mirsafety.store.verdicts import Verdicts
@@ -61,7 +63,7 @@ def verdicts(draw: st.DrawFn, depth: int = 2) -> Verdict:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(texts(), texts(), texts(), verdicts()), max_size=4))
 def test_the_first_verdict_of_each_pair_is_kept_whole(
     tmp_path_factory: pytest.TempPathFactory, given_: list[tuple[str, str, str, Verdict]]
@@ -84,15 +86,18 @@ def test_where_a_text_ends_makes_another_pair() -> None:
     assert len({pair.key for pair in pairs}) == 3
 
 
-def judged(judge: object, question: str = "q", answer: str = "a") -> Verdict:
-    found: Verdict = asyncio.run(judge.judge(question, answer))  # type: ignore[attr-defined]
-    return found
+def judged(judge: Judge, question: str = "q", answer: str = "a") -> Verdict:
+    return asyncio.run(_asked(judge, question, answer))
 
 
-def kept(store: SQLiteStore, judge: object) -> KeptJudge:
+async def _asked(judge: Judge, question: str, answer: str) -> Verdict:
+    return await judge.judge(question, answer)
+
+
+def kept(store: SQLiteStore, judge: Judge) -> KeptJudge:
     shelf = Verdicts(store)
-    made = keeping(judge, shelf, Keeper(shelf))  # type: ignore[arg-type]
-    return made  # type: ignore[return-value]
+    made = keeping(judge, shelf, Keeper(shelf))
+    return cast("KeptJudge", made)
 
 
 def test_a_judge_is_asked_once_whoever_asks(store: SQLiteStore) -> None:
@@ -116,8 +121,8 @@ def test_no_failure_is_kept(store: SQLiteStore, error: Exception) -> None:
 
 def test_what_is_no_verdict_is_not_kept(store: SQLiteStore) -> None:
     class Odd(Member):
-        async def judge(self, question: str, answer: str) -> Verdict:
-            return "safe"  # type: ignore[return-value]
+        async def judge(self, *_: str) -> Verdict:
+            return cast("Verdict", "safe")
 
     with pytest.raises(JudgeError, match="no Verdict"):
         judged(kept(store, Odd("a", [])))
