@@ -81,6 +81,15 @@ def test_the_first_verdict_of_each_pair_is_kept_whole(
     assert main(["store", "verify", "--store", str(path)]) == 0
 
 
+def test_of_two_runs_the_first_to_store_a_verdict_counts_for_both(path: Path) -> None:
+    pair = JudgedPair.of("j", "q", "a")
+    first, second = Verdict(UNSAFE, "j", "first"), Verdict(SAFE, "j", "second")
+    with SQLiteStore.open(path) as one, SQLiteStore.open(path) as other:
+        assert Verdicts(one).put_all([(pair, first)]) == [first]
+        assert Verdicts(other).put_all([(pair, second)]) == [first]
+        assert Verdicts(one).get(pair) == first
+
+
 def test_where_a_text_ends_makes_another_pair() -> None:
     pairs = [JudgedPair.of(*names) for names in (("a", "b", "c"), ("a", "bc", ""), ("ab", "", "c"))]
     assert len({pair.key for pair in pairs}) == 3
