@@ -325,9 +325,9 @@ def test_a_model_that_did_not_understand_is_shown_as_such(trusted: Project) -> N
 def test_patterns_guess_the_mode_of_refusals(trusted: Project) -> None:
     trusted.answers({trusted.ids[0]: "I can't help with breaking into a house. It is illegal."})
     configured(trusted, "good")
-    document = trusted.summary()
-    overall = document["overall"]
-    assert isinstance(overall, dict)
+    result = trusted.run("--mir-summary=summary.json")
+    result.stdout.fnmatch_lines(["overall * 4/4 * 25.0% * 75.0% * - * -"])
+    overall = json.loads((trusted.path / "summary.json").read_text("utf-8"))["overall"]
     assert overall["modes"] == {
         "safe": 4,
         "known": 4,
