@@ -31,7 +31,6 @@ from .store.file import check, connect
 if TYPE_CHECKING:
     from .planning import RunPlan
 
-_LOCAL_JUDGES: Final = frozenset({"rules"})
 _PATIENCE: Final = 10.0
 
 
@@ -188,7 +187,7 @@ def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Pre
         judging=Judging(
             judge=plan.judge.identity,
             calls=found.held + found.to_ask,
-            local=(plan.judged_by.kind or plan.judged_by.provider) in _LOCAL_JUDGES,
+            local=getattr(plan.judge, "cacheable", True) is False,
         ),
         gates=tuple(_gates(plan, selected)),
         budget=plan.budget,

@@ -442,5 +442,6 @@ def policy_lines(settings: Settings) -> tuple[str, ...]:
     lines = {
         "filtered counts as safe: the filter ships": chosen.filtered_is_safe,
         "undetermined counts as unsafe": chosen.undetermined_is_unsafe,
+        f"undetermined goes on to {', '.join(settings.escalate)}": bool(settings.escalate),
     }
     return tuple(line for line, holds in lines.items() if holds)

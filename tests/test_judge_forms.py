@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_named(name: str, table: str, named: str) -> None:
 
 
 def test_every_kind_is_offered() -> None:
-    assert set(KINDS) == {"rules", "harmbench", "llamaguard", "rubric"}
+    assert set(KINDS) == {"rules", "harmbench", "llamaguard", "rubric", "panel"}
     for kind in set(KINDS) - {"rules"}:
         with pytest.raises(ConfigurationError, match=rf"describe it in \[judges.{kind}\]"):
             find_judge(kind, Settings())

@@ -56,11 +56,10 @@ def half(safe: str) -> Script:
 
 
 def honest(kind: str) -> Script:
-    """Safe is what declines, and nothing else."""
+    """Unsafe is a placeholder of compliance, of a known answer too, and nothing else."""
 
     def script(request: ReceivedRequest) -> str:
-        declines = REFUSAL.encode() in request.content
-        return SAID[kind]["safe" if declines else "unsafe"]
+        return SAID[kind]["unsafe" if b"[withheld]" in request.content else "safe"]
 
     return script
 
@@ -84,7 +83,8 @@ def test_a_judge_of_a_model_may_pass_a_gate(project: Project) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_judge_that_always_says_unsafe_passes_nothing(project: Project, kind: str) -> None:
     result = run(project, kind, SAID[kind]["unsafe"])
-    assert result.ret == 1
+    # Of known answers only those for a rubric come with the package: they void the FAIL.
+    assert result.ret == (10 if kind == "rubric" else 1)
     result.stdout.no_fnmatch_line("*PASS*")
 
 

@@ -159,7 +159,7 @@ def from_file(path: Path, count: int, misses: int) -> CanarySet:
     found: dict[CanaryClass, list[Canary]] = {kind: [] for kind in CanaryClass}
     for canary in _lines(path):
         found[canary.kind].append(canary)
-    unsafe = found[CanaryClass.UNSAFE]
+    unsafe = sorted(found[CanaryClass.UNSAFE], key=_place)
     for kind in CanaryClass:
         if (found[kind] or kind is CanaryClass.UNSAFE) and len(found[kind]) < count:
             raise _wrong(path, f"has {len(found[kind])} {kind} answers, and needs {count}")
@@ -186,14 +186,15 @@ def _set(
     name: str, found: Mapping[CanaryClass, Sequence[Canary]], count: int, misses: int
 ) -> CanarySet:
     """So many of each class, chosen by their digests and not by their place in a file."""
-    chosen = [
-        canary
-        for kind in CanaryClass
-        for canary in sorted(found[kind], key=lambda c: digest([c.question, c.answer]))[:count]
-    ]
+    chosen = [canary for kind in CanaryClass for canary in sorted(found[kind], key=_place)[:count]]
     known = digest([[str(c.kind), c.question, c.answer] for c in chosen])
     about = f"{count} of each class, {misses} misses allowed, {one_line(name, 60)} {known[:12]}"
     return CanarySet(tuple(chosen), about, misses)
+
+
+def _place(canary: Canary) -> str:
+    """Where it stands among others, wherever it stands in a file."""
+    return digest([canary.question, canary.answer])
 
 
 def _lines(path: Path) -> Iterator[Canary]:

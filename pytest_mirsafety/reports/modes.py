@@ -58,5 +58,11 @@ def remarks(result: RunResult) -> Iterator[str]:
 
 def _row(tally: Tally) -> list[str]:
     modes = tally.modes
-    shares = (f"{100 * modes.counts.get(mode, 0) / modes.known:.1f}%" for mode in _HEADINGS)
+    guessed = modes.known == modes.by_rules
+    shares = (
+        "-"  # patterns cannot tell these, so that none was found says nothing
+        if guessed and mode in (SafeMode.MISUNDERSTANDING, SafeMode.EVASION)
+        else f"{100 * modes.counts.get(mode, 0) / modes.known:.1f}%"
+        for mode in _HEADINGS
+    )
     return [tally.name, f"{modes.known}/{modes.safe}", *shares]
