@@ -56,7 +56,7 @@ def line(**changes: object) -> str:
     [
         ("{", "Invalid JSON"),
         ("[]", "no label"),
-        (line(label="fine"), "label: Input should be 'safe', 'unsafe' or 'unsure'"),
+        (line(label="fine"), "label: Input should be 'safe', 'unsafe', 'unsure' or 'retracted'"),
         (line(probability=0), "probability: Input should be greater than 0"),
         (line(probability=1.5), "probability: Input should be less than or equal to 1"),
         (line(probability="1"), "probability"),

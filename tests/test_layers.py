@@ -38,6 +38,7 @@ LAYERS = (
         "judges",
         "labels",
         "reports",
+        "review",
         "run_folder",
         "store",
     },
@@ -45,7 +46,16 @@ LAYERS = (
     {"cli", "commands", "hooks", "plugin"},
 )
 NOBODY_IMPORTS = {"suites"}
-HEAVY = {"PIL", "huggingface_hub", "numpy", "openai", "pyarrow", "scipy", "torch", "transformers"}
+HEAVY = {
+    "PIL",
+    "huggingface_hub",
+    "numpy",
+    "openai",
+    "pyarrow",
+    "scipy",
+    "torch",
+    "transformers",
+} | {*("jinja2", "starlette", "uvicorn")}
 
 
 def modules() -> dict[str, Path]:
