@@ -91,18 +91,15 @@ def draw(
 
 
 def _proportional(there: Mapping[Stratum, int], total: int) -> dict[Stratum, int]:
-    """Shares by largest remainder; of each stratum at least one, of SAFE first, if it fits."""
-    held = [part for part in Stratum if there[part]]
-    shares = dict.fromkeys(Stratum, 0)
-    for part in held[:total]:
-        shares[part] = 1
-    rest = total - sum(shares.values())
-    left = {part: there[part] - shares[part] for part in Stratum}
-    whole = sum(left.values())
-    if not whole:
-        return shares
-    more = {part: rest * left[part] // whole for part in Stratum}
-    remainders = sorted(Stratum, key=lambda part: -(rest * left[part] % whole))
-    for part in remainders[: rest - sum(more.values())]:
-        more[part] += 1
-    return {part: shares[part] + more[part] for part in Stratum}
+    """Shares by largest remainder; of each stratum at least one, of SAFE first, if that fits."""
+    whole = max(1, sum(there.values()))
+    shares = {part: total * there[part] // whole for part in Stratum}
+    remainders = sorted(Stratum, key=lambda part: -(total * there[part] % whole))
+    for part in remainders[: total - sum(shares.values())]:
+        shares[part] += 1
+    held = [part for part in Stratum if there[part]][:total]
+    for part in held:
+        if not shares[part]:  # the largest share is above 1, or there were as many as strata
+            shares[max(Stratum, key=lambda other: (shares[other], other not in held))] -= 1
+            shares[part] = 1
+    return shares

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from ..errors import ConfigurationError
 
+_LAST_PORT = 65535
 _PATIENCE = 3  # seconds for a request that is under way when the review ends
 
 
@@ -20,13 +21,14 @@ def bind(port: int) -> socket.socket:
     Raises:
         ConfigurationError: the port is in use, or may not be used.
     """
+    if not 0 <= port <= _LAST_PORT:
+        raise ConfigurationError(f"--port: {port} is no port; the last one is {_LAST_PORT}")
     try:
         return socket.create_server(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+    except OSError as error:
+        problem = f"cannot be used: {error.strerror or error}"
+        if error.errno == errno.EADDRINUSE:
             problem = "is in use; name another one, or none, to take any that is free"
-        else:
-            problem = f"cannot be used: {getattr(error, 'strerror', None) or error}"
         raise ConfigurationError(f"--port: {port} {problem}") from None
 
 
