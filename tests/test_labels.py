@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -125,7 +126,12 @@ def test_undo_gives_back_what_was_there_before(
 def test_a_label_that_nobody_gave_cannot_be_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     labels.append(path, ONE)
-    others = {"reviewer": "Ben", "instance_id": "b", "answer": "d" * 64, "run": "e" * 64}
+    others: dict[str, Any] = {
+        "reviewer": "Ben",
+        "instance_id": "b",
+        "answer": "d" * 64,
+        "run": "e" * 64,
+    }
     for name, value in others.items():
         labels.retract(path, replace(ONE, **{name: value}), 2.0)
     assert labels.read(path) == [ONE]
@@ -192,9 +198,15 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
 def test_a_label_is_on_disk_when_the_call_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, synced = tmp_path / "labels.jsonl", []
+    path = tmp_path / "labels.jsonl"
+    synced: list[bytes] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(path.read_bytes()), fsync(file)))
+
+    def noted(file: int) -> None:
+        synced.append(path.read_bytes())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
     labels.append(path, ONE)
     assert synced[0] == labels.to_line(ONE).encode()
     assert len(synced) == 2  # the file, and the folder that has its name
