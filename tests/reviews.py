@@ -76,7 +76,7 @@ def review_of(
     """A review of such a run; its labels go to `path`. `change` changes every instance."""
     made = judged(outcomes, texts)
     answers = {i: (texts or {}).get(n, f"answer {n}") for n, i in enumerate(_ids(made))}
-    refs = tuple(ImageRef(name, name, NO_SOURCE) for name in ("a.png", "broken.png"))
+    refs = tuple(ImageRef(name, name, NO_SOURCE) for name in ("a.png", "broken.png", "c.png"))
     instances: dict[str, Instance] = {
         one.id: replace(one, **{"images": refs, **(change or {})}) for one in made.instances
     }

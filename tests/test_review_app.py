@@ -192,7 +192,7 @@ def test_no_page_needs_anything_from_elsewhere(path: Path) -> None:
     "address",
     [
         "/answers/1/images/0",
-        "/answers/1/images/3",
+        "/answers/1/images/4",
         "/answers/0/images/1",
         "/answers/5/images/1",
         "/answers/1/images/-1",

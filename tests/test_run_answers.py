@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import weakref
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,30 +125,20 @@ def test_of_an_answer_that_is_too_long_the_digest_is_kept(
     assert kept(tmp_path / "run", world([SAFE]).whole(), lambda _: "x" * 98) != run
 
 
-class Counted(str):
-    """A text that can be seen to be let go."""
-
-    __slots__ = ("__weakref__",)
-
-
-def test_answers_are_written_one_at_a_time(tmp_path: Path) -> None:
-    alive, most = 0, 0
-
-    def gone() -> None:
-        nonlocal alive
-        alive -= 1
-
-    def answer(name: str) -> str:
-        nonlocal alive, most
-        made = Counted(f"answer of {name}")
-        weakref.finalize(made, gone)
-        alive += 1
-        most = max(most, alive)
-        return made
-
-    run = kept(tmp_path / "run", world([SAFE] * 200).whole(), answer)
-    assert len(run.outcomes) == 200
-    assert most <= 2
+def test_no_more_than_a_few_answers_are_ever_in_memory(tmp_path: Path) -> None:
+    """30 of a megabyte each: written, read, looked up and written again."""
+    result, size = world([SAFE] * 30).whole(), 2**20
+    tracemalloc.start()
+    try:
+        run = kept(tmp_path / "run", result, lambda name: name + "x" * size)
+        answers = run_folder.Answers([(tmp_path / "run", run)])
+        again = kept(tmp_path / "again", result, answers)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert again.outcomes == run.outcomes
+    assert all(entry.answer_sha256 for entry in run.outcomes)
+    assert peak < 20 * size
 
 
 def forge(folder: Path, **fields: object) -> str:
