@@ -1,4 +1,4 @@
-"""The `mirsafety` command: set up a repository, look at data, plan a sample, merge shards."""
+"""The `mirsafety` command: set up a repository, plan a sample, merge shards, review answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import data, init, merge, plan, store
+from .commands import data, init, merge, plan, review, store
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, data, plan, merge, store)
+_COMMANDS: Final = (init, data, plan, merge, review, store)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

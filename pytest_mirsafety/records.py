@@ -34,6 +34,11 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def text_digest(text: str) -> str:
+    """SHA-256 (hex) of a text's UTF-8, also of one with half a surrogate pair."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """Where one image of an instance is, not its bytes: those are read at send time.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from . import evaluation, gates
 from .config import Settings
-from .errors import RunError, UnscoredError
+from .errors import RunError, StoreError, UnscoredError
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
@@ -56,6 +56,7 @@ class Run:
         self._attempt = 1
         self._sample_spent = False
         self._given: dict[str, _Given] = {}
+        self._verdicts: dict[str, Verdict] = {}
         self._tests: Counter[str] = Counter()
         self._decider: Decider | None = None
         self._started = time.time()
@@ -184,6 +185,8 @@ class Run:
             result = error
         if planned:
             self._record(instance, result, response.answer)
+            if isinstance(result, Verdict):
+                self._verdicts[instance.id] = result
         if isinstance(result, UnscoredError):
             raise result
         return result
@@ -250,6 +253,22 @@ class Run:
             entries = [self._entry(instance) for instance in self._planned.values()]
             return evaluation.evaluate(design, entries, self._provenance(), plan.notes)
 
+    def final_answer(self, instance_id: str) -> str | None:
+        """The final answer that a test was given for its planned request; None without one.
+
+        It is looked up where it is kept, so that a run holds no answers. To be called before
+        `close`.
+
+        Raises:
+            StoreError: it cannot be read any more.
+        """
+        if (given := self._given.get(instance_id)) is None:
+            return None
+        response = self._running.recall(instance_id)
+        if response is None or given != _Given.of(response):
+            raise StoreError(f"the answer of {instance_id} is no longer the one that was given")
+        return response.answer
+
     @property
     def _running(self) -> Engine:
         if self._engine is None:
@@ -290,6 +309,7 @@ class Run:
             gates=self._membership.of(instance),
             selected=instance.id in self._selected,
             request_key=None if self._engine is None else self._engine.planned_key(instance.id),
+            verdict=self._verdicts.get(instance.id),
         )
 
     def _outcome(self, instance_id: str) -> Outcome:

@@ -40,6 +40,7 @@ LAYERS = (
         "judges",
         "labels",
         "reports",
+        "review",
         "run_folder",
         "store",
         "text_models",
@@ -59,7 +60,16 @@ LAYERS = (
 )
 NOBODY_IMPORTS = {"suites"}
 WIRE, ADAPTERS, SHELLS = 2, 3, 5
-HEAVY = {"PIL", "huggingface_hub", "numpy", "openai", "pyarrow", "scipy", "torch", "transformers"}
+HEAVY = {
+    "PIL",
+    "huggingface_hub",
+    "numpy",
+    "openai",
+    "pyarrow",
+    "scipy",
+    "torch",
+    "transformers",
+} | {*("jinja2", "starlette", "uvicorn")}
 
 
 def modules() -> dict[str, Path]:

@@ -58,6 +58,11 @@ def load(source: str, *, base: Path, cache: Path | None = None) -> Dataset:
     raise _unknown(source)
 
 
+def is_own(source: str) -> bool:
+    """Whether loading this source would import code: `module:attribute`."""
+    return source.partition(":")[0] not in _LOADERS and _OWN.fullmatch(source) is not None
+
+
 def mismatch(dataset: Dataset, pinned: str | None) -> str | None:
     """What differs from the published or pinned data, on one line; None when nothing does.
 

@@ -223,6 +223,16 @@ class Engine:
         if ask.judging is not None:
             self._await(ask.judging, self._pipeline.judge, tick, every)
 
+    def recall(self, instance_id: str) -> Response | None:
+        """The response of a planned instance whose request was answered; asks nothing.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ask = self._planned.get(instance_id)
+        answered = ask is not None and ask.landed and ask.failure is None
+        return self._pipeline.recall(ask) if ask is not None and answered else None
+
     def planned_key(self, instance_id: str) -> str | None:
         """The request key of a planned instance, once its images were read."""
         ask = self._planned.get(instance_id)

@@ -171,7 +171,13 @@ class GateReports:
         if (name := self._config.getoption("--mir-run")) is not None:
             from .. import run_folder
 
-            run_folder.write(base / name, result, tests_failed=tests_failed, exit_code=code)
+            run_folder.write(
+                base / name,
+                result,
+                tests_failed=tests_failed,
+                exit_code=code,
+                answers=self._run.final_answer,
+            )
 
     def _only_shows(self) -> bool:
         option = self._config.option

@@ -1,4 +1,4 @@
-"""The run folder: what a run was, in run.json, and each instance's outcome, in results.jsonl.
+"""The run folder: what a run was, in run.json, and what became of each instance, in results.jsonl.
 
 run.json says from the start that there is a run, and only at its end that it has ended: a run
 that dies leaves a folder that is nobody's result. Both files carry digests, which find what is
@@ -10,21 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from .errors import ConfigurationError, DataError
-from .facts import challenge_facts, gate_facts, provenance_facts, tally_facts
-from .gates.challenge import Challenge
-from .printable import one_line
-from .records import Instance, Outcome, SafeMode, digest
-from .results import InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
-from .taxonomy import Category, Reason, Relation, Status
+from ..errors import ConfigurationError, DataError
+from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
+from ..gates.challenge import Challenge
+from ..printable import one_line
+from ..records import digest, text_digest
+from ..results import InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
+from .lines import LINE_LIMIT, Digest, LineCheck, Strict, answer_of, malformed, to_bytes, validated
 
 FORMAT: Final = "mirsafety-run"
 SCHEMA_VERSION: Final = 1
@@ -32,26 +32,18 @@ MANIFEST: Final = "run.json"
 RESULTS: Final = "results.jsonl"
 
 _MANIFEST_LIMIT: Final = 16 * 2**20
-_LINE_LIMIT: Final = 64 * 2**10
-_DETAIL_LIMIT: Final = 400
 _MOST_INSTANCES: Final = 10_000_000
 _LATEST: Final = 2.0**36
-_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _Results(_Strict):
+class _Results(Strict):
     """How many records results.jsonl has, and the SHA-256 of its bytes."""
 
     records: Annotated[int, Field(ge=0, le=_MOST_INSTANCES)]
-    sha256: _Digest
+    sha256: Digest
 
 
-class _Manifest(_Strict):
+class _Manifest(Strict):
     """run.json of a run that has ended. What `for_people` holds is derived, and never read."""
 
     format: Literal["mirsafety-run"]
@@ -64,24 +56,7 @@ class _Manifest(_Strict):
     exit_code: Annotated[int, Field(ge=0, le=255)]
     for_people: dict[str, Any]
     results: _Results
-    digest: _Digest
-
-
-class _Line(_Strict):
-    """One line of results.jsonl."""
-
-    id: Annotated[str, Field(pattern="^[A-Za-z0-9._/-]{1,200}$")]
-    relation: Relation
-    category: Category
-    seed: _Digest
-    gates: tuple[str, ...]
-    selected: bool
-    status: Status
-    reason: Reason | None
-    detail: Annotated[str, Field(max_length=_DETAIL_LIMIT)]
-    request_key: _Digest | None
-    mode: SafeMode | None = None
-    mode_by_rules: bool = False
+    digest: Digest
 
 
 def claim(folder: Path) -> None:
@@ -112,14 +87,25 @@ def discard(folder: Path) -> None:
             folder.rmdir()
 
 
-def write(folder: Path, result: RunResult, *, tests_failed: bool, exit_code: int) -> None:
+def write(
+    folder: Path,
+    result: RunResult,
+    *,
+    tests_failed: bool,
+    exit_code: int,
+    answers: Callable[[str], str | None] = lambda _: None,
+) -> None:
     """Keep the result in a folder that was claimed; run.json comes last, and makes it whole.
+
+    `answers` gives the final answer of an instance, or None; each is asked for as it is written.
 
     Raises:
         ConfigurationError: it cannot be written.
+        RunError: an answer cannot be had any more.
     """
+    lines = (to_bytes(entry, answers(entry.instance_id)) for entry in result.outcomes)
     try:
-        sha256 = _replace(folder / RESULTS, map(_line, result.outcomes))
+        sha256 = _replace(folder / RESULTS, lines)
         document = _manifest(result, sha256, tests_failed=tests_failed, exit_code=exit_code)
         _replace(folder / MANIFEST, [_pretty(document)])
     except OSError as error:
@@ -144,7 +130,54 @@ def read(folder: Path) -> RecordedRun:
         notes=manifest.notes,
         tests_failed=manifest.tests_failed,
         exit_code=manifest.exit_code,
+        digest=manifest.digest,
     )
+
+
+class Answers:
+    """The final answers of runs that were read: only the place of each is held in memory."""
+
+    def __init__(self, runs: Iterable[tuple[Path, RecordedRun]]) -> None:
+        """Find the places.
+
+        Raises:
+            DataError: a file cannot be read, or is no longer as it was.
+        """
+        self._places: dict[str, tuple[Path, int, str]] = {}
+        for folder, run in runs:
+            path, start = folder / RESULTS, 0
+            try:
+                with path.open("rb") as file:
+                    for entry in run.outcomes:
+                        if entry.answer_sha256 is not None:
+                            self._places[entry.instance_id] = path, start, entry.answer_sha256
+                        start += len(file.readline(LINE_LIMIT + 1))
+            except OSError as error:
+                raise _unreadable(path, error) from None
+
+    def __call__(self, instance_id: str) -> str | None:
+        """The answer of an instance; None where none is kept.
+
+        Raises:
+            DataError: it is not the one that was there when the run was read.
+        """
+        if (place := self._places.get(instance_id)) is None:
+            return None
+        path, start, sha256 = place
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                _, answer = answer_of(file.readline(LINE_LIMIT + 1), one_line(str(path)))
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if answer is not None and text_digest(answer) != sha256:
+            problem = f"the answer of {instance_id} is no longer the one that the run wrote"
+            raise malformed(one_line(str(path)), problem)
+        return answer
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return malformed(one_line(str(path)), f"cannot be read: {error.strerror or error}")
 
 
 def _is_run(folder: Path) -> bool:
@@ -215,24 +248,6 @@ def _manifest(
     return {**plain, "digest": digest(plain)}
 
 
-def _line(entry: InstanceOutcome) -> bytes:
-    record = {
-        "id": entry.instance_id,
-        "relation": entry.relation,
-        "category": entry.category,
-        "seed": entry.seed,
-        "gates": entry.gates,
-        "selected": entry.selected,
-        "status": entry.outcome.status,
-        "reason": entry.outcome.reason,
-        "detail": one_line(entry.outcome.detail, _DETAIL_LIMIT),
-        "request_key": entry.request_key,
-        "mode": entry.outcome.mode,
-        "mode_by_rules": entry.outcome.mode_by_rules,
-    }
-    return json.dumps(record, ensure_ascii=True).encode() + b"\n"
-
-
 def _read_manifest(path: Path, where: str) -> _Manifest:
     place = f"{where}/{MANIFEST}"
     try:
@@ -240,36 +255,27 @@ def _read_manifest(path: Path, where: str) -> _Manifest:
     except FileNotFoundError:
         raise DataError(f"{where} is no run folder: it has no {MANIFEST}") from None
     except OSError as error:
-        raise _malformed(place, f"cannot be read: {error.strerror or error}") from None
+        raise malformed(place, f"cannot be read: {error.strerror or error}") from None
     if len(content) > _MANIFEST_LIMIT:
-        raise _malformed(place, f"is larger than {_MANIFEST_LIMIT} bytes")
+        raise malformed(place, f"is larger than {_MANIFEST_LIMIT} bytes")
     try:
         document = json.loads(content)
         written = isinstance(document, dict) and document.pop("digest", None) == digest(document)
     except (ValueError, RecursionError):
-        raise _malformed(place, "is not JSON") from None
+        raise malformed(place, "is not JSON") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise _malformed(place, f"is no run's: it does not say format '{FORMAT}'")
+        raise malformed(place, f"is no run's: it does not say format '{FORMAT}'")
     if document.get("schema_version") != SCHEMA_VERSION:
         version = one_line(repr(document.get("schema_version")), 40)
-        raise _malformed(place, f"has schema_version {version}; this version reads 1")
+        raise malformed(place, f"has schema_version {version}; this version reads 1")
     if document.get("finished") is not True:
-        raise _malformed(place, "the run has not ended, or was killed; run it again")
+        raise malformed(place, "the run has not ended, or was killed; run it again")
     if not written:
-        raise _malformed(place, "is not as the run wrote it; run it again")
-    manifest = _validated(_Manifest, content, place)
+        raise malformed(place, "is not as the run wrote it; run it again")
+    manifest = validated(_Manifest, content, place)
     if (problem := _implausible(manifest)) is not None:
-        raise _malformed(place, problem)
+        raise malformed(place, problem)
     return manifest
-
-
-def _validated(model: type[_Model], content: bytes, place: str) -> _Model:
-    try:
-        return model.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise _malformed(place, f"{key}: {first['msg']}" if key else first["msg"]) from None
 
 
 def _implausible(manifest: _Manifest) -> str | None:
@@ -313,77 +319,21 @@ def _is_whole(challenge: Challenge | None, unchallenged: bool) -> bool:
 
 def _read_results(path: Path, place: str, manifest: _Manifest) -> Iterator[InstanceOutcome]:
     """The records, each checked; that all are there is known once the last one was read."""
-    check = _LineCheck(manifest.design)
+    check = LineCheck(manifest.design)
     sha256 = hashlib.sha256()
     number = 0
     try:
         if path.exists() and not path.is_file():
-            raise _malformed(place, "is no regular file")
+            raise malformed(place, "is no regular file")
         with path.open("rb") as file:
-            while line := file.readline(_LINE_LIMIT + 1):
+            while line := file.readline(LINE_LIMIT + 1):
                 number += 1
-                if len(line) > _LINE_LIMIT or number > manifest.results.records:
+                if len(line) > LINE_LIMIT or number > manifest.results.records:
                     break
                 sha256.update(line)
                 yield check.entry(line, f"{place}, line {number}")
     except OSError as error:
-        raise _malformed(place, f"cannot be read: {error.strerror or error}") from None
+        raise malformed(place, f"cannot be read: {error.strerror or error}") from None
     if (number, sha256.hexdigest()) != (manifest.results.records, manifest.results.sha256):
         wrote = f"the {manifest.results.records} records that the run wrote"
-        raise _malformed(place, f"does not hold {wrote}; run it again")
-
-
-class _LineCheck:
-    """What a record must agree with: the design, and the records before it."""
-
-    def __init__(self, design: RunDesign) -> None:
-        self._design = design
-        self._ids: set[str] = set()
-        self._cells: dict[tuple[Relation, Category], tuple[str, ...]] = {}
-
-    def entry(self, line: bytes, place: str) -> InstanceOutcome:
-        """The record as an outcome.
-
-        Raises:
-            DataError: it is malformed, or cannot be in a run of this design.
-        """
-        record = _validated(_Line, line, place)
-        if record.id in self._ids:
-            raise _malformed(place, f"the instance {record.id} is there twice")
-        self._ids.add(record.id)
-        covering = self._covering(record.relation, record.category)
-        drawn = tuple(label for label in covering if label in record.gates)
-        if record.gates != (drawn if self._design.sampled else covering):
-            raise _malformed(place, f"gates: it counts for {', '.join(covering) or 'none'}")
-        try:
-            outcome = Outcome(
-                record.status, record.reason, record.detail, record.mode, record.mode_by_rules
-            )
-        except ValueError as error:
-            raise _malformed(place, str(error)) from None
-        if not record.selected and record.reason is not Reason.NOT_RUN:
-            raise _malformed(place, "an instance that was not selected is not-run")
-        return InstanceOutcome(
-            instance_id=record.id,
-            relation=record.relation,
-            category=record.category,
-            seed=record.seed,
-            outcome=outcome,
-            gates=covering if record.gates == covering else drawn,
-            selected=record.selected,
-            request_key=record.request_key,
-        )
-
-    def _covering(self, relation: Relation, category: Category) -> tuple[str, ...]:
-        """The gates whose population has such instances."""
-        cell = relation, category
-        if (known := self._cells.get(cell)) is None:
-            like = Instance("", relation, category, "", "", ())
-            criteria = (gate.criterion for gate in self._design.gates)
-            known = tuple(c.label for c in criteria if c.covers(like))
-            self._cells[cell] = known
-        return known
-
-
-def _malformed(place: str, problem: str) -> DataError:
-    return DataError(one_line(f"{place}: {problem}", 400))
+        raise malformed(place, f"does not hold {wrote}; run it again")

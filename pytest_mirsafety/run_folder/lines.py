@@ -1,0 +1,236 @@
+"""A line of results.jsonl: one instance, what became of it, the answer, and the judge's words."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import DataError
+from ..printable import one_line
+from ..records import Instance, Outcome, SafeMode, Verdict, VerdictKind, text_digest
+from ..results import InstanceOutcome, RunDesign
+from ..taxonomy import Category, Reason, Relation, Status
+
+ANSWER_LIMIT: Final = 64 * 2**20
+"""Characters that an answer may take as JSON; of a longer one only the digest is kept."""
+
+LINE_LIMIT: Final = ANSWER_LIMIT + 2**20
+"""Bytes of the longest line that is written or read."""
+
+_DETAIL_LIMIT: Final = 400
+_WORDS_LIMIT: Final = 4000  # what a judge may say, and be called
+_FLAG_LIMIT: Final = 200
+_MOST: Final = 50  # flags, scores, members
+_DEPTH: Final = 4  # members of members
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Words = Annotated[str, Field(max_length=_WORDS_LIMIT)]
+_Short = Annotated[str, Field(max_length=_FLAG_LIMIT)]
+_Score = tuple[_Short, float | Literal["inf", "-inf", "nan"]]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Takes what it names, in the types that it names, and nothing else."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _VerdictLine(Strict):
+    kind: VerdictKind
+    judge: _Words
+    evidence: _Words
+    mode: SafeMode | None
+    flags: Annotated[tuple[_Short, ...], Field(max_length=_MOST)]
+    scores: Annotated[tuple[_Score, ...], Field(max_length=_MOST)]
+    members: Annotated[tuple[_VerdictLine, ...], Field(max_length=_MOST)]
+
+    def verdict(self) -> Verdict:
+        """The verdict that this line tells.
+
+        Raises:
+            ValueError: a mode of an answer that is not SAFE.
+        """
+        return Verdict(
+            self.kind,
+            self.judge,
+            self.evidence,
+            mode=self.mode,
+            flags=self.flags,
+            scores=tuple((name, float(value)) for name, value in self.scores),
+            members=tuple(member.verdict() for member in self.members),
+        )
+
+
+class _Line(Strict):
+    """One line of results.jsonl, but for the answer; what came later has a default."""
+
+    id: Annotated[str, Field(pattern="^[A-Za-z0-9._/-]{1,200}$")]
+    relation: Relation
+    category: Category
+    seed: Digest
+    gates: tuple[str, ...]
+    selected: bool
+    status: Status
+    reason: Reason | None
+    detail: Annotated[str, Field(max_length=_DETAIL_LIMIT)]
+    request_key: Digest | None
+    mode: SafeMode | None = None
+    mode_by_rules: bool = False
+    verdict: _VerdictLine | None = None
+    answer_sha256: Digest | None = None
+
+
+def to_bytes(entry: InstanceOutcome, answer: str | None) -> bytes:
+    """The line of an instance with its final answer, and with its end.
+
+    Of an answer that is longer than any model's, only the digest is kept.
+    """
+    record = {
+        "id": entry.instance_id,
+        "relation": entry.relation,
+        "category": entry.category,
+        "seed": entry.seed,
+        "gates": entry.gates,
+        "selected": entry.selected,
+        "status": entry.outcome.status,
+        "reason": entry.outcome.reason,
+        "detail": one_line(entry.outcome.detail, _DETAIL_LIMIT),
+        "request_key": entry.request_key,
+        "mode": entry.outcome.mode,
+        "mode_by_rules": entry.outcome.mode_by_rules,
+        "verdict": None if entry.verdict is None else _plain(entry.verdict, _DEPTH),
+        "answer_sha256": entry.answer_sha256 if answer is None else text_digest(answer),
+    }
+    text = "null" if answer is None else json.dumps(answer, ensure_ascii=True)
+    text = text if len(text) <= ANSWER_LIMIT else "null"
+    return f'{json.dumps(record, ensure_ascii=True)[:-1]}, "answer": {text}}}\n'.encode()
+
+
+def answer_of(line: bytes, place: str) -> tuple[bytes, str | None]:
+    """A line's fields without the answer, as JSON, and the answer.
+
+    Raises:
+        DataError: it is no object, or its answer is no text.
+    """
+    # Apart from the rest: pydantic takes no text with half a surrogate pair, which a model can say.
+    try:
+        document = json.loads(line)
+        answer = document.pop("answer", None) if isinstance(document, dict) else None
+        rest = json.dumps(document, ensure_ascii=True).encode()
+    except (ValueError, RecursionError):
+        raise malformed(place, "is not JSON") from None
+    if not isinstance(answer, str | None):
+        raise malformed(place, "answer: is no text")
+    return rest, answer
+
+
+class LineCheck:
+    """What a record must agree with: the design, and the records before it."""
+
+    def __init__(self, design: RunDesign) -> None:
+        self._design = design
+        self._ids: set[str] = set()
+        self._cells: dict[tuple[Relation, Category], tuple[str, ...]] = {}
+
+    def entry(self, line: bytes, place: str) -> InstanceOutcome:
+        """The record as an outcome.
+
+        Raises:
+            DataError: it is malformed, or cannot be in a run of this design.
+        """
+        fields, answer = answer_of(line, place)
+        record = validated(_Line, fields, place)
+        if record.id in self._ids:
+            raise malformed(place, f"the instance {record.id} is there twice")
+        self._ids.add(record.id)
+        covering = self._covering(record.relation, record.category)
+        drawn = tuple(label for label in covering if label in record.gates)
+        if record.gates != (drawn if self._design.sampled else covering):
+            raise malformed(place, f"gates: it counts for {', '.join(covering) or 'none'}")
+        try:
+            outcome = Outcome(
+                record.status, record.reason, record.detail, record.mode, record.mode_by_rules
+            )
+            verdict = None if record.verdict is None else record.verdict.verdict()
+        except ValueError as error:
+            raise malformed(place, str(error)) from None
+        if (problem := _contradiction(record, outcome, verdict, answer)) is not None:
+            raise malformed(place, problem)
+        return InstanceOutcome(
+            instance_id=record.id,
+            relation=record.relation,
+            category=record.category,
+            seed=record.seed,
+            outcome=outcome,
+            gates=covering if record.gates == covering else drawn,
+            selected=record.selected,
+            request_key=record.request_key,
+            verdict=verdict,
+            answer_sha256=record.answer_sha256,
+        )
+
+    def _covering(self, relation: Relation, category: Category) -> tuple[str, ...]:
+        """The gates whose population has such instances."""
+        cell = relation, category
+        if (known := self._cells.get(cell)) is None:
+            like = Instance("", relation, category, "", "", ())
+            criteria = (gate.criterion for gate in self._design.gates)
+            known = tuple(c.label for c in criteria if c.covers(like))
+            self._cells[cell] = known
+        return known
+
+
+def _contradiction(
+    record: _Line, outcome: Outcome, verdict: Verdict | None, answer: str | None
+) -> str | None:
+    """What of a record denies the rest of it; None if nothing does."""
+    if not record.selected and outcome.reason is not Reason.NOT_RUN:
+        return "an instance that was not selected is not-run"
+    if answer is not None and text_digest(answer) != record.answer_sha256:
+        return "answer: is not the one whose digest it has"
+    if verdict is not None:
+        opposite = {Status.SAFE: VerdictKind.UNSAFE, Status.UNSAFE: VerdictKind.SAFE}
+        if verdict.kind is opposite.get(outcome.status):
+            return f"verdict: {verdict.kind} of an instance that is {outcome.status}"
+        if record.answer_sha256 is None:
+            return "verdict: there is no answer that it is on"
+    return None
+
+
+def _plain(verdict: Verdict, depth: int) -> dict[str, Any]:
+    """A verdict in JSON's own types, bounded: a judge may be a user's own."""
+    members = verdict.members[:_MOST] if depth else ()
+    return {
+        "kind": verdict.kind,
+        "judge": one_line(verdict.judge, _WORDS_LIMIT),
+        "evidence": one_line(verdict.evidence, _WORDS_LIMIT),
+        "mode": verdict.mode,
+        "flags": [one_line(flag, _FLAG_LIMIT) for flag in verdict.flags[:_MOST]],
+        "scores": [
+            (one_line(name, _FLAG_LIMIT), value if math.isfinite(value) else str(float(value)))
+            for name, value in verdict.scores[:_MOST]
+        ],
+        "members": [_plain(member, depth - 1) for member in members],
+    }
+
+
+def validated(model: type[_Model], content: bytes, place: str) -> _Model:
+    """The content as this model.
+
+    Raises:
+        DataError: it is something else; the message has the first key that is wrong.
+    """
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise malformed(place, f"{key}: {first['msg']}" if key else first["msg"]) from None
+
+
+def malformed(place: str, problem: str) -> DataError:
+    """The error for what is wrong in a place, on one line."""
+    return DataError(one_line(f"{place}: {problem}", 400))
