@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from .gates import Criterion, Estimand, GateResult, Rules, exit_code
-from .records import Outcome, digest
+from .records import Outcome, Verdict, digest
 from .sharding import Shard
 from .tally import Counts
 from .taxonomy import Category, Relation
@@ -53,7 +53,9 @@ class InstanceOutcome:
     """One planned instance, what became of it, and the gates it counts for, by label.
 
     `seed` is the digest of its seed question. `request_key` is the digest of what was asked,
-    images included; None if nothing was.
+    images included; None if nothing was. `verdict` is what the judge said of its answer, if it
+    said anything; `answer_sha256` is the digest of that answer (`records.text_digest`), known of a
+    run that was kept.
     """
 
     instance_id: str
@@ -64,6 +66,8 @@ class InstanceOutcome:
     gates: tuple[str, ...] = ()
     selected: bool = True
     request_key: str | None = None
+    verdict: Verdict | None = None
+    answer_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +191,8 @@ class RecordedRun:
     """What is kept of a run: enough to decide again, alone or together with other shards.
 
     `where` is how messages name it. `exit_code` is that of the process, and `tests_failed` says
-    that a test failed, whatever the gates say.
+    that a test failed, whatever the gates say. `digest` is that of the run's manifest, run.json:
+    labels name the run by it.
     """
 
     where: str
@@ -197,3 +202,4 @@ class RecordedRun:
     notes: tuple[str, ...]
     tests_failed: bool
     exit_code: int
+    digest: str

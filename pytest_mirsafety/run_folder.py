@@ -141,6 +141,7 @@ def read(folder: Path) -> RecordedRun:
         notes=manifest.notes,
         tests_failed=manifest.tests_failed,
         exit_code=manifest.exit_code,
+        digest=manifest.digest,
     )
 
 
