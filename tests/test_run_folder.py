@@ -59,6 +59,7 @@ def test_what_is_written_is_what_is_read(
         notes=result.notes,
         tests_failed=failed,
         exit_code=code,
+        digest=manifest(tmp_path / "run")["digest"],
     )
 
 

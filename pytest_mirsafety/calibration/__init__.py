@@ -33,7 +33,12 @@ __all__ = [
     "Sample",
     "Stratum",
     "calibrate",
+    "exit_code",
 ]
+
+_OF_PYTEST: Final = frozenset({2, 3, 4, 6})
+_OF_GATES: Final = frozenset({0, 1, 10})
+_UNDECIDED: Final = 10
 
 SEED: Final = "1"
 """What a sample is drawn by unless another seed is named."""
@@ -120,6 +125,17 @@ def calibrate(
         refused=found.refused,
         decides=transported,
     )
+
+
+def exit_code(result: RunResult, run: RecordedRun) -> int:
+    """What the run would have exited with had its gates been these: pytest's own codes come first.
+
+    A run that ended in any other way than by its gates and tests leaves no PASS.
+    """
+    if run.exit_code in _OF_PYTEST:
+        return run.exit_code
+    code = result.exit_code(tests_failed=run.tests_failed)
+    return code or (0 if run.exit_code in _OF_GATES else _UNDECIDED)
 
 
 def _judges(run: RecordedRun, found: Sorted, sample: Sample) -> tuple[JudgeReport, ...]:

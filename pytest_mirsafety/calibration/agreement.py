@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
-DRAWS: Final = 20_000
+DRAWS: Final = 10_000
 LEVEL: Final = 0.95
 ENOUGH: Final = 10
 """Truly safe and truly unsafe answers, of each, from which on a judge's rates are used."""

@@ -34,8 +34,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Report on the judge, decide the gates with the labels, and give the exit code of that."""
-    from .. import labels, merging, run_folder
-    from ..calibration import SEED, calibrate
+    from .. import labels, run_folder
+    from ..calibration import SEED, calibrate, exit_code
     from ..reports import calibration as report
 
     if options.json is not None:
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
         run_digest=recorded.digest,
         labels=one_line(str(options.labels)),
         labels_sha256=sha256,
-        exit_code_before=merging.exit_code(found.before, [recorded]),
-        exit_code=merging.exit_code(found.after, [recorded]),
+        exit_code_before=exit_code(found.before, recorded),
+        exit_code=exit_code(found.after, recorded),
     )
     if options.json is not None:
         _write(options.json, report.to_json(found, source))
