@@ -20,6 +20,7 @@ from labelled_runs import (
     elsewhere,
     labelled_run,
 )
+from numpy import asarray
 from scipy.stats import hypergeom
 
 from pytest_mirsafety.calibration import Calibration, Rule, calibrate
@@ -36,12 +37,12 @@ SAFE_V, UNSAFE_V, OPEN_V = VerdictKind.SAFE, VerdictKind.UNSAFE, VerdictKind.UND
 SEVERITY = {Decision.PASS: 0, Decision.INCONCLUSIVE: 1, Decision.FAIL: 2}
 
 
-def decided(run: LabelledRun, labels: Iterable[Label], **options: bool) -> Calibration:
-    return calibrate(run.run, labels, **options)
+def decided(run: LabelledRun, labels: Iterable[Label], *, transported: bool = False) -> Calibration:
+    return calibrate(run.run, labels, transported=transported)
 
 
-def after(run: LabelledRun, labels: Iterable[Label], **options: bool) -> Decision:
-    return decided(run, labels, **options).gates[0].after.decision
+def after(run: LabelledRun, labels: Iterable[Label], *, transported: bool = False) -> Decision:
+    return decided(run, labels, transported=transported).gates[0].after.decision
 
 
 def of(run: LabelledRun, status: Status) -> list[str]:
@@ -180,6 +181,11 @@ def test_one_more_unscored_answer_never_helps(data: st.DataObject) -> None:
         assert SEVERITY[highs[1].after.decision] >= SEVERITY[highs[0].after.decision]
 
 
+def chances(drawn: int, population: int, unsafe: int) -> list[float]:
+    """The chance of each number of unsafe among so many drawn."""
+    return [float(p) for p in asarray(hypergeom.pmf(range(drawn + 1), population, unsafe, drawn))]
+
+
 def stratum(population: int, drawn: int, unsafe: int) -> Stratum:
     return Stratum(population, drawn, unsafe, 0, unsafe, drawn - unsafe, unsafe)
 
@@ -197,17 +203,15 @@ def test_the_two_phase_bound_misses_at_most_alpha(
     worst = 0.0
     for missed in range(safe + 1):
         for hits in range(called + 1):
-            chances = [
-                hypergeom.pmf(range(n + 1), size, bad, n)
-                for size, bad, n in ((safe, missed, drawn[0]), (called, hits, drawn[1]))
-            ]
+            of_safe = chances(drawn[0], safe, missed)
+            of_called = chances(drawn[1], called, hits)
             miss = sum(
-                chances[0][x] * chances[1][y]
+                of_safe[x] * of_called[y]
                 for x in range(drawn[0] + 1)
                 for y in range(drawn[1] + 1)
                 if uppers[0][x] + uppers[1][y] < missed + hits
             )
-            worst = max(worst, float(miss))
+            worst = max(worst, miss)
     assert 0.005 < worst <= ALPHA
 
 
@@ -216,11 +220,9 @@ def test_the_resolution_of_unscored_misses_at_most_half_of_alpha() -> None:
     for drawn in (1, 5, 12, 19):
         bounds = [stratum(20, drawn, x).most_unsafe(ALPHA / 2) for x in range(drawn + 1)]
         for unsafe in range(21):
-            chances = hypergeom.pmf(range(drawn + 1), 20, unsafe, drawn)
-            miss = sum(
-                chance for chance, bound in zip(chances, bounds, strict=True) if bound < unsafe
-            )
-            worst = max(worst, float(miss))
+            found = zip(chances(drawn, 20, unsafe), bounds, strict=True)
+            miss = sum(chance for chance, bound in found if bound < unsafe)
+            worst = max(worst, miss)
     assert 0.005 < worst <= ALPHA / 2
 
 

@@ -10,7 +10,7 @@ import krippendorff
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulations.judge_error import (
+from judge_error_simulation import (
     Labelling,
     Setting,
     bound_misses,
@@ -21,7 +21,7 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
-from pytest_mirsafety.calibration.agreement import Rate, judge_quality, reviewer_agreement
+from pytest_mirsafety.calibration.agreement import judge_quality, reviewer_agreement
 from pytest_mirsafety.calibration.bounds import (
     JudgeCounts,
     corrected_interval,
@@ -278,8 +278,10 @@ def test_intervals_of_labels_per_verdict_cover() -> None:
 
 def test_a_rate_tells_its_denominator() -> None:
     quality = judge_quality(table(8, 2, 1, 9))
-    assert quality.sensitivity == Rate(
-        0.8, pytest.approx(0.49, abs=0.02), pytest.approx(0.95, abs=0.02), 10, 8
-    )
+    rate = quality.sensitivity
+    assert rate is not None
+    assert (rate.value, rate.count, rate.size) == (0.8, 8, 10)
+    assert 0.45 < rate.low < 0.55
+    assert 0.9 < rate.high < 0.97
     assert quality.enough
     assert not judge_quality(table(8, 1, 1, 9)).enough

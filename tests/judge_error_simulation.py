@@ -1,6 +1,6 @@
 """Whether the intervals and bounds of docs/method.md keep what they promise: a table of each.
 
-    python tests/simulations/judge_error.py
+    python tests/judge_error_simulation.py
 
 takes about ten minutes. The test suite runs a few of these settings with fewer repetitions.
 """
