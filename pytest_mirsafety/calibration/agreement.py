@@ -166,13 +166,16 @@ def _stratified(
     random = default_rng(SEED)
     part, whole = zeros(DRAWS), zeros(DRAWS)
     unsafe = Counter((called, weight) for called, truth, weight in pairs if truth)
-    for (called, weight), size in sorted(Counter((p[0], p[2]) for p in pairs).items()):
+    strata = sorted(Counter((p[0], p[2]) for p in pairs).items())
+    # How often the judge says each is known from all answers, and is chance in the long run too.
+    sizes = random.dirichlet([n * weight + 0.5 for (_, weight), n in strata], DRAWS).T
+    for ((called, weight), size), of_all in zip(strata, sizes, strict=True):
         found = unsafe[called, weight]
         share = random.beta(found + 0.5, size - found + 0.5, len(part))
         for truth, amount in ((True, share), (False, 1 - share)):
             cell = called, truth, weight
-            whole += amount * size * weight * among(cell)
-            part += amount * size * weight * (among(cell) and has(cell))
+            whole += amount * of_all * among(cell)
+            part += amount * of_all * (among(cell) and has(cell))
     drawn = divide(part, whole, out=zeros(len(part)), where=whole > 0)
     low, high = quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
@@ -195,12 +198,14 @@ def _kappa_rate(pairs: Sequence[_Pair]) -> Rate | None:
     random = default_rng(SEED)
     drawn = zeros((DRAWS, 4))
     equal = len({weight for *_, weight in pairs}) == 1
-    for called, weight in sorted({(not equal and p[0], p[2]) for p in pairs}):
+    strata = sorted(Counter((not equal and p[0], p[2]) for p in pairs).items())
+    sizes = random.dirichlet([n * weight + 0.5 for (_, weight), n in strata], DRAWS)
+    for column, ((called, weight), _) in enumerate(strata):
         within = [n for n, cell in enumerate(cells) if equal or cell[0] == called]
         inside = Counter(p[:2] for p in pairs if p[2] == weight)
         counts = [inside[cells[n]] for n in within]
         shares = random.dirichlet([count + 0.5 for count in counts], DRAWS)
-        drawn[:, within] += weight * sum(counts) * shares
+        drawn[:, within] += sizes[:, [column]] * shares
     return _with_interval(value, _kappa(drawn.reshape(DRAWS, 2, 2)), len(pairs))
 
 

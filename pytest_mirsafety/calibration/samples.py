@@ -59,7 +59,9 @@ class Draw:
             return Sample("no label has the probability of a draw", self.seed)
         drawn: set[str] = set()
         parts = {}
-        for kind, found in labelled.items():
+        for kind in VerdictKind:
+            if not (found := labelled[kind]):
+                continue
             chosen = self._chosen(kind, found)
             if isinstance(chosen, str):
                 return Sample(chosen, self.seed)

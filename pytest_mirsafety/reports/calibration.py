@@ -11,6 +11,7 @@ from typing import Final
 
 from ..calibration import Calibration, JudgeQuality, JudgeReport, LabelledGate, Rate, Rule
 from ..facts import gate_facts
+from ..gates import Decision
 from ..printable import one_line
 from ..records import VerdictKind
 
@@ -177,8 +178,10 @@ _CORRECTED: Final = frozenset({Rule.DIRECT, Rule.MELDED})
 
 
 def _explained(gate: LabelledGate, width: int) -> Iterator[str]:
-    """Why a gate is as it is with the labels; nothing of one that no label is about."""
+    """Why a gate is as it is with the labels; nothing of one that was not evaluated."""
     name = gate.before.criterion.label
+    if gate.before.decision is Decision.NOT_EVALUATED:
+        return
     parts = [gate.note] if gate.rule is Rule.NONE else [gate.after.reason, gate.note]
     if drawn := ", ".join(
         f"{stratum.drawn} of {stratum.population} {_part(kind)}"
@@ -201,7 +204,11 @@ def _decisions(found: Calibration, source: Source, width: int) -> Iterator[str]:
         if gate.before.decision is not gate.after.decision
     ]
     what = f"changed: {', '.join(changed)}" if changed else "no gate changed"
-    uncorrected = [g.before.criterion.label for g in found.gates if g.rule not in _CORRECTED]
+    uncorrected = [
+        gate.before.criterion.label
+        for gate in found.gates
+        if gate.rule not in _CORRECTED and gate.before.decision is not Decision.NOT_EVALUATED
+    ]
     if uncorrected:
         what += f"; still uncorrected: {', '.join(uncorrected)}"
     yield from _wrapped(f"with these labels {what}", width)
