@@ -2,7 +2,7 @@
 
     python tests/judge_error_simulation.py
 
-takes about ten minutes. The test suite runs a few of these settings with fewer repetitions.
+takes about half an hour. The test suite runs a few of these settings with fewer repetitions.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def main() -> None:
         for rate in (0.1, 0.3):
             for judge in JUDGES:
                 one = Labelling(2000, rate, *judge, per_verdict)
-                misses = rate_misses(one, REPETITIONS)
+                misses = rate_misses(one, REPETITIONS // 4)
                 covers = " | ".join(f"{1 - share:.1%}" for share in misses.values())
                 say(f"| 2000 | {rate} | {judge[0]} / {judge[1]} | {per_verdict} | {covers} |\n")
                 sys.stdout.flush()
