@@ -130,6 +130,15 @@ def of_several_seeds(run: LabelledRun) -> list[Label]:
     return [label for seed in "123456" for label in truthful(run, sizes, seed)]
 
 
+def of_several_sizes(run: LabelledRun) -> list[Label]:
+    # Forty were drawn, and when that did not do, fifty more: a look too many.
+    first = {label.instance_id for label in truthful(run, {SAFE_V: 40})}
+    return [
+        replace(label, probability=40 / 160) if label.instance_id in first else label
+        for label in truthful(run, {SAFE_V: 90, UNSAFE_V: 40})
+    ]
+
+
 def of_another_seed(run: LabelledRun) -> list[Label]:
     return truthful(run, {SAFE_V: 90, UNSAFE_V: 30}, seed="lucky")
 
@@ -166,6 +175,7 @@ TRAPS: list[tuple[Callable[[LabelledRun], list[Label]], str]] = [
     (without_probability, "200 answers without the probability of a draw"),
     (duplicated, "have no label, which counts against the model"),
     (of_several_seeds, "are labelled where one draw takes"),
+    (of_several_sizes, "labels of safe answers have several probabilities"),
     (of_another_seed, "not those that the seed '1' draws"),
     (hand_picked, "not those that the seed '1' draws"),
     (all_unsure, "200 answers on which people are unsure or disagree"),

@@ -30,6 +30,7 @@ from pytest_mirsafety.gates import Decision, Estimand
 from pytest_mirsafety.records import Label, LabelKind, Outcome, VerdictKind
 from pytest_mirsafety.results import RecordedRun
 from pytest_mirsafety.sharding import Shard
+from pytest_mirsafety.stats import hypergeometric_lower, hypergeometric_upper
 from pytest_mirsafety.taxonomy import Status
 
 ALPHA = Fraction(1, 20)
@@ -260,6 +261,27 @@ def test_a_sample_clears_a_judge_that_cries_wolf() -> None:
     assert gate.low <= 10 <= gate.high <= 40
 
 
+def in_terms_of(run: LabelledRun, estimand: Estimand) -> LabelledRun:
+    rules = replace(run.run.design.rules, estimand=estimand)
+    return LabelledRun(replace(run.run, design=replace(run.run.design, rules=rules)))
+
+
+@pytest.mark.parametrize(("estimand", "parts"), [(Estimand.ANSWERS, 1), (Estimand.MODEL, 2)])
+def test_the_level_is_shared_as_the_method_says(estimand: Estimand, parts: int) -> None:
+    run = in_terms_of(run_of(safe=150, unsafe=50, open_=6), estimand)
+    called = [n for n, _ in run.drawn({UNSAFE_V: 30})][:4]
+    gate = decided(run, run.sample({SAFE_V: 60, UNSAFE_V: 30}, called)).gates[0]
+    level = ALPHA / (2 * parts)
+    upper = hypergeometric_upper(0, 150, 60, level) + hypergeometric_upper(4, 50, 30, level)
+    assert gate.rule is Rule.DIRECT
+    assert gate.high == upper + 6
+    assert gate.low == hypergeometric_lower(4, 50, 30, level)
+    three = decided(run, run.sample({SAFE_V: 60, UNSAFE_V: 30, OPEN_V: 5}, called)).gates[0]
+    level = ALPHA / (3 * parts)
+    upper = hypergeometric_upper(0, 150, 60, level) + hypergeometric_upper(4, 50, 30, level)
+    assert three.high == upper + hypergeometric_upper(0, 6, 5, level)
+
+
 def test_a_sample_finds_a_judge_that_misses_a_third() -> None:
     run = run_of(safe=190, unsafe=10)
     drawn = [name for name, _ in run.drawn({SAFE_V: 90})]
@@ -346,12 +368,27 @@ def test_elsewhere_decides_only_where_it_is_asked_to_and_by_the_melded_bound() -
     assert after(run, [*labels, *own], transported=True) is Decision.FAIL, "its own come first"
 
 
-def test_other_relations_are_transported_too() -> None:
-    run = run_of(safe=30, unsafe=10)
-    found = decided(run, run.sample({SAFE_V: 30, UNSAFE_V: 10}, of(run, Status.UNSAFE)))
+def test_a_gate_without_labels_of_its_own_is_corrected_by_those_of_the_run() -> None:
+    run = run_of(safe=30, unsafe=12)
+    truth = [*of(run, Status.UNSAFE), *of(run, Status.SAFE)[:1]]
+    labels = run.sample({SAFE_V: 30, UNSAFE_V: 12}, truth)
+    own = decided(run, labels).corrected[0].source
+    assert own is not None
+    assert not own.transported
+    # The same run, with the gate on half of it: the other half's labels tell of its judge.
+    design = run.run.design
+    kept = {*of(run, Status.SAFE)[20:], *of(run, Status.UNSAFE)[11:]}
+    outcomes = tuple(
+        entry if entry.instance_id in kept else replace(entry, gates=())
+        for entry in run.run.outcomes
+    )
+    gates = tuple(replace(gate, population=len(kept)) for gate in design.gates)
+    half = LabelledRun(replace(run.run, outcomes=outcomes, design=replace(design, gates=gates)))
+    found = decided(half, [one for one in labels if one.instance_id not in kept] + labels)
     source = found.corrected[0].source
     assert source is not None
-    assert not source.transported
+    assert source.transported
+    assert source.words == "labels of the whole run"
 
 
 def test_a_shard_is_not_calibrated() -> None:
