@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import data, init, merge, plan, review, store
+from .commands import calibrate, data, init, merge, plan, review, store
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, data, plan, merge, review, store)
+_COMMANDS: Final = (init, data, plan, merge, review, calibrate, store)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
