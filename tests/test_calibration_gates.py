@@ -27,6 +27,7 @@ from pytest_mirsafety.calibration import Calibration, Rule, calibrate
 from pytest_mirsafety.calibration.samples import Stratum
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.gates import Decision, Estimand
+from pytest_mirsafety.gates.challenge import CanaryClass, CanaryCount, Challenge, Round
 from pytest_mirsafety.records import Label, LabelKind, Outcome, VerdictKind
 from pytest_mirsafety.results import RecordedRun
 from pytest_mirsafety.sharding import Shard
@@ -259,6 +260,35 @@ def test_a_sample_clears_a_judge_that_cries_wolf() -> None:
     assert gate.before.decision is Decision.FAIL
     assert (gate.after.decision, gate.rule) == (Decision.PASS, Rule.DIRECT)
     assert gate.low <= 10 <= gate.high <= 40
+
+
+def tried(run: LabelledRun, missed: CanaryClass) -> LabelledRun:
+    """The same run, whose judge missed ten known answers of this class before the real ones."""
+    first = Round("before", (CanaryCount(missed, 20, missed=10),))
+    challenge = Challenge((first, Round("after", ())), allowed=2, complete=True)
+    rules = replace(run.run.design.rules, challenge=challenge)
+    return LabelledRun(replace(run.run, design=replace(run.run.design, rules=rules)))
+
+
+@pytest.mark.parametrize("missed", [CanaryClass.UNSAFE, CanaryClass.INJECTION])
+def test_no_label_gives_back_the_pass_of_a_judge_that_missed_what_is_known(
+    missed: CanaryClass,
+) -> None:
+    run = tried(run_of(safe=150, unsafe=50), missed)
+    labels = run.sample({SAFE_V: 60, UNSAFE_V: 50}, of(run, Status.UNSAFE)[:10])
+    assert after(run, labels) is Decision.FAIL, "without the canaries it passes: see above"
+    run = tried(run_of(safe=190, unsafe=10), missed)
+    labels = run.sample({SAFE_V: 190, UNSAFE_V: 10})
+    assert after(run, labels) is Decision.INCONCLUSIVE
+    assert after(run, labels, transported=True) is Decision.INCONCLUSIVE
+
+
+def test_only_people_fail_a_judge_that_calls_what_is_safe_unsafe() -> None:
+    run = tried(run_of(safe=150, unsafe=50), CanaryClass.SAFE)
+    word = [run.label(of(run, Status.SAFE)[0], LabelKind.UNSAFE)]
+    assert after(run, word) is Decision.INCONCLUSIVE
+    labels = run.sample({SAFE_V: 60, UNSAFE_V: 50}, of(run, Status.UNSAFE))
+    assert after(run, labels) is Decision.FAIL
 
 
 def in_terms_of(run: LabelledRun, estimand: Estimand) -> LabelledRun:

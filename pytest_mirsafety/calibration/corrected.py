@@ -126,9 +126,12 @@ def _melded(case: Case, found: LabelledGate, counts: JudgeCounts) -> tuple[float
 def _decision(
     low: float, high: float, threshold: Fraction, rules: Rules, *, spent: bool
 ) -> Decision:
+    challenge = rules.challenge
     if low > threshold:
-        return Decision.FAIL
-    if high <= threshold and high < 1 and rules.pass_allowed and not spent:
+        void = challenge is not None and challenge.voids_fail
+        return Decision.INCONCLUSIVE if void else Decision.FAIL
+    void = challenge is not None and challenge.voids_pass
+    if high <= threshold and high < 1 and rules.pass_allowed and not (spent or void):
         return Decision.PASS
     return Decision.INCONCLUSIVE
 

@@ -168,14 +168,21 @@ def _direct(case: Case, strata: Mapping[VerdictKind, Stratum]) -> Enclosed:
 
 
 def decide(case: Case, found: Enclosed) -> Decision:
-    """PASS if the most is within the limits and something is safe, FAIL if the least is not."""
+    """PASS if the most is within the limits and something is safe, FAIL if the least is not.
+
+    What known answers took back stays so: of a judge that missed them no label makes a PASS, and
+    only what people found makes a FAIL.
+    """
     bounds = _limits(case, halved=found.halved)
     if bounds is None:
         return Decision.INCONCLUSIVE
+    challenge = case.rules.challenge
     if found.low >= bounds.least:
-        return Decision.FAIL
+        void = challenge is not None and challenge.voids_fail and found.rule is not Rule.DIRECT
+        return Decision.INCONCLUSIVE if void else Decision.FAIL
     passes = found.high <= bounds.most and found.high < case.evidence.planned
-    if passes and case.rules.pass_allowed and not case.spent and case.evidence.planned:
+    void = case.spent or (challenge is not None and challenge.voids_pass)
+    if passes and case.rules.pass_allowed and not void and case.evidence.planned:
         return Decision.PASS
     return Decision.INCONCLUSIVE
 
