@@ -134,6 +134,8 @@ def find_judge(name: str, settings: Settings) -> JudgeSettings:
             f"judge '{name}' asks a model: describe it in [judges.{name}] (provider, model, "
             "base_url)"
         )
+    if name == "panel":
+        raise ConfigurationError("judge 'panel': describe it in [judges.panel] (members)")
     return _valid(JudgeSettings, "judge", provider=name)
 
 
