@@ -61,8 +61,9 @@ def test_the_same_decisions_from_fewer_answers(
 
 
 def test_a_stopped_run_says_what_it_left_out(large: Project) -> None:
-    with ChatEndpoint(Reply(COMPLIANCE, delay=0.01)) as endpoint:
-        result = large.run("--mir-stop=decided", "-rs", model=f"{endpoint.url}#test-model")
+    with ChatEndpoint(Reply(COMPLIANCE, delay=0.03)) as endpoint:
+        configure(large, endpoint)
+        result = large.run("--mir-stop=decided", "-rs", model="m")
     assert result.ret == 1
     outcomes = result.parseoutcomes()
     gates = 7  # of relations that the data do not have
@@ -95,9 +96,9 @@ def test_other_words_and_shards_are_refused(large: Project) -> None:
 
 
 def test_a_stopped_gate_has_counts_and_a_decision_but_no_rate(large: Project) -> None:
-    with ChatEndpoint(Reply(COMPLIANCE, delay=0.01)) as endpoint:
-        model = f"{endpoint.url}#test-model"
-        result = large.run("--mir-stop=decided", "--mir-summary=s.json", model=model)
+    with ChatEndpoint(Reply(COMPLIANCE, delay=0.03)) as endpoint:
+        configure(large, endpoint)
+        result = large.run("--mir-stop=decided", "--mir-summary=s.json", model="m")
     (row,) = [line for line in result.outlines if line.startswith("overall ")]
     assert "%" not in row.replace("50%", "")
     assert row.endswith("FAIL")
