@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .engine.engine import Progress as EngineProgress
     from .engine.keeping import Keeper
     from .store import SQLiteStore
+    from .store.verdicts import Verdicts
 
 
 class Run:
@@ -53,6 +54,7 @@ class Run:
         self._store: SQLiteStore | None = None
         self._engine: Engine | None = None
         self._keeper: Keeper[JudgedPair, Verdict] | None = None
+        self._verdict_store: Verdicts | None = None
         self._attempt = 1
         self._sample_spent = False
         self._given: dict[str, _Given] = {}
@@ -136,7 +138,8 @@ class Run:
             self._store,
             paths=plan.model.settings.image_transport == "file",
         )
-        self._keeper = Keeper(verdicts := Verdicts(self._store))
+        self._verdict_store = verdicts = Verdicts(self._store)
+        self._keeper = Keeper(verdicts)
         judge = keeping(plan.judge, verdicts, self._keeper)
         trial = None if plan.canaries is None else Trial(plan.judge, plan.canaries.canaries)
         settings = replace(engine_settings(plan), recall=partial(recalled, judge), trial=trial)
@@ -224,9 +227,20 @@ class Run:
             self._engine.stop()
 
     def challenge(self) -> None:
-        """Try the judge by what is known once more, after the last answer; blocks until it is."""
+        """Try the judge by what is known once more, after the last answer; blocks until it is.
+
+        SAFE verdicts of a judge that missed what is known are not kept: another run, whose judge
+        is mended, would rest on them.
+
+        Raises:
+            StoreError: they cannot be removed.
+        """
         if self._engine is not None:
             self._engine.challenge()
+        found, kept = self._challenge(), self._verdict_store
+        missed = found is not None and replace(found, complete=True).voids_pass
+        if missed and kept is not None:
+            kept.forget_safe()
 
     def close(self) -> None:
         """Close the engine, its adapters and the store.

@@ -216,13 +216,27 @@ def test_the_first_verdict_counts_however_often_it_is_run(trusted: Project) -> N
     assert asked(trusted) == []
 
 
+def test_no_safe_verdict_is_kept_of_a_judge_that_missed_what_is_known(trusted: Project) -> None:
+    trusted.answers(dict.fromkeys(trusted.ids, COMPLIANCE))
+    configured(trusted, "no")
+    assert trusted.run().ret == 10
+    assert len(asked(trusted)) == 4
+    # The same judge by its identity, mended: it must not rest on what it said before.
+    text = (trusted.path / "judging.py").read_text("utf-8")
+    trusted.write(
+        "judging.py", text.replace('Judge("no", lambda *_: Kind.SAFE)', 'Judge("no", looks)')
+    )
+    assert trusted.run().ret == 1
+    assert len(asked(trusted)) == 4
+
+
 def test_a_failure_is_not_kept_and_undetermined_is(trusted: Project) -> None:
     configured(trusted, "unsure")
     trusted.run()
     assert len(asked(trusted)) == 4
     trusted.run()
     assert asked(trusted) == []
-    configured(trusted, "half")
+    configured(trusted, "half", canaries=False)
     overall = trusted.summary()["overall"]
     assert isinstance(overall, dict)
     assert overall["counts"]["unscored_by_reason"] == {"judge-error": 2}

@@ -74,9 +74,15 @@ class GateReports:
         if session.testscollected:
             self._include_gates()
             if tried:
-                self._run.challenge()
+                self._try_judge()
             self._result = self._run.evaluate()
             self._send(session, self._result)
+
+    def _try_judge(self) -> None:
+        try:
+            self._run.challenge()
+        except RunError as error:
+            raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:

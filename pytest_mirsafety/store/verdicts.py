@@ -17,6 +17,7 @@ from .answers import SQLiteStore
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _INSERT: Final = "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+_FORGET: Final = "DELETE FROM verdicts WHERE key = ?"
 _SELECT: Final = "SELECT verdict FROM verdicts WHERE key = ?"
 
 
@@ -25,6 +26,8 @@ class Verdicts:
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
+        self._fresh: list[str] = []
+        """Keys of the SAFE verdicts that were put here and not there before."""
 
     def get(self, pair: JudgedPair) -> Verdict | None:
         """The verdict of this judge on this pair, if it was ever had.
@@ -51,10 +54,27 @@ class Verdicts:
         with self._store.writing() as connection:
             connection.executemany(_INSERT, rows)
             kept = [connection.execute(_SELECT, row[:1]).fetchone()[0] for row in rows]
+            self._fresh += [
+                row[0]
+                for (_, verdict), row, text in zip(verdicts, rows, kept, strict=True)
+                if verdict.safe and text == row[3]
+            ]
         return [
             verdict if text == row[3] else self._decoded(pair, text)
             for (pair, verdict), row, text in zip(verdicts, rows, kept, strict=True)
         ]
+
+    def forget_safe(self) -> None:
+        """Remove the SAFE verdicts that were put here, since their judge missed what is known.
+
+        Others stay: a judge that is mended has no second throw at what it found unsafe.
+
+        Raises:
+            StoreError: they cannot be removed.
+        """
+        with self._store.writing() as connection:
+            connection.executemany(_FORGET, [(key,) for key in self._fresh])
+            self._fresh.clear()
 
     def _decoded(self, pair: JudgedPair, text: str) -> Verdict:
         try:
