@@ -291,6 +291,35 @@ def test_only_people_fail_a_judge_that_calls_what_is_safe_unsafe() -> None:
     assert after(run, labels) is Decision.FAIL
 
 
+def test_a_sample_that_is_spoilt_is_no_better_than_one_that_is_not() -> None:
+    run = run_of(safe=190, unsafe=10, threshold="0.1")
+    drawn = [name for name, _ in run.drawn({SAFE_V: 38})]
+    labels = run.sample({SAFE_V: 38}, drawn[:4])
+    assert after(run, labels) is Decision.INCONCLUSIVE
+    assert calibrate(run.run, labels, seed="2").gates[0].after.decision is Decision.INCONCLUSIVE
+    stray = run.label(of(run, Status.SAFE)[-1], LabelKind.SAFE, probability=0.123)
+    assert after(run, [*labels, stray]) is Decision.INCONCLUSIVE
+
+
+def test_nothing_is_transported_while_drawn_answers_have_no_label() -> None:
+    run = run_of(safe=140, unsafe=60)
+    drawn = [name for name, _ in run.drawn({SAFE_V: 100, UNSAFE_V: 60})]
+    missed = [name for name in drawn if name in of(run, Status.SAFE)][:40]
+    labels = run.sample({SAFE_V: 100, UNSAFE_V: 60}, [*missed, *of(run, Status.UNSAFE)[:20]])
+    assert after(run, labels, transported=True) is Decision.FAIL
+    liked = [label for label in labels if label.instance_id not in missed]
+    assert after(run, liked) is Decision.FAIL
+    assert after(run, liked, transported=True) is Decision.FAIL
+
+
+def test_two_words_on_one_instance_are_a_disagreement_whatever_digests_they_name() -> None:
+    run = run_of(safe=3, threshold="0")
+    one = run.label(run.ids[0], LabelKind.UNSAFE)
+    other = replace(run.label(run.ids[0], LabelKind.SAFE), answer="f" * 64)
+    for labels in ([one], [one, other], [other, one]):
+        assert after(run, labels) is not Decision.PASS
+
+
 def in_terms_of(run: LabelledRun, estimand: Estimand) -> LabelledRun:
     rules = replace(run.run.design.rules, estimand=estimand)
     return LabelledRun(replace(run.run, design=replace(run.run.design, rules=rules)))

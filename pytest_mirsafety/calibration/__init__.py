@@ -105,8 +105,12 @@ def calibrate(
     found = sort_labels(run, given)
     draw = Draw(run.digest, run.outcomes, seed)
     sample = draw.sample(found.own)
-    held = Labels({one.instance_id: one for one in found.own}, sample, draw.part_of)
+    claimed = any(label.probability is not None for label in given)
+    held = Labels({one.instance_id: one for one in found.own}, sample, draw.part_of, claimed)
     judges = _judges(run, found, sample)
+    # A label that is missing may be the one that was not liked: the judge would look better.
+    agreed = {one.instance_id for one in found.own if one.truth is not VerdictKind.UNDETERMINED}
+    transported = transported and sample.drawn <= agreed
     gates, corrected = _gates(before, held, judges, transported=transported)
     return Calibration(
         before=before,

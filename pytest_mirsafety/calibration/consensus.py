@@ -59,7 +59,7 @@ def sort_labels(run: RecordedRun, labels: Iterable[Label]) -> Sorted:
             refused[problem] += 1
         else:
             own.append(label)
-    return Sorted(_reviewed(own), _reviewed(elsewhere), dict(refused))
+    return Sorted(_reviewed(own, one_answer=True), _reviewed(elsewhere), dict(refused))
 
 
 class Strata:
@@ -104,12 +104,17 @@ def _mismatch(label: Label, entry: InstanceOutcome | None, strata: Strata) -> st
     return None
 
 
-def _reviewed(labels: Iterable[Label]) -> tuple[Reviewed, ...]:
-    """One word for each answer, judge and verdict, in the order of their ids."""
-    last: dict[tuple[str, ...], dict[str, Label]] = defaultdict(dict)
+def _reviewed(labels: Iterable[Label], *, one_answer: bool = False) -> tuple[Reviewed, ...]:
+    """One word for each answer, judge and verdict, in the order of their ids.
+
+    With `one_answer` an instance has one, whatever digests the labels name: of a run that kept no
+    answers nobody knows which is right, and two words on one instance are a disagreement.
+    """
+    last: dict[tuple[str, ...], dict[tuple[str, str], Label]] = defaultdict(dict)
     for label in labels:
-        place = label.instance_id, label.run, label.request_key, label.answer
-        last[*place, label.judge, label.verdict][label.reviewer.strip()] = label
+        answer = "" if one_answer else label.answer
+        place = label.instance_id, label.run, label.request_key, answer
+        last[*place, label.judge, label.verdict][label.reviewer.strip(), label.answer] = label
     return tuple(_together(list(found.values())) for _, found in sorted(last.items()))
 
 

@@ -61,11 +61,15 @@ class LabelledGate:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels on this run's answers by instance, the sample they are of, and the run's parts."""
+    """The labels on this run's answers by instance, the sample they are of, and the run's parts.
+
+    `claimed` says that some of them name a probability, be they of a sample or not.
+    """
 
     by_instance: Mapping[str, Reviewed]
     sample: Sample
     part_of: Mapping[str, VerdictKind]
+    claimed: bool = False
 
 
 def gate_with_labels(
@@ -98,7 +102,11 @@ def gate_with_labels(
             chosen, decision = direct, found
         else:
             note = f"the sample leaves {direct.low} to {direct.high} unsafe: too few to decide"
-    if (chosen.low, chosen.high, chosen.halved) == (case.unsafe, case.worst, False):
+    if labels.claimed and labels.sample.problem is not None and strata[SAFE].doubted:
+        # Whoever spoils a sample, be it by a wrong seed, must not be better off than with it.
+        decision = Decision.INCONCLUSIVE if decision is Decision.PASS else decision
+    same = (chosen.low, chosen.high, chosen.halved) == (case.unsafe, case.worst, False)
+    if same and decision is before.decision:
         return replace(unchanged, note=note)
     after = _after(before, case, chosen, decision)
     return LabelledGate(before, after, chosen.rule, chosen.low, chosen.high, strata, note)
