@@ -133,31 +133,25 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
             "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
             "or use --mir-report-only"
         )
-    source, base = settings.data, configuration.base
-    if options.data is not None:
-        source, base = options.data, Path.cwd()
     store = options.store or configuration.base / settings.store
-    place = DataPlace(source, base, cache=store.parent)
+    place = _data_place(options, configuration, store)
     dataset = data.load(place.source, base=place.base, cache=place.cache)
     differs, notes = _check_data(dataset, settings, options)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
     context = BackendContext(dataset.instances, written_in, environ, asks=not options.dry_run)
     backend = build_backend(model, context)
-    name = settings.judge if options.judge is None else options.judge
-    judge_context = JudgeContext(configuration.base, environ, asks=not options.dry_run)
-    names = [name, *settings.escalate]
-    trusted = trust.assemble(names, settings, lambda one: build_judge(one, settings, judge_context))
-    judge = trusted.judge
+    names = [settings.judge if options.judge is None else options.judge, *settings.escalate]
+    within = JudgeContext(configuration.base, environ, asks=not options.dry_run)
+    trusted = trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
-    rules = _rules(settings, model, backend, judge, len(criteria))
+    rules = _rules(settings, model, backend, trusted.judge, len(criteria))
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
-    relations = Counter(instance.relation for instance in dataset.instances)
     drawn = _drawn(dataset, sample)
     design = RunDesign(
         gates=tuple(_gate_designs(criteria, dataset)),
         rules=rules,
-        populations={r: relations[r] for r in Relation},
+        populations=_populations(dataset),
         sampled=sample is not None,
         shard=_shard(options.shard),
         stops_when_decided=_stops(options),
@@ -173,7 +167,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         dataset=dataset,
         instances=drawn if design.shard is None else design.shard.of(drawn),
         backend=backend,
-        judge=judge,
+        judge=trusted.judge,
         judged_by=trusted.settings,
         design=design,
         thresholds_from=thresholds_from,
@@ -183,6 +177,18 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         notes=(*notes, *own_word),
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
     )
+
+
+def _data_place(options: RunOptions, configuration: Configuration, store: Path) -> DataPlace:
+    """Where the data is: a path on the command line is relative to the current folder."""
+    if options.data is not None:
+        return DataPlace(options.data, Path.cwd(), cache=store.parent)
+    return DataPlace(configuration.settings.data, configuration.base, cache=store.parent)
+
+
+def _populations(dataset: Dataset) -> dict[Relation, int]:
+    relations = Counter(instance.relation for instance in dataset.instances)
+    return {relation: relations[relation] for relation in Relation}
 
 
 def _gate_designs(criteria: Iterable[Criterion], dataset: Dataset) -> Iterator[GateDesign]:
