@@ -24,6 +24,7 @@ from .errors import ConfigurationError
 from .gates import Estimand, Thresholds
 from .gates.criteria import MAX_DECIMALS, nearest_threshold, threshold_key, with_few_decimals
 from .judge_forms import JudgeKind, check_judge, with_kinds
+from .model_forms import check_model
 from .printable import one_line
 from .records import Scalar
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
@@ -149,7 +150,9 @@ class ModelSettings(_Section):
     """`[tool.mirsafety.models.NAME]`: how a model is reached and asked.
 
     Prices are money per million tokens; `image_tokens` is what an image is taken to cost as long
-    as the endpoint has told no usage.
+    as the endpoint has told no usage. A model of `single_image` is shown all images in one.
+    `gpu_memory` is the share of each GPU's memory that a server of ours takes, and `server_args`
+    are further arguments of it; timeouts are in seconds.
     """
 
     provider: Name
@@ -175,6 +178,28 @@ class ModelSettings(_Section):
     allow_screening_judge: bool = False
     thresholds: ThresholdSettings | None = None
     about: str = ""
+    single_image: bool = False
+    max_images: Annotated[int, Field(ge=1)] | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
+    data_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
+    gpu_memory: (
+        Annotated[float, Field(gt=0, le=1, strict=False), BeforeValidator(_plain_number)] | None
+    ) = None
+    server_args: list[str] = []
+    start_timeout: Annotated[
+        float, Field(gt=0, le=86400, strict=False), BeforeValidator(_plain_number)
+    ] = 1800.0
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        check_model(self)
+        return self
 
 
 class JudgeSettings(_Section):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import config, data, gates, sampling, trust
+from .backend_building import BackendContext, NamedModel
 from .config import (
     Configuration,
     JudgeSettings,
@@ -23,7 +24,7 @@ from .gates import Criterion, Estimand, Rules, Thresholds
 from .judge_building import JudgeContext
 from .printable import one_line
 from .records import Dataset, Instance, digest
-from .registry import BackendContext, NamedModel, build_backend, build_judge, find_model
+from .registry import build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
 from .sharding import Shard
 from .taxonomy import Relation

@@ -6,27 +6,25 @@ import importlib
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import cache, partial
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pydantic import ValidationError
 
 from . import judge_building
+from .backend_building import BUILDERS, BackendContext, NamedModel
 from .config import JudgeSettings, ModelSettings, Settings, parse
 from .errors import ConfigurationError, RunError
-from .judge_building import ENDPOINT_KEY, JudgeContext
+from .judge_building import JudgeContext
 from .printable import one_line
 from .records import ModelIdentity
 from .taxonomy import nearest
 
 if TYPE_CHECKING:
     from .protocols import Backend, Judge
-    from .records import Instance
 
 LATER_PROVIDERS: Final = ("vllm", "transformers")
 _Made = TypeVar("_Made")
@@ -34,29 +32,6 @@ _Section = TypeVar("_Section", ModelSettings, JudgeSettings)
 
 _LINE: Final = 400
 _OWN: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
-
-@dataclass(frozen=True, slots=True)
-class NamedModel:
-    """A model as `--mllm` named it, with its settings."""
-
-    name: str
-    settings: ModelSettings
-
-
-@dataclass(frozen=True, slots=True)
-class BackendContext:
-    """What a backend may need beside its settings.
-
-    `instances` are the dataset's, in its order; relative paths are relative to `base`. The
-    variables in `environ` hold keys, so they are never shown. Where nothing `asks`, as in a dry
-    run, no key is needed.
-    """
-
-    instances: Sequence[Instance]
-    base: Path
-    environ: Mapping[str, str] = field(repr=False)
-    asks: bool = True
 
 
 @cache
@@ -78,11 +53,11 @@ def find_model(text: str, settings: Settings) -> NamedModel:
     if text.startswith(("http://", "https://")):
         return NamedModel(*_at_endpoint(text))
     provider, colon, model = text.partition(":")
-    if colon and model and (provider in _BACKENDS or provider in LATER_PROVIDERS):
+    if colon and model and (provider in BUILDERS or provider in LATER_PROVIDERS):
         return NamedModel(text, _valid(ModelSettings, "--mllm", provider=provider, model=model))
     if _OWN.fullmatch(text):
         return NamedModel(text, _valid(ModelSettings, "--mllm", provider=text, model=model))
-    names = _BACKENDS if colon else [*settings.models, *builtin_models()]
+    names = BUILDERS if colon else [*settings.models, *builtin_models()]
     hint = nearest(provider if colon else text, names)
     raise ConfigurationError(
         one_line(
@@ -115,9 +90,9 @@ def build_backend(model: NamedModel, context: BackendContext) -> Backend:
             f"(vllm serve {model.settings.model}) and use --mllm=http://127.0.0.1:8000/v1#"
             f"{model.settings.model}"
         )
-    if (build := _BACKENDS.get(provider)) is not None:
+    if (build := BUILDERS.get(provider)) is not None:
         return build(model, context)
-    factory: Callable[[ModelSettings], Backend] = _load_attribute(provider, "provider", _BACKENDS)
+    factory: Callable[[ModelSettings], Backend] = _load_attribute(provider, "provider", BUILDERS)
     return _made(f"provider '{provider}'", partial(factory, model.settings), _BACKEND_MEMBERS)
 
 
@@ -265,55 +240,11 @@ def _is_scalar(value: object) -> bool:
     return _is_optional_text(value) or (isinstance(value, int) and abs(value) < _LARGEST)
 
 
-def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
-    from .backends.openai import OpenAIBackend, OpenAISettings
-
-    settings = model.settings
-    hosted = settings.provider == "openai"
-    return OpenAIBackend(
-        OpenAISettings(
-            provider=settings.provider,
-            model=settings.model,
-            revision=settings.revision,
-            base_url=settings.base_url,
-            # A key meant for one provider is never sent to another one's endpoint.
-            api_key_env=settings.api_key_env or ("OPENAI_API_KEY" if hosted else ENDPOINT_KEY),
-            key_required=context.asks and (hosted or settings.api_key_env is not None),
-            system=settings.system,
-            decoding=settings.decoding,
-            image_transport=settings.image_transport,
-            image_detail=settings.image_detail,
-            concurrency=settings.concurrency,
-            timeout=settings.timeout,
-        ),
-        environ=context.environ,
-    )
-
-
-def _build_replay(model: NamedModel, context: BackendContext) -> Backend:
-    from .backends.replay import ReplayBackend
-
-    source = model.settings.model
-    if source == "sample":
-        from .data import sample
-
-        return ReplayBackend.from_bytes(
-            sample.read_member("answers.jsonl"), "sample", context.instances
-        )
-    return ReplayBackend.from_path(context.base / source, context.instances)
-
-
 def _build_rules(_: JudgeSettings) -> Judge:
     from .judges.rules import RulesJudge
 
     return RulesJudge()
 
-
-_BACKENDS: Final[Mapping[str, Callable[[NamedModel, BackendContext], Backend]]] = {
-    "openai": _build_openai,
-    "http": _build_openai,
-    "replay": _build_replay,
-}
 
 _JUDGES: Final[Mapping[str, Callable[[JudgeSettings], Judge]]] = {"rules": _build_rules}
 

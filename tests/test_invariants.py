@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from scripted import ScriptedBackend, ScriptedJudge, completion, within
 
 from pytest_mirsafety import data
+from pytest_mirsafety.backend_building import NamedModel
 from pytest_mirsafety.config import Configuration, JudgeSettings, ModelSettings
 from pytest_mirsafety.errors import BackendError, JudgeError, UnscoredError
 from pytest_mirsafety.gates import Criterion, Decision, Estimand, Rules, Scope
 from pytest_mirsafety.images import ImageLimits, ImageReader
 from pytest_mirsafety.planning import DataPlace, RunPlan
 from pytest_mirsafety.records import Completion, Instance, Request, Verdict, VerdictKind
-from pytest_mirsafety.registry import NamedModel
 from pytest_mirsafety.results import GateDesign, RunDesign, RunResult
 from pytest_mirsafety.run import Run
 from pytest_mirsafety.taxonomy import Reason, Relation, Status

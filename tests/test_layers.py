@@ -24,6 +24,7 @@ LAYERS = (
         "judge_forms",
         "merging",
         "messages",
+        "model_forms",
         "reasoning",
         "results",
         "sampling",
@@ -47,6 +48,7 @@ LAYERS = (
         "text_models",
     },
     {
+        "backend_building",
         "cautions",
         "judge_building",
         "planning",

@@ -13,12 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scripted import ScriptedBackend, ScriptedJudge
 
+from pytest_mirsafety.backend_building import BackendContext, NamedModel
 from pytest_mirsafety.config import ModelSettings, Settings
 from pytest_mirsafety.errors import ConfigurationError, DataError, FilteredError
 from pytest_mirsafety.records import ModelIdentity, Scalar
 from pytest_mirsafety.registry import (
-    BackendContext,
-    NamedModel,
     build_backend,
     build_judge,
     find_judge,

@@ -1,0 +1,84 @@
+"""From settings to a backend of our own: the only place that knows their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .config import ModelSettings
+from .judge_building import ENDPOINT_KEY
+
+if TYPE_CHECKING:
+    from .protocols import Backend
+    from .records import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model as `--mllm` named it, with its settings."""
+
+    name: str
+    settings: ModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What a backend may need beside its settings.
+
+    `instances` are the dataset's, in its order; relative paths are relative to `base`. The
+    variables in `environ` hold keys, so they are never shown. Where nothing `asks`, as in a dry
+    run, no key is needed.
+    """
+
+    instances: Sequence[Instance]
+    base: Path
+    environ: Mapping[str, str] = field(repr=False)
+    asks: bool = True
+
+
+def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
+    from .backends.openai import OpenAIBackend, OpenAISettings
+
+    settings = model.settings
+    hosted = settings.provider == "openai"
+    return OpenAIBackend(
+        OpenAISettings(
+            provider=settings.provider,
+            model=settings.model,
+            revision=settings.revision,
+            base_url=settings.base_url,
+            # A key meant for one provider is never sent to another one's endpoint.
+            api_key_env=settings.api_key_env or ("OPENAI_API_KEY" if hosted else ENDPOINT_KEY),
+            key_required=context.asks and (hosted or settings.api_key_env is not None),
+            system=settings.system,
+            decoding=settings.decoding,
+            image_transport=settings.image_transport,
+            image_detail=settings.image_detail,
+            concurrency=settings.concurrency,
+            timeout=settings.timeout,
+        ),
+        environ=context.environ,
+    )
+
+
+def _build_replay(model: NamedModel, context: BackendContext) -> Backend:
+    from .backends.replay import ReplayBackend
+
+    source = model.settings.model
+    if source == "sample":
+        from .data import sample
+
+        return ReplayBackend.from_bytes(
+            sample.read_member("answers.jsonl"), "sample", context.instances
+        )
+    return ReplayBackend.from_path(context.base / source, context.instances)
+
+
+BUILDERS: Final[Mapping[str, Callable[[NamedModel, BackendContext], Backend]]] = {
+    "openai": _build_openai,
+    "http": _build_openai,
+    "replay": _build_replay,
+}
+"""What makes the backend of each provider."""
