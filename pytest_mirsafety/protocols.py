@@ -65,6 +65,8 @@ class Backend(Protocol):
 
     `greedy` declares that decoding is deterministic by choice (temperature 0).
     `cacheable` is False when asking costs nothing, so that the store is not used.
+    What computes on this machine may also have `free()`, awaited to give back the memory of its
+    model until it is asked again, so that a judge finds room.
     """
 
     @property
@@ -118,7 +120,8 @@ class Judge(Protocol):
 
     `screening` marks a judge that is too weak for a PASS to rest on. It may also have `cacheable`,
     False when it asks nothing, so that its verdicts need not be kept; and `model`, the
-    ModelIdentity of the model behind it, which may not be the one under test.
+    ModelIdentity of the model behind it, which may not be the one under test; and `free()`, as a
+    backend may.
     """
 
     @property
@@ -150,7 +153,7 @@ class TextModel(Protocol):
     """A model that a judge asks. It decodes greedily: the same prompt has the same reply.
 
     `numerics` says how it computes where that can change what it says (`cpu float32`); it is
-    empty where an endpoint decides.
+    empty where an endpoint decides. It may have `free()`, as a backend may.
     """
 
     @property

@@ -84,7 +84,7 @@ class ScriptedBackend:
     """Answers by `script`, and remembers what it was asked.
 
     `delays` gives the seconds an ask takes, by instance id. While `held`, no ask ends but for the
-    first ones that are `free`.
+    first `unheld` ones.
     """
 
     script: Callable[[Request, str], Reply] = echo
@@ -97,7 +97,7 @@ class ScriptedBackend:
     decoding: Mapping[str, Scalar] = field(default_factory=dict)
     delays: Callable[[str], float] = lambda _: 0.0
     held: bool = False
-    free: int = 0
+    unheld: int = 0
     requests: list[Request] = field(default_factory=list)
     images: list[tuple[LoadedImage, ...]] = field(default_factory=list)
     keep_images: bool = False
@@ -116,7 +116,7 @@ class ScriptedBackend:
         self.peak = max(self.peak, self.in_flight)
         try:
             await asyncio.sleep(self.delays(instance_id))
-            await _until(lambda: not self.held or number < self.free)
+            await _until(lambda: not self.held or number < self.unheld)
         finally:
             self.in_flight -= 1
         reply = self.script(request, instance_id)

@@ -130,7 +130,7 @@ def test_no_more_are_in_flight_than_allowed(concurrency: int, count: int) -> Non
 
 def test_as_many_are_in_flight_as_allowed() -> None:
     setting, instances = (
-        Setting(ScriptedBackend(concurrency=7, held=True, free=1)),
+        Setting(ScriptedBackend(concurrency=7, held=True, unheld=1)),
         make_instances(30),
     )
     with setting.engine(instances) as engine:

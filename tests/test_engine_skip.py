@@ -82,7 +82,7 @@ def test_what_is_skipped_before_the_start_is_never_asked() -> None:
 
 def test_what_is_in_flight_goes_on_and_its_answer_is_kept() -> None:
     store = MemoryStore()
-    setting = Setting(ScriptedBackend(held=True, concurrency=4, free=1), store=store)
+    setting = Setting(ScriptedBackend(held=True, concurrency=4, unheld=1), store=store)
     instances = make_instances(40)
     with setting.engine(instances) as engine:
         answer(engine, instances[10])  # the first of those with the longest prompt
@@ -115,7 +115,7 @@ def test_who_waits_for_a_skipped_instance_is_told() -> None:
 
 
 def test_an_equal_request_of_another_instance_is_still_asked() -> None:
-    setting = Setting(ScriptedBackend(held=True, concurrency=1, free=1))
+    setting = Setting(ScriptedBackend(held=True, concurrency=1, unheld=1))
     first = make_instance("first", prompt="p" * 99)
     one, two = (make_instance(n, prompt="same", images=["same.png"]) for n in ("one", "two"))
     with setting.engine([first, one, two]) as engine:

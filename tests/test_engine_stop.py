@@ -151,7 +151,7 @@ def test_answers_that_are_being_stored_when_stopped_are_kept() -> None:
 
 
 def test_a_stop_cancels_what_is_in_flight() -> None:
-    setting, instances = Setting(ScriptedBackend(held=True, free=1)), make_instances(9)
+    setting, instances = Setting(ScriptedBackend(held=True, unheld=1)), make_instances(9)
     with setting.engine(instances) as engine:
 
         def stop() -> None:

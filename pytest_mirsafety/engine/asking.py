@@ -26,6 +26,7 @@ from .pacing import Pace, PaceSettings
 from .reading import AT_ONCE, READERS, Prepared, Reader
 from .sending import Sendings
 from .spending import Prices, Spending
+from .turns import Side, Turns, freeing
 
 BACKLOG: Final = 1024
 """Answers that may wait to be judged before reading pauses: they are held in memory."""
@@ -52,7 +53,9 @@ class Pipeline:
         self._abort = abort
         self._halted = False
         self._store = parts.store if parts.backend.cacheable else None
-        self._caller = Caller(parts.backend, parts.judge, lambda: self._halted)
+        self._unlanded = 0
+        self._turns = self._take_turns() if parts.settings.two_phases else None
+        self._caller = Caller(parts.backend, parts.judge, lambda: self._halted, self._turns)
         self._keeper = None if self._store is None else Keeper(self._store)
         self._reader = Reader(parts, self._store, lambda: not self.target.ceased)
         self._sendings = Sendings(parts, self._caller, self._keeper, self, abort)
@@ -68,7 +71,9 @@ class Pipeline:
         """Tries the judge; until it has been tried it judges nothing real."""
         if (trial := parts.settings.trial) is not None:
             self._judge.hold()
-            self.challenging = Challenging(trial, parts.backend, pace, abort, self._judge.release)
+            self.challenging = Challenging(
+                trial, parts.backend, pace, abort, self._tried, self._turns
+            )
         self._read_lane: Lane[Ask] = Lane(self._read, READERS, abort, room=self._has_room)
         self._at_once = 1
         self.catching_up: Landing | None = None
@@ -93,13 +98,17 @@ class Pipeline:
         self._try_judge()
         new = [ask for ask in asks if not (ask.begun or ask.landed)]
         for ask in new:
-            ask.begun = True
+            self._begin(ask)
         if new and self._probe is None and not self.target.proven:
             # The largest is tried first: what the endpoint cannot take shows before the rest.
             self._probe = max(new, key=lambda ask: ask.size)
             self.target.hold()
             self._read_lane.add(self._probe, urgent=True)
         self._read_lane.extend(ask for ask in new if ask is not self._probe)
+
+    def _begin(self, ask: Ask) -> None:
+        ask.begun = True
+        self._unlanded += 1
 
     def hurry(self, ask: Ask) -> None:
         """Let an ask that somebody waits for jump the queues; it need not have been taken."""
@@ -108,7 +117,7 @@ class Pipeline:
             self._read_lane.hurry(ask)
             self._sendings.hurry(ask)
         else:
-            ask.begun = True
+            self._begin(ask)
             self._read_lane.add(ask, urgent=True)
 
     def skip(self, asks: Iterable[Ask], why: str) -> None:
@@ -168,6 +177,10 @@ class Pipeline:
         self._halted = True
         for part in (self._read_lane, self.target, self._judge):
             part.halt()
+        if self._turns is not None:
+            self._turns.halt()
+            if self._turns.side == "model" and self.challenging is not None:
+                self.challenging.halt()  # it has judged nothing, and would have to be loaded
 
     async def close(self) -> list[str]:
         """Halt, let go of threads and adapters; gives what went wrong, a line each."""
@@ -190,6 +203,8 @@ class Pipeline:
     def _has_room(self) -> bool:
         target = self.target
         ready = target.waiting < READERS and target.parked < READERS + self._sendings.most
+        if self._turns is not None:  # what is judged after the last answer must all wait
+            return ready
         return ready and self._judge.waiting + self._judge.parked < BACKLOG
 
     def read_on(self) -> None:
@@ -257,7 +272,7 @@ class Pipeline:
                 self.counts.from_store += 1
                 self.counts.stored_tokens = self.counts.stored_tokens.plus(completion)
             self._judge_planned(ask, response)
-        self._waits.land(ask)
+        self._land(ask)
 
     def failed(self, ask: Ask, failure: UnscoredError) -> None:
         """Let it land without an answer."""
@@ -266,7 +281,12 @@ class Pipeline:
         ask.failure = failure
         self.counts.unscored += ask.planned
         self._was_read(ask)
+        self._land(ask)
+
+    def _land(self, ask: Ask) -> None:
+        self._unlanded -= ask.begun
         self._waits.land(ask)
+        self._look_whose_turn()
 
     def look_again(self, ask: Ask) -> None:
         """Read once more what it needs."""
@@ -276,7 +296,28 @@ class Pipeline:
         answer, reasoning, closed = self._parts.separate(completion)
         return Response(ask.key or "", completion, answer, reasoning, closed, ask.cached)
 
+    # Turns
+
+    def _take_turns(self) -> Turns:
+        parts = self._parts
+        return Turns(freeing(parts.backend, parts.judge), self._is_busy, self._abort)
+
+    def _is_busy(self, side: Side) -> bool:
+        if side == "model":
+            return self._unlanded > 0
+        tried = self.challenging is not None and self.challenging.busy
+        return tried or self._judge.waiting + self._judge.parked + self._judge.in_flight > 0
+
+    def _look_whose_turn(self) -> None:
+        if self._turns is not None and not self._halted:
+            self._turns.look()
+
     # Judging
+
+    def _tried(self) -> None:
+        """The judge knows what is known: it may judge what is not."""
+        self._judge.release()
+        self._look_whose_turn()
 
     def _try_judge(self) -> None:
         if self.challenging is not None and not self._halted:
@@ -328,6 +369,7 @@ class Pipeline:
         needless = all(other.skipped is not None for other in judging.needed_by)
         if needless and self._judge.withdraw(judging):
             judging.begun = False
+            self._look_whose_turn()
             for other in judging.needed_by:
                 other.judging = None
                 self._bar(other, NotRunError(other.skipped or why))
@@ -338,6 +380,7 @@ class Pipeline:
             return
         self._count(judging, len(judging.needed_by))
         self._waits.land(judging)
+        self._look_whose_turn()
 
     def _count(self, judging: Judging, planned: int) -> None:
         if judging.verdict is None:

@@ -40,6 +40,7 @@ class EngineSettings:
     their own concurrency does. `image_tokens` is what an image is taken to cost until the
     endpoint has told what a request does. `recall` gives the verdict that is kept of a pair of
     question and answer, without asking anybody. `trial` is what the judge is tried by.
+    `two_phases` lets model and judge compute one after the other: all is asked, then all judged.
     """
 
     judge_cut_answers: bool = False
@@ -52,6 +53,7 @@ class EngineSettings:
     image_tokens: int = 1000
     recall: Callable[[str, str], Verdict | None] | None = None
     trial: Trial | None = None
+    two_phases: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 from ..errors import (
@@ -28,6 +29,7 @@ from ..records import (
     Verdict,
     VerdictKind,
 )
+from .turns import Side, Turns
 
 _DETAIL: Final = 300
 """Characters of an adapter's message that are kept."""
@@ -87,13 +89,20 @@ class Caller:
 
     Whatever they raise that is not an error of ours concerns one instance only: it must leave
     nobody waiting, and it can never be a verdict. `RunError` passes, as does the cancellation
-    of a run that was halted.
+    of a run that was halted. Where there are `turns`, each is called in its own.
     """
 
-    def __init__(self, backend: Backend, judge: Judge, halted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        judge: Judge,
+        halted: Callable[[], bool],
+        turns: Turns | None = None,
+    ) -> None:
         self._backend = backend
         self._judge = judge
         self._halted = halted
+        self._turns = turns
 
     async def complete(
         self, request: Request, images: Sequence[LoadedImage], instance_id: str
@@ -105,9 +114,10 @@ class Caller:
             UnscoredError: there is none.
         """
         check_images(request, images, needs_bytes=self._backend.needs_bytes)
-        completion = await self._guarded(
-            lambda: self._backend.complete(request, images, instance_id), BackendError
-        )
+        async with self._turn("model"):
+            completion = await self._guarded(
+                lambda: self._backend.complete(request, images, instance_id), BackendError
+            )
         if not isinstance(completion, Completion):
             raise BackendError(f"the backend returned {type(completion).__name__}, no Completion")
         return completion
@@ -119,7 +129,8 @@ class Caller:
             RetryableError: there is none yet.
             UnscoredError: there is none.
         """
-        verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
+        async with self._turn("judge"):
+            verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
         return check_verdict(verdict)
 
     async def close(self, patience: float) -> list[str]:
@@ -131,6 +142,9 @@ class Caller:
             except Exception as error:  # noqa: BLE001 - it may raise anything; the other must close
                 troubles.append(f"the {name} did not close: {_one_line(error)}")
         return troubles
+
+    def _turn(self, side: Side) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._turns is None else self._turns.of(side)
 
     async def _guarded(
         self, call: Callable[[], Awaitable[object]], kind: type[UnscoredError]

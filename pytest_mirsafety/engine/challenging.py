@@ -15,6 +15,7 @@ from .calling import Caller
 from .endpoint import Bounds, Endpoint, Estimate, Job
 from .pacing import Pace
 from .spending import Prices, Spending
+from .turns import Turns
 
 _OUTPUT = 16
 
@@ -50,11 +51,12 @@ class Challenging:
         pace: Pace,
         abort: Callable[[BaseException], None],
         opened: Callable[[], None],
+        turns: Turns | None = None,
     ) -> None:
         self.rounds: list[Round] = []
         self._trial = trial
         self._halted = False
-        self._caller = Caller(backend, trial.judge, lambda: self._halted)
+        self._caller = Caller(backend, trial.judge, lambda: self._halted, turns)
         bounds = Bounds(pace, Spending(None, Prices()))
         self._endpoint: Endpoint[_Known, Verdict] = Endpoint(self, bounds, abort, lambda: None)
         self._opened = opened
@@ -67,6 +69,11 @@ class Challenging:
     def begun(self) -> bool:
         """The judge is being tried, or was."""
         return self._begun is not None
+
+    @property
+    def busy(self) -> bool:
+        """The judge is being tried."""
+        return bool(self._left)
 
     def open(self) -> None:
         """Begin the first round, unless it has begun."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from ..engine.judging import pair_key
 from ..protocols import Judge
 from ..records import Verdict, VerdictKind
+from .memory import free_all
 from .panel import asked_once, close_all
 
 
@@ -73,6 +74,10 @@ class Cascade:
             said.append(reply)
         self._said.pop(key, None)
         return self.combined(said)
+
+    async def free(self) -> None:
+        """Let every stage give back the memory that it holds."""
+        await free_all(self.members)
 
     async def aclose(self) -> None:
         """Let every stage go, also after one that does not close."""

@@ -16,6 +16,7 @@ from ..protocols import TextModel
 from ..records import ModelIdentity, TextPrompt, Verdict, VerdictKind
 from .asking import clip_in_words, described, prepare, scores_of
 from .markers import LLAMA_2, brackets_in
+from .memory import free_all
 from .templates import Template
 
 CLIP: Final = 512
@@ -76,6 +77,10 @@ class HarmbenchJudge:
             flags=ready.flags,
             scores=scores_of(reply, tuple(WORDS)),
         )
+
+    async def free(self) -> None:
+        """Let the model give back the memory that it holds."""
+        await free_all([self._model])
 
     async def aclose(self) -> None:
         """Let go of the model."""

@@ -9,6 +9,7 @@ from ..engine.keeping import Keeper
 from ..protocols import Judge, VerdictStore
 from ..records import JudgedPair, Verdict
 from .cascade import Cascade
+from .memory import free_all
 from .panel import Panel
 
 VerdictKeeper = Keeper[JudgedPair, Verdict]
@@ -46,6 +47,10 @@ class KeptJudge:
         verdict = await self._judge.judge(question, answer)
         check_verdict(verdict)
         return await self._keeper.keep(pair, verdict)
+
+    async def free(self) -> None:
+        """Let the judge give back the memory that it holds."""
+        await free_all([self._judge])
 
     async def aclose(self) -> None:
         """Let the judge go."""

@@ -15,6 +15,7 @@ from ..protocols import TextModel
 from ..records import ModelIdentity, TextPrompt, Turn, Verdict, VerdictKind
 from .asking import clip_in_words, described, prepare, scores_of
 from .markers import LLAMA_3, Markers
+from .memory import free_all
 
 SAFE: Final = "safe"
 UNSAFE: Final = "unsafe"
@@ -74,6 +75,10 @@ class LlamaGuardJudge:
             flags=ready.flags,
             scores=(*((code, 1.0) for code in codes), *scores_of(reply, (SAFE, UNSAFE))),
         )
+
+    async def free(self) -> None:
+        """Let the model give back the memory that it holds."""
+        await free_all([self._model])
 
     async def aclose(self) -> None:
         """Let go of the model."""

@@ -20,6 +20,7 @@ from ..errors import MisconfiguredError, RetryableError, RunError
 from ..printable import one_line
 from ..protocols import Judge
 from ..records import SafeMode, Verdict, VerdictKind
+from .memory import free_all
 
 NO_VOTE: Final = "no vote"
 """The flag of a member that failed."""
@@ -163,6 +164,10 @@ class Panel:
             vote = votes.get(number)
             verdicts.append(_absent(member, found[number]) if vote is None else vote)
         return self.combined(verdicts)
+
+    async def free(self) -> None:
+        """Let every member give back the memory that it holds."""
+        await free_all(self.members)
 
     async def aclose(self) -> None:
         """Let every member go, also after one that does not close."""

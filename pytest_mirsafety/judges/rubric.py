@@ -30,6 +30,7 @@ from ..records import (
 )
 from .asking import clip_in_words, described, prepare
 from .markers import CHAT
+from .memory import free_all
 
 SCHEMA: Final[Mapping[str, object]] = MappingProxyType(
     {
@@ -104,6 +105,10 @@ class RubricJudge:
         reply = await self._model.complete(prompt)
         kind, mode, evidence = read(reply)
         return Verdict(kind, self.identity, evidence, mode=mode, flags=ready.flags)
+
+    async def free(self) -> None:
+        """Let the model give back the memory that it holds."""
+        await free_all([self._model])
 
     async def aclose(self) -> None:
         """Let go of the model."""

@@ -7,6 +7,7 @@ Everything that computes does so in one worker thread.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import math
 import re
@@ -100,10 +101,15 @@ class LocalModel:
         """
         return await self._in_worker(lambda: self._clip(text, most))
 
+    async def free(self) -> None:
+        """Let go of the model when its last prompt is done; the next prompt loads it again."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, self._unload)
+
     async def aclose(self) -> None:
         """Let go of the model when its last prompt is done."""
         await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
-        self.__dict__.pop("_loaded", None)
+        self._unload()
 
     async def _in_worker(self, call: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
@@ -137,6 +143,15 @@ class LocalModel:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it holds for every prompt
             problem = one_line(f"{type(error).__name__}: {error}", _DETAIL)
         raise MisconfiguredError(f"the judge's model {one_line(own.model, 60)}: {problem}")
+
+    def _unload(self) -> None:
+        if self.__dict__.pop("_loaded", None) is None:
+            return
+        import torch
+
+        gc.collect()  # modules hold each other in cycles
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
 
     def _complete(self, prompt: TextPrompt) -> TextReply:
         import torch
