@@ -25,6 +25,11 @@ def cautions(plan: RunPlan) -> Iterator[str]:
             "the judge only screens: on its word a gate can fail, but none can pass; use a "
             "stronger judge, or set allow_screening_judge = true"
         )
+    if design.stops_when_decided and plan.phases.two:
+        yield (
+            "in two phases all is asked before a gate is decided: --mir-stop=decided saves "
+            "judging only"
+        )
     if sample is None:
         return
     resting = [gate for gate in sample.gates if gate.planned < gate.population]

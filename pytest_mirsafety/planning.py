@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config, data, gates, sampling, trust
+from . import config, data, gates, phases, sampling, trust
 from .backend_building import BackendContext, NamedModel
 from .config import (
     Configuration,
@@ -22,6 +22,7 @@ from .engine.spending import Budget, Prices, Spending
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
 from .judge_building import JudgeContext
+from .phases import Phases, Resident
 from .printable import one_line
 from .records import Dataset, Instance, digest
 from .registry import build_backend, build_judge, find_model
@@ -85,6 +86,7 @@ class RunPlan:
     store: Path
     notes: tuple[str, ...]
     canaries: CanarySet | None = None
+    phases: Phases = field(default_factory=Phases)
 
     @property
     def settings(self) -> Settings:
@@ -146,6 +148,10 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     within = JudgeContext(configuration.base, environ, asks=not options.dry_run)
     trusted = trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
+    resident = Resident("model", model.settings, written_in)
+    shared = phases.choose(
+        settings.phases, resident, trusted.leaves, backend, configuration.base, environ
+    )
     rules = _rules(settings, model, backend, trusted.judge, len(criteria))
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
     drawn = _drawn(dataset, sample)
@@ -175,7 +181,8 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         sample=sample,
         budget=_budget(options.budget, model.settings),
         store=store,
-        notes=(*notes, *own_word),
+        notes=(*notes, *own_word, *filter(None, [shared.why])),
+        phases=shared,
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
     )
 
@@ -262,6 +269,7 @@ def engine_settings(plan: RunPlan) -> EngineSettings:
             tokens_per_minute=judge.tokens_per_minute,
         ),
         budget=plan.budget,
+        two_phases=plan.phases.two,
         prices=_prices(model),
         image_tokens=model.image_tokens,
     )

@@ -33,7 +33,7 @@ LAYERS = (
         "stopping",
         "tally",
     },
-    {"wire"},
+    {"memory", "wire"},
     {
         "backends",
         "channel",
@@ -51,6 +51,7 @@ LAYERS = (
         "backend_building",
         "cautions",
         "judge_building",
+        "phases",
         "planning",
         "preview",
         "registry",

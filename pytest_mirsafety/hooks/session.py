@@ -45,7 +45,7 @@ class Session:
             population=len(plan.dataset.instances),
             shard=plan.design.shard,
             kept=config.getoption("--mir-run") is not None,
-            cautions=tuple(cautions(plan)),
+            cautions=(*filter(None, [plan.phases.why]), *cautions(plan)),
         )
         return terminal.header(planned, self._run.zones)
 
