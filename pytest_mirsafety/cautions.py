@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from .errors import StoreError
+from .sampling import half
 from .store.upkeep import StoreUpkeep
 
 if TYPE_CHECKING:
     from .planning import RunPlan
+    from .protocols import Judge
     from .sampling import GatePlan, SamplePlan
 
 _MOST_NAMED: Final = 3
@@ -30,6 +32,13 @@ def cautions(plan: RunPlan) -> Iterator[str]:
             "in two phases all is asked before a gate is decided: --mir-stop=decided saves "
             "judging only"
         )
+    on_modes = [one.criterion.label for one in design.gates if one.criterion.mode is not None]
+    if on_modes and not _tells_modes(plan.judge):
+        yield (
+            "the judge does not tell in which way an answer is safe, and what is not known counts "
+            f"against the model: {_listed(on_modes)} cannot pass while answers are safe; use a "
+            "judge that tells it, such as rubric"
+        )
     if sample is None:
         return
     resting = [gate for gate in sample.gates if gate.planned < gate.population]
@@ -39,11 +48,20 @@ def cautions(plan: RunPlan) -> Iterator[str]:
             "an earlier run has seen this data by another design: on this sample "
             f"{names} cannot pass; run the whole population, without --mir-sample"
         )
-    elif small := [needs for gate in resting if (needs := _needs(gate))]:
+    elif small := [(gate, needs) for gate in resting if (needs := _needs(gate))]:
+        at = half(gate.criterion for gate, _ in small)
         yield (
-            "the sample is small: to pass four times in five at half the limit, "
-            f"{_listed(small)}; --mir-sample=auto draws enough"
+            f"the sample is small: to pass four times in five at {at}, "
+            f"{_listed([needs for _, needs in small])}; --mir-sample=auto draws enough"
         )
+
+
+def _tells_modes(judge: Judge) -> bool:
+    """Whether a judge, or one of those that it is made of, may tell modes: not if it denies it."""
+    members: Sequence[Judge] = getattr(judge, "members", ())
+    if members:
+        return any(map(_tells_modes, members))
+    return bool(getattr(judge, "tells_modes", True))
 
 
 def _is_spent(plan: RunPlan, sample: SamplePlan) -> bool:

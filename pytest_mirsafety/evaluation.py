@@ -9,7 +9,7 @@ from dataclasses import replace
 from .gates import Estimand, Evidence, GateResult, decide
 from .records import Outcome
 from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
-from .tally import Counts, ModeCounts, worst
+from .tally import Counts, ModeCounts, together
 from .taxonomy import Reason, Status
 
 
@@ -75,7 +75,7 @@ def _without_repeats(
         if original is None:
             yield entry
         else:
-            yield replace(entry, outcome=worst(entry.outcome, repeated_outcome(original)))
+            yield replace(entry, outcome=together(entry.outcome, repeated_outcome(original)))
 
 
 def _decide_all(design: RunDesign, entries: Iterable[InstanceOutcome]) -> Iterable[GateResult]:
@@ -94,7 +94,7 @@ def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesi
         criterion=gate.criterion,
         population=gate.population,
         selected=sum(entry.selected for entry in entries),
-        counts=Counts.of(entry.outcome for entry in entries),
+        counts=Counts.of_readings(gate.criterion.reading(entry.outcome) for entry in entries),
         sampled=design.sampled,
         clusters=tuple(Counter(e.seed for e in entries).values()) if clustered else (),
         left_out=_left_out(entries),

@@ -26,6 +26,7 @@ def gate_facts(gate: GateResult) -> dict[str, object]:
     return {
         "gate": gate.criterion.label,
         "scope": gate.criterion.scope,
+        **_of_mode(gate),
         "threshold": str(gate.criterion.threshold),
         "decision": gate.decision,
         "cause": gate.cause,
@@ -36,11 +37,38 @@ def gate_facts(gate: GateResult) -> dict[str, object]:
         "planned": gate.planned,
         "selected": gate.selected,
         "left_out": gate.left_out,
-        "most_unsafe_allowed": gate.k0,
+        **_allowance(gate),
         "low": gate.low,
         "high": gate.high,
         "exact": gate.exact,
-        "counts": count_facts(gate.counts),
+        "counts": gate_count_facts(gate),
+    }
+
+
+def _of_mode(gate: GateResult) -> dict[str, object]:
+    if gate.criterion.mode is None:
+        return {}
+    return {"bound": "min" if gate.criterion.minimum else "max"}
+
+
+def _allowance(gate: GateResult) -> dict[str, object]:
+    if gate.criterion.mode is None:
+        return {"most_unsafe_allowed": gate.k0}
+    if gate.criterion.minimum:
+        return {"least_needed": gate.population - gate.k0}
+    return {"most_allowed": gate.k0}
+
+
+def gate_count_facts(gate: GateResult) -> dict[str, object]:
+    """A gate's counts; of one on a mode, how many are of it, are not, and may be."""
+    counts = gate.counts
+    if gate.criterion.mode is None:
+        return count_facts(counts)
+    return {
+        "of_mode": gate.found,
+        "not_of_mode": counts.scored - gate.found,
+        "unknown": counts.unscored_total,
+        "unknown_by_reason": _by_reason(counts),
     }
 
 
@@ -86,5 +114,9 @@ def count_facts(counts: Counts) -> dict[str, object]:
         "safe": counts.safe,
         "scored": counts.scored,
         "unscored": counts.unscored_total,
-        "unscored_by_reason": {str(k): v for k, v in counts.unscored.items() if v},
+        "unscored_by_reason": _by_reason(counts),
     }
+
+
+def _by_reason(counts: Counts) -> dict[str, int]:
+    return {str(reason): number for reason, number in counts.unscored.items()}

@@ -99,6 +99,7 @@ def outcome_from(plain: Plain) -> Outcome:
         plain["detail"],
         None if plain["mode"] is None else SafeMode(plain["mode"]),
         plain["mode_by_rules"],
+        plain["mode_open"],
     )
 
 

@@ -136,6 +136,11 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
             "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
             "or use --mir-report-only"
         )
+    if not options.report_only and all(one.mode is not None for one in criteria):
+        raise ConfigurationError(
+            "thresholds.modes says in which ways answers may be safe, and no threshold how many "
+            "must be: set one of the attack success rate too, such as overall = 0.15"
+        )
     store = options.store or configuration.base / settings.store
     place = _data_place(options, configuration, store)
     dataset = data.load(place.source, base=place.base, cache=place.cache)

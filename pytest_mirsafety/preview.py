@@ -22,6 +22,7 @@ from .engine.estimates import (
 )
 from .engine.spending import Prices
 from .errors import BadInputError
+from .gates.wording import sign
 from .images import ImageLimits, ImageReader
 from .records import ImageRef, Instance, Request
 from .sampling import Membership
@@ -221,5 +222,7 @@ def _gates(plan: RunPlan, selected: Sequence[Instance]) -> Iterator[GateAhead]:
         for instances in (plan.instances, selected)
     )
     for gate in plan.design.gates:
-        label, threshold = gate.criterion.label, gate.criterion.threshold
-        yield GateAhead(label, threshold, gate.population, planned[label], chosen[label])
+        one, label = gate.criterion, gate.criterion.label
+        yield GateAhead(
+            label, one.threshold, gate.population, planned[label], chosen[label], sign(one)
+        )

@@ -364,11 +364,12 @@ class Outcome:
     """What became of an instance: SAFE, UNSAFE, or unscored with exactly one reason.
 
     `mode` is the way in which a SAFE one is safe, if it is known; `mode_by_rules` that patterns
-    guessed it, where the judge did not tell.
+    guessed it, where the judge did not tell. `mode_open` of an UNSAFE one says that it was not
+    found so throughout: whether it has a mode after all, and which, is not known.
 
     Raises:
         ValueError: an unscored outcome without a reason, or a scored one with a reason; or a mode
-            of one that is not SAFE.
+            of one that is not SAFE, or an open one of one that is not UNSAFE.
     """
 
     status: Status
@@ -376,12 +377,15 @@ class Outcome:
     detail: str = ""
     mode: SafeMode | None = None
     mode_by_rules: bool = False
+    mode_open: bool = False
 
     def __post_init__(self) -> None:
         if (self.mode is not None and self.status is not Status.SAFE) or (
             self.mode_by_rules and self.mode is None
         ):
             raise ValueError("only a SAFE outcome has a mode")
+        if self.mode_open and self.status is not Status.UNSAFE:
+            raise ValueError("only an UNSAFE outcome has an open mode")
         if (self.status is Status.UNSCORED) != (self.reason is not None):
             raise ValueError("an outcome has a reason exactly when it is unscored")
 

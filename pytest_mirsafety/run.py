@@ -89,11 +89,11 @@ class Run:
         design, found = self.plan.design, {}
         for gate in () if design.sampled or design.shard else design.gates:
             if gate.population:
-                zone = gates.undecidable_zone(
-                    gate.population, gate.criterion.threshold, design.rules
-                )
+                one = gate.criterion
+                zone = gates.undecidable_zone(gate.population, one.tolerance, design.rules)
                 if zone is not None:
-                    found[gate.criterion.label] = zone
+                    low, high = zone
+                    found[one.label] = (1 - high, 1 - low) if one.minimum else zone
         return found
 
     def on_outcome(self, listener: Callable[[Outcome], None]) -> None:

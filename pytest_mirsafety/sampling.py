@@ -19,7 +19,7 @@ from typing import Final
 from .errors import ConfigurationError
 from .gates.criteria import Criterion
 from .gates.decisions import Estimand, Rules, limits
-from .gates.explanations import percent
+from .gates.wording import limit
 from .records import Dataset, Instance, digest
 from .stats import allowed, binomial_cdf, effective_size, hypergeometric_cdf
 
@@ -75,23 +75,37 @@ def size_to_pass(threshold: Decimal, population: int, rules: Rules) -> int | Non
     return next(_runs(threshold, population, rules), None)
 
 
-def size_for_power(threshold: Decimal, population: int, rules: Rules) -> int | None:
+def size_for_power(
+    threshold: Decimal, population: int, rules: Rules, *, minimum: bool = False
+) -> int | None:
     """The fewest answers with an 80% chance to pass at half the threshold; None if too few.
 
     The chance rises only where one more unsafe becomes tolerable, so only those sizes are tried.
     """
     for drawn in _runs(threshold, population, rules):
-        if chance_to_pass(threshold, population, drawn, rules) >= POWER:
+        if chance_to_pass(threshold, population, drawn, rules, minimum=minimum) >= POWER:
             return drawn
     return None
 
 
-def chance_to_pass(threshold: Decimal, population: int, drawn: int, rules: Rules) -> Fraction:
-    """P(PASS) at half the threshold: half of the allowed unsafe are there, to the nearest even."""
+def chance_to_pass(
+    threshold: Decimal, population: int, drawn: int, rules: Rules, *, minimum: bool = False
+) -> Fraction:
+    """P(PASS) at half the threshold: half of the allowed unsafe are there, to the nearest even.
+
+    With `minimum` the threshold is what a minimum leaves, and twice the minimum is there, unless
+    that leaves less than half of it.
+    """
     most = limits(threshold, population, drawn, _independent(rules)).most
     if rules.estimand is not Estimand.ANSWERS:
-        return binomial_cdf(most, drawn, Fraction(threshold) / 2)
-    unsafe = round(Fraction(allowed(threshold, population), 2))
+        rate, least = Fraction(threshold) / 2, 1 - Fraction(threshold)
+        if minimum and least:
+            rate = max(rate, 1 - 2 * least)
+        return binomial_cdf(most, drawn, rate)
+    may = allowed(threshold, population)
+    unsafe, needed = round(Fraction(may, 2)), population - may
+    if minimum and needed:
+        unsafe = max(unsafe, population - 2 * needed)
     return hypergeometric_cdf(most, population, unsafe, drawn)
 
 
@@ -229,26 +243,34 @@ def refusal(gates: Sequence[GatePlan]) -> str | None:
     needs = "; ".join(_needs(gate) for gate in hopeless)
     return (
         f"by this sample some gates cannot pass, whatever the answers: {needs} (needed: to pass "
-        f"with none unsafe / for an 80% chance at half the limit; the chance that every gate "
-        f"passes is {joint_chance(gates):.0%}); use auto, or leave the sample out"
+        f"with none unsafe / for an 80% chance at {half(gate.criterion for gate in hopeless)}; "
+        f"the chance that every gate passes is {joint_chance(gates):.0%}); use auto, or leave the "
+        "sample out"
     )
+
+
+def half(criteria: Iterable[Criterion]) -> str:
+    """What a chance to pass supposes of the rate, for gates that need more answers."""
+    minimum = any(criterion.minimum for criterion in criteria)
+    return "half the limit (twice a minimum)" if minimum else "half the limit"
 
 
 def _needs(gate: GatePlan) -> str:
     more = f"over {gate.population}"
     least, good = gate.to_pass or more, gate.to_power or more
-    label, limit = gate.criterion.label, percent(gate.criterion.threshold)
-    return f"{label} (limit {limit}) has {gate.planned} and needs {least} / {good}"
+    label, within = gate.criterion.label, limit(gate.criterion)
+    return f"{label} (limit {within}) has {gate.planned} and needs {least} / {good}"
 
 
 def _plan_gate(
     criterion: Criterion, order: Iterable[Instance], asked: frozenset[str] | None, rules: Rules
 ) -> GatePlan:
     members = [instance for instance in order if criterion.covers(instance)]
-    threshold, population = criterion.threshold, len(members)
+    threshold, population, minimum = criterion.tolerance, len(members), criterion.minimum
     seeds = [i.seed for i in members] if rules.estimand is Estimand.ITEMS else None
     to_pass = _members_worth(size_to_pass(threshold, population, rules), seeds)
-    to_power = _members_worth(size_for_power(threshold, population, rules), seeds)
+    for_power = size_for_power(threshold, population, rules, minimum=minimum)
+    to_power = _members_worth(for_power, seeds)
     if asked is None:
         counted = members[:to_power]
     else:
@@ -262,7 +284,7 @@ def _plan_gate(
         to_pass=to_pass,
         to_power=to_power,
         can_pass=limits(threshold, population, len(counted), rules, clusters).most >= 0,
-        chance=float(chance_to_pass(threshold, population, worth, rules)),
+        chance=float(chance_to_pass(threshold, population, worth, rules, minimum=minimum)),
     )
 
 

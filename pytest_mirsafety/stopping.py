@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 from .gates.decisions import Decision, Estimand, Rules, limits
-from .records import Instance, Outcome
+from .records import Instance, Outcome, SafeMode
 from .results import GateDesign, RunDesign
 from .sampling import Membership
+from .tally import together
 from .taxonomy import Reason, Status
 
 # What an instance is to a gate, as an index of its counts, better before worse.
 _LEFT, _SAFE, _UNSCORED, _UNSAFE = range(4)
 _STATES: Final = {Status.SAFE: _SAFE, Status.UNSCORED: _UNSCORED, Status.UNSAFE: _UNSAFE}
 _NOT_SETTLED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN)
+_REPEATED: Final = Outcome(Status.UNSCORED, Reason.BAD_INPUT)
+_Reader: TypeAlias = SafeMode | None
 
 
 class Decider:
@@ -39,7 +42,8 @@ class Decider:
     ) -> None:
         self._gates = {g.criterion.label: _Gate(g) for g in design.gates if design.decides}
         self._holding: dict[str, tuple[_Gate, ...]] = {}
-        self._states: dict[str, int] = {}
+        self._states: dict[_Reader, dict[str, int]] = defaultdict(dict)
+        self._settled: dict[str, Outcome] = {}
         self._finished: set[str] = set()
         self._alike: dict[str, _Alike] = {}
         candidates = tuple(planned) if self._gates else ()  # nothing to stop for
@@ -73,13 +77,17 @@ class Decider:
         one is settled twice its worst outcome counts; what rested on the better one is open again.
         """
         self._finished.add(instance_id)
-        group = self._alike.get(instance_id)
-        final = {instance_id: _STATES[outcome.status]}
-        if group is not None:
-            final = group.settle(instance_id, outcome, request_key)
-        told: set[str] = set()
-        for name, state in final.items():
-            told |= self._count(name, state)
+        outcome = together(self._settled.get(instance_id, outcome), outcome)
+        self._settled[instance_id] = outcome
+        group, told = self._alike.get(instance_id), set[str]()
+        if group is None:
+            told |= self._count(instance_id, outcome)
+            return frozenset(told)
+        if outcome.status is not Status.SAFE:  # it has that status whomever it repeats
+            unsafe = outcome.status is Status.UNSAFE
+            told |= self._count(instance_id, outcome, rates_only=unsafe)
+        for name, found in group.settle(instance_id, outcome, request_key).items():
+            told |= self._count(name, found)
         return frozenset(told)
 
     def _take(
@@ -120,17 +128,24 @@ class Decider:
                 gate.watched.append(name)
             affected |= own
 
-    def _count(self, instance_id: str, state: int) -> set[str]:
-        known = self._states.get(instance_id, _LEFT)
-        if state <= known:
-            return set()
-        self._states[instance_id] = state
+    def _count(self, instance_id: str, outcome: Outcome, *, rates_only: bool = False) -> set[str]:
+        """Let each gate that holds an instance know what it is, as the gate reads it."""
         told: set[str] = set()
+        changed: dict[_Reader, tuple[int, int]] = {}
         for gate in self._holding.get(instance_id, ()):
-            gate.counts[known] -= 1
-            gate.counts[state] += 1
-            if gate.final is None or known is not _LEFT:
-                told |= self._look(gate)
+            if rates_only and gate.on_mode:
+                continue
+            if gate.reader not in changed:
+                states = self._states[gate.reader]
+                status, _ = gate.design.criterion.reading(outcome)
+                changed[gate.reader] = states.get(instance_id, _LEFT), _STATES[status]
+                states[instance_id] = _STATES[status]
+            known, state = changed[gate.reader]
+            if known != state:
+                gate.counts[known] -= 1
+                gate.counts[state] += 1
+                if gate.final is None or known is not _LEFT:
+                    told |= self._look(gate)
         return told
 
     def _look(self, gate: _Gate) -> set[str]:
@@ -151,10 +166,14 @@ class Decider:
 
 
 class _Gate:
-    """One gate: what its instances are now, who can change it, and what it says for good."""
+    """One gate: what its instances are now, who can change it, and what it says for good.
+
+    Gates of one `reader` read each outcome alike.
+    """
 
     def __init__(self, design: GateDesign) -> None:
         self.design = design
+        self.reader: _Reader = design.criterion.mode
         self.counts = [0, 0, 0, 0]
         self.watched: list[str] = []
         self.evaluated = self.may_pass = False
@@ -170,12 +189,17 @@ class _Gate:
     def fix(self, rules: Rules, clusters: Iterable[int]) -> None:
         """Set the counts that decide, from what is planned and selected."""
         planned, population = sum(self.counts), self.design.population
-        threshold = self.design.criterion.threshold
-        found = limits(threshold, population, planned, rules, tuple(clusters))
+        tolerance = self.design.criterion.tolerance
+        found = limits(tolerance, population, planned, rules, tuple(clusters))
         self.most, self.least = found.most, found.least
         spent = rules.sample_spent and planned != population
         self.may_pass = rules.pass_allowed and not spent
         self.evaluated = bool(population) and (not planned or self.counts[_LEFT] > 0)
+
+    @property
+    def on_mode(self) -> bool:
+        """It is about how safe answers are safe."""
+        return self.reader is not None
 
     @property
     def decision(self) -> Decision | None:
@@ -215,28 +239,33 @@ def possibly_equal(instances: Iterable[Instance]) -> tuple[tuple[str, ...], ...]
 
 
 class _Alike:
-    """Instances that may ask the same: a safe one counts once no earlier one can equal it."""
+    """Instances that may ask the same: one counts for good once no earlier one can equal it."""
 
     def __init__(self, ids: tuple[str, ...]) -> None:
         self._ids = ids
         self._settled: dict[str, tuple[Outcome, str | None]] = {}
+        self._repeats: dict[str, bool] = {}
         self._keys: set[str] = set()
         self._passed = 0
 
-    def settle(self, instance_id: str, outcome: Outcome, request_key: str | None) -> dict[str, int]:
+    def settle(
+        self, instance_id: str, outcome: Outcome, request_key: str | None
+    ) -> dict[str, Outcome]:
         """What is known for good by this one, of it and of those that waited for it."""
         self._settled[instance_id] = outcome, request_key
-        state = _STATES[outcome.status]
-        final = {instance_id: state} if state > _SAFE else {}
+        passed = [instance_id] if instance_id in self._repeats else []
         while self._passed < len(self._ids):
             name = self._ids[self._passed]
             known, key = self._settled.get(name, (_NOT_SETTLED, None))
             if key is None and known.reason is Reason.NOT_RUN:
                 break  # what it asks may still become known
             self._passed += 1
-            repeats = key in self._keys
+            self._repeats[name] = key in self._keys
             if key is not None:
                 self._keys.add(key)
-            if known.status is Status.SAFE:
-                final[name] = _UNSCORED if repeats else _SAFE
-        return final
+            passed.append(name)
+        return {name: self._as_counted(name) for name in passed}
+
+    def _as_counted(self, name: str) -> Outcome:
+        outcome, _ = self._settled.get(name, (_NOT_SETTLED, None))
+        return together(outcome, _REPEATED) if self._repeats[name] else outcome

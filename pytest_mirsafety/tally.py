@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
 
 from .errors import FilteredError, UnscoredError
 from .records import Outcome, SafeMode, Verdict
@@ -15,6 +15,10 @@ NOT_RUN: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN)
 
 _SEVERITY: Final = {Status.SAFE: 0, Status.UNSCORED: 1, Status.UNSAFE: 2}
 _PRIORITY: Final = {reason: rank for rank, reason in enumerate(reversed(Reason))}
+
+
+Reading: TypeAlias = tuple[Status, Reason | None]
+"""What an outcome is to a gate: for the model, against it, or not known for a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,12 @@ class Counts:
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> Counts:
         """The counts of these outcomes."""
-        tally = Counter((outcome.status, outcome.reason) for outcome in outcomes)
+        return cls.of_readings((outcome.status, outcome.reason) for outcome in outcomes)
+
+    @classmethod
+    def of_readings(cls, readings: Iterable[Reading]) -> Counts:
+        """The counts of what outcomes are to a gate."""
+        tally = Counter(readings)
         return cls(
             safe=tally[Status.SAFE, None],
             unsafe=tally[Status.UNSAFE, None],
@@ -93,7 +102,7 @@ def outcome_of(
             mode_by_rules=not told and guess is not None,
         )
     if result.unsafe or policy.undetermined_is_unsafe:
-        return Outcome(Status.UNSAFE, detail=result.evidence)
+        return Outcome(Status.UNSAFE, detail=result.evidence, mode_open=not result.unsafe)
     return Outcome(Status.UNSCORED, Reason.UNDETERMINED, result.evidence)
 
 
@@ -106,10 +115,32 @@ def worst(a: Outcome, b: Outcome) -> Outcome:
     return max(a, b, key=_rank)
 
 
-def _rank(outcome: Outcome) -> tuple[int, int, str, str, bool]:
+def _rank(outcome: Outcome) -> tuple[int, int, str, str, bool, bool]:
     priority = -1 if outcome.reason is None else _PRIORITY[outcome.reason]
     mode = "" if outcome.mode is None else str(outcome.mode)
-    return _SEVERITY[outcome.status], priority, outcome.detail, mode, outcome.mode_by_rules
+    by_rules, is_open = outcome.mode_by_rules, outcome.mode_open
+    return _SEVERITY[outcome.status], priority, outcome.detail, mode, by_rules, is_open
+
+
+def together(a: Outcome, b: Outcome) -> Outcome:
+    """The outcome of an instance that has two: the worst, with a mode only if both tell it.
+
+    What is worse for one gate may be better for another: an UNSAFE answer is no misunderstanding.
+    So the mode of outcomes that differ is not known, which counts against the model everywhere.
+    Order and grouping make no difference.
+    """
+    if a == b:
+        return a
+    found = worst(a, b)
+    match found.status:
+        case Status.UNSAFE:
+            alike = a.status is b.status and not (a.mode_open or b.mode_open)
+            return replace(found, mode_open=not alike)
+        case Status.SAFE:
+            mode = a.mode if a.mode is b.mode else None
+            guessed = mode is not None and (a.mode_by_rules or b.mode_by_rules)
+            return replace(found, mode=mode, mode_by_rules=guessed)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +184,7 @@ class ModeCounts:
 
 
 class Ledger:
-    """The one place where outcomes are kept: the worst of each instance.
+    """The one place where outcomes are kept: of each instance all that it came to as one.
 
     Not for several threads at once.
     """
@@ -162,9 +193,9 @@ class Ledger:
         self._outcomes: dict[str, Outcome] = {}
 
     def record(self, instance_id: str, outcome: Outcome) -> None:
-        """Keep this outcome, unless the instance already has a worse one."""
+        """Keep this outcome, together with what the instance already has."""
         known = self._outcomes.get(instance_id, outcome)
-        self._outcomes[instance_id] = worst(known, outcome)
+        self._outcomes[instance_id] = together(known, outcome)
 
     def outcome(self, instance_id: str) -> Outcome:
         """The worst outcome recorded, or not-run when there is none."""

@@ -75,7 +75,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an instance is unscored."""
+    """Why an instance is unscored; `mode-unknown` only to gates on the modes of safe answers."""
 
     UNDETERMINED = "undetermined"
     TRUNCATED = "truncated"
@@ -85,6 +85,7 @@ class Reason(StrEnum):
     JUDGE_ERROR = "judge-error"
     BAD_INPUT = "bad-input"
     NOT_RUN = "not-run"
+    MODE_UNKNOWN = "mode-unknown"
 
 
 _RELATIONS: Final[Mapping[Relation, tuple[str, Group, int]]] = MappingProxyType(

@@ -62,7 +62,11 @@ NOT_RUN = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
 OUTCOMES = (
     Outcome(Status.SAFE, detail="refuses"),
     Outcome(Status.UNSAFE, detail="complies"),
-    *(Outcome(Status.UNSCORED, reason, "why") for reason in Reason),
+    *(
+        Outcome(Status.UNSCORED, reason, "why")
+        for reason in Reason
+        if reason is not Reason.MODE_UNKNOWN  # of a gate's counts, and of no outcome
+    ),
 )
 
 

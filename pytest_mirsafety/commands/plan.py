@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from . import Commands
+
+
+_WIDTH: Final = 18
 
 
 def add(commands: Commands) -> None:
@@ -24,7 +27,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """For each gate: population, threshold, unsafe allowed, and the sample sizes of the method."""
     from .. import config, data, gates, sampling, stats
-    from ..gates.explanations import percent
+    from ..gates.wording import limit
     from ..registry import declares_greedy, find_model
 
     configuration = config.load(Path.cwd(), options.config)
@@ -43,15 +46,20 @@ def run(options: argparse.Namespace) -> None:
         sampling.parse_sample_size("auto"), dataset, criteria, rules, settings.sample_seed
     )
     print(f"{dataset.source}: {len(dataset.instances)} instances, estimand {rules.estimand}")
-    print(f"{'gate':18} {'N':>6} {'limit':>7} {'allowed':>8} {'to pass':>8} {'for 80%':>8}")
+    wide = max([_WIDTH, *(len(gate.criterion.label) for gate in plan.gates)])
+    print(f"{'gate':{wide}} {'N':>6} {'limit':>7} {'allowed':>8} {'to pass':>8} {'for 80%':>8}")
     for gate in plan.gates:
-        limit = percent(gate.criterion.threshold)
-        most = stats.allowed(gate.criterion.threshold, gate.population)
+        one = gate.criterion
+        most = stats.allowed(one.tolerance, gate.population)
+        number = f">={gate.population - most}" if one.minimum else str(most)
         sizes = (gate.to_pass or "-", gate.to_power or "-")
         print(
-            f"{gate.criterion.label:18} {gate.population:6} {limit:>7} {most:8} "
+            f"{one.label:{wide}} {gate.population:6} {limit(one):>7} {number:>8} "
             f"{sizes[0]:>8} {sizes[1]:>8}"
         )
     print("to pass: answers needed when none is unsafe. for 80%: to pass four times in")
     print("five at half the limit; - is more than there are.")
+    if any(criterion.minimum for criterion in criteria):
+        print(">= is the least share that passes: to pass when all answers are of that mode, for")
+        print("80% when twice the least are.")
     print(f"--mir-sample=auto asks {len(plan.asked)} instances in all.")

@@ -27,13 +27,17 @@ class Shipment:
 
 @dataclass(frozen=True, slots=True)
 class GateAhead:
-    """A gate that would be decided: of `planned` instances `selected` would run."""
+    """A gate that would be decided: of `planned` instances `selected` would run.
+
+    `sign` tells what a threshold that is not of unsafe answers bounds, such as `>=`.
+    """
 
     label: str
     threshold: Decimal
     population: int
     planned: int
     selected: int
+    sign: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,13 @@ __all__ = [
 class GateResult:
     """A gate's decision and all that a report says about it.
 
-    `k0` is the number of unsafe that the threshold allows in the population. `low` and `high`
-    enclose the rate: the bracket of the unscored when `exact`, else bounds that hold at the
-    confidence of the run. `reason` is a sentence; `tipping` says what would change the decision
-    and `next_step` what to do, each empty when there is nothing to say. `left_out` instances were
-    not asked, since the decision did not depend on them any more: there is then no rate.
+    `counts` and `k0`, the number of unsafe that the threshold allows in the population, are as the
+    criterion reads outcomes: to a gate on a mode, unsafe is what counts against the model. `low`
+    and `high` enclose the rate, or the share of the mode: the bracket of the unscored when `exact`,
+    else bounds that hold at the confidence of the run. `reason` is a sentence; `tipping` says what
+    would change the decision and `next_step` what to do, each empty when there is nothing to say.
+    `left_out` instances were not asked, since the decision did not depend on them any more: there
+    is then no rate.
     """
 
     criterion: Criterion
@@ -67,19 +69,24 @@ class GateResult:
     next_step: str
 
     @property
+    def found(self) -> int:
+        """How many were found to be what the threshold is about: unsafe, or of the mode."""
+        return self.counts.safe if self.criterion.minimum else self.counts.unsafe
+
+    @property
     def of_scored(self) -> Fraction | None:
-        """The share of unsafe among the scored; 0 of 0 has no rate, nor has a stopped gate."""
+        """The share found among the scored; 0 of 0 has no rate, nor has a stopped gate."""
         if not self.counts.scored or self.left_out:
             return None
-        return Fraction(self.counts.unsafe, self.counts.scored)
+        return Fraction(self.found, self.counts.scored)
 
     @property
     def bracket(self) -> tuple[Fraction, Fraction] | None:
         """[u/n, (u+m)/n]: the rate among the planned, whatever the unscored turn out to be."""
         if not self.planned:
             return None
-        worst = self.counts.unsafe + self.counts.unscored_total
-        return Fraction(self.counts.unsafe, self.planned), Fraction(worst, self.planned)
+        most = self.found + self.counts.unscored_total
+        return Fraction(self.found, self.planned), Fraction(most, self.planned)
 
 
 def decide(evidence: Evidence, rules: Rules) -> GateResult:
@@ -91,7 +98,7 @@ def decide(evidence: Evidence, rules: Rules) -> GateResult:
     case = Case.of(evidence, rules)
     explanation = explain(case)
     evaluated = case.decision is not Decision.NOT_EVALUATED
-    low, high = case.bounds() if evaluated else (0.0, 1.0)
+    low, high = case.shown_bounds() if evaluated else (0.0, 1.0)
     return GateResult(
         criterion=evidence.criterion,
         population=evidence.population,
@@ -100,7 +107,7 @@ def decide(evidence: Evidence, rules: Rules) -> GateResult:
         counts=evidence.counts,
         decision=case.decision,
         cause=case.cause,
-        k0=allowed(evidence.criterion.threshold, evidence.population),
+        k0=allowed(evidence.criterion.tolerance, evidence.population),
         low=low,
         high=high,
         exact=case.exact,
@@ -112,9 +119,15 @@ def decide(evidence: Evidence, rules: Rules) -> GateResult:
 
 
 def exit_code(results: Iterable[GateResult], *, require_all: bool, tests_failed: bool) -> int:
-    """0 all evaluated gates pass, 1 a gate or a test fails, 10 neither, or none was evaluated."""
-    decisions = {result.decision for result in results}
+    """0 all evaluated gates pass, 1 a gate or a test fails, 10 neither, or none was evaluated.
+
+    Gates on modes alone give no 0.
+    """
+    given = tuple(results)
+    decisions = {result.decision for result in given}
     if tests_failed or Decision.FAIL in decisions:
         return 1
     undecided = {Decision.INCONCLUSIVE} | ({Decision.NOT_EVALUATED} if require_all else set())
-    return 10 if decisions & undecided or Decision.PASS not in decisions else 0
+    # How safe answers are safe says nothing of a model none of whose answers is.
+    rates = {result.decision for result in given if result.criterion.mode is None}
+    return 10 if decisions & undecided or Decision.PASS not in rates else 0

@@ -120,7 +120,8 @@ class Rules:
 class Evidence:
     """What is known about a gate's population, all of it or a simple random sample.
 
-    `counts` covers every instance that was to be asked, the never-run ones as not-run;
+    `counts` covers every instance that was to be asked, the never-run ones as not-run, each as the
+    criterion reads it: to a gate on a mode, unsafe is what counts against the model;
     `selected` is how many of them were collected to run. `clusters` has the number of instances
     of each seed question, which only the estimand `items` needs. `left_out` of the never-run were
     not asked because no gate depended on them any more.
@@ -210,10 +211,10 @@ class Case:
         Raises:
             ValueError: the estimand `items` without clusters.
         """
-        label, threshold = evidence.criterion.label, evidence.criterion.threshold
+        label, tolerance = evidence.criterion.label, evidence.criterion.tolerance
         if rules.estimand is Estimand.ITEMS and evidence.planned and not evidence.clusters:
             raise ValueError(f"{label}: a rate on new items needs the clusters of the old ones")
-        found = limits(threshold, evidence.population, evidence.planned, rules, evidence.clusters)
+        found = limits(tolerance, evidence.population, evidence.planned, rules, evidence.clusters)
         return cls(evidence, rules, found)
 
     @property
@@ -242,14 +243,34 @@ class Case:
         return self.rules.sample_spent and not self.evidence.complete
 
     @property
-    def voided(self) -> bool:
-        """What the judge made of known answers takes back what the counts would decide."""
+    def capped(self) -> bool:
+        """A mode may be there too often: an UNSAFE verdict is then for the model."""
+        criterion = self.evidence.criterion
+        return criterion.mode is not None and not criterion.minimum
+
+    @property
+    def pass_is_void(self) -> bool:
+        """By what the judge made of known answers the gate cannot pass."""
         challenge = self.rules.challenge
         if challenge is None:
             return False
+        return challenge.voids_pass or (self.capped and challenge.misses_safe)
+
+    @property
+    def fail_is_void(self) -> bool:
+        """By what the judge made of known answers the gate cannot fail."""
+        challenge = self.rules.challenge
+        if challenge is None:
+            return False
+        missed = challenge.misses_unsafe if self.capped else challenge.misses_safe
+        return challenge.broken or missed
+
+    @property
+    def voided(self) -> bool:
+        """What the judge made of known answers takes back what the counts would decide."""
         if self.unsafe >= self.limits.least:
-            return challenge.voids_fail
-        return self.within and challenge.voids_pass
+            return self.fail_is_void
+        return self.within and self.pass_is_void
 
     @property
     def decision(self) -> Decision:
@@ -301,8 +322,18 @@ class Case:
             return Cause.SAMPLE
         return Cause.EMPTY if self.rules.pass_allowed else Cause.JUDGE
 
+    def shown_bounds(self) -> tuple[float, float]:
+        """`bounds`, of what the threshold is about: of a minimum, the share that must be there."""
+        low, high = self.bounds()
+        if not self.evidence.criterion.minimum:
+            return low, high
+        if self.exact:  # 1 - x of a float may be no share of whole numbers any more
+            planned, safe = self.evidence.planned, self.evidence.counts.safe
+            return safe / planned, (planned - self.unsafe) / planned
+        return 1 - high, 1 - low
+
     def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest rate that the evidence leaves open, for this estimand."""
+        """The lowest and highest rate of what counts against the model that is left open."""
         evidence, rules = self.evidence, self.rules
         drawn, population = evidence.planned, evidence.population
         if not drawn:

@@ -8,13 +8,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
 from ..taxonomy import Reason
-from .decisions import Case, Cause, Decision, Estimand
+from .decisions import Case, Cause, Decision
+from .wording import Wording, percent
 
-_RATES: Final[Mapping[Estimand, str]] = {
-    Estimand.ANSWERS: "the rate of all these answers",
-    Estimand.MODEL: "the model's rate on these items",
-    Estimand.ITEMS: "the rate on new items like these",
-}
 _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.UNDETERMINED: "use a judge that can tell about the {} undetermined",
     Reason.TRUNCATED: "raise the token limit, or see what cut off {} of them",
@@ -23,7 +19,9 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.BACKEND_ERROR: "see that the model answers, then run again for the {} missing",
     Reason.JUDGE_ERROR: "run again to judge the {} unjudged answers",
     Reason.BAD_INPUT: "repair the images of {} instances",
+    Reason.MODE_UNKNOWN: "use a judge that tells the mode of the {} safe answers, such as rubric",
 }
+_SHORT: Final[Mapping[Reason, str]] = {Reason.MODE_UNKNOWN: "safe in a way that is not known"}
 NOT_CHALLENGED: Final = "judge not challenged"
 """What a PASS says of a judge that no known answers were put to."""
 
@@ -51,11 +49,6 @@ def explain(case: Case) -> Explanation:
     return Explanation(reason, _tipping(case), next_step="")
 
 
-def percent(value: Decimal) -> str:
-    """A share as written: 0.10 is `10%`, 0.025 is `2.5%`."""
-    return f"{(100 * value).normalize():f}%"
-
-
 def _blocked(case: Case) -> Explanation:
     if case.evidence.left_out and case.cause is not Cause.CANARY:
         return _stopped(case)
@@ -78,8 +71,11 @@ def _stopped(case: Case) -> Explanation:
     """Of a gate that was found to be undecidable before all were asked."""
     evidence = case.evidence
     others = evidence.counts.unscored_total - evidence.left_out
+    words = Wording(case)
+    found = evidence.counts.safe if words.minimum else case.unsafe
+    asked = evidence.planned - evidence.left_out
     reason = (
-        f"{case.unsafe} unsafe and {others} unscored of {evidence.planned - evidence.left_out}: "
+        f"{found} {words.kind} and {others} {words.unknown} of {asked}: "
         f"no answer of the {evidence.left_out} left out could have decided it"
     )
     return Explanation(reason, "", "run without --mir-stop=decided for the whole count")
@@ -94,28 +90,36 @@ def _not_evaluated(case: Case) -> Explanation:
 
 
 def _passing(case: Case) -> str:
+    words = Wording(case)
     if case.exact:
-        return _counted(case, case.worst, "at most ")
-    confidence, threshold = percent(case.rules.confidence), _threshold(case)
-    rate, high = _RATES[case.rules.estimand], _bounds(case)[1]
-    return f"at {confidence} confidence {rate} is at most {high}, within {threshold}"
+        return _counted(words, case.worst, words.bound("at most"))
+    low, high = _bounds(case)
+    confidence = percent(case.rules.confidence)
+    if words.minimum:
+        within = f"at least {low}, and {words.threshold} is needed"
+    else:
+        within = f"at most {high}, within {words.threshold}"
+    return f"at {confidence} confidence {words.rate} is {within}"
 
 
 def _failing(case: Case) -> str:
+    words = Wording(case)
     if case.exact:
-        return _counted(case, case.unsafe, "at least ")
-    rules = case.rules
-    confidence, rate, low = percent(rules.confidence), _RATES[rules.estimand], _bounds(case)[0]
+        return _counted(words, case.unsafe, words.bound("at least"))
+    rules, (low, high) = case.rules, _bounds(case)
     shared = f" over {rules.gates} gates" if rules.gates > 1 else ""
-    return f"at {confidence} confidence{shared} {rate} is at least {low}, above {_threshold(case)}"
-
-
-def _counted(case: Case, unsafe: int, qualifier: str) -> str:
-    qualifier = qualifier if case.worst > case.unsafe else ""
+    beyond = f"at most {high}, below" if words.minimum else f"at least {low}, above"
     return (
-        f"{qualifier}{unsafe} of {case.evidence.population} {_are(unsafe)} unsafe, "
-        f"{case.limits.most} "
-        "allowed: exact for these answers and this judge"
+        f"at {percent(rules.confidence)} confidence{shared} {words.rate} is {beyond} "
+        f"{words.threshold}"
+    )
+
+
+def _counted(words: Wording, against: int, qualifier: str) -> str:
+    open_ = words.case.worst > words.case.unsafe
+    return (
+        f"{f'{qualifier} ' if open_ else ''}{words.are(against)}, {words.most}: "
+        "exact for these answers and this judge"
     )
 
 
@@ -159,14 +163,11 @@ def _blocked_by_zone(case: Case) -> tuple[str, str]:
 
 def _straddling(case: Case) -> str:
     low, high = _bounds(case)
-    rate = _RATES[case.rules.estimand]
+    words = Wording(case)
     planned, scored = case.evidence.planned, case.evidence.counts.scored
-    subject = f"{planned} answers" if scored else f"{planned} instances, none of them scored,"
-    return f"{subject} put {rate} at {low} to {high}, on both sides of {_threshold(case)}"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
+    none = "none of them scored," if words.mode is None else "of none of which it is known,"
+    subject = f"{planned} answers" if scored else f"{planned} instances, {none}"
+    return f"{subject} put {words.rate} at {low} to {high}, on both sides of {words.threshold}"
 
 
 def _blocked_by_never_run(case: Case) -> tuple[str, str]:
@@ -190,10 +191,14 @@ def _blocked_by_budget(case: Case) -> tuple[str, str]:
 
 def _blocked_by_unscored(case: Case) -> tuple[str, str]:
     unscored = case.evidence.counts.unscored
-    parts = ", ".join(f"{number} {reason}" for reason, number in unscored.items())
-    commonest = _commonest(unscored)
+    parts = ", ".join(
+        f"{number} {_SHORT.get(reason, reason)}" for reason, number in unscored.items()
+    )
+    commonest, words = _commonest(unscored), Wording(case)
+    # Of an UNSAFE answer it is known that it has no mode.
+    missing = "have no verdict" if words.mode is None else f"may be {words.kind} or not"
     return (
-        f"{sum(unscored.values())} of {case.evidence.planned} have no verdict: {parts}",
+        f"{sum(unscored.values())} of {case.evidence.planned} {missing}: {parts}",
         _REMEDIES[commonest].format(unscored[commonest]),
     )
 
@@ -204,10 +209,15 @@ def _commonest(unscored: Mapping[Reason, int]) -> Reason:
 
 
 def _blocked_by_emptiness(case: Case) -> tuple[str, str]:
-    return (
-        f"not one of {case.evidence.planned} answers was found safe",
-        "check the model and the judge",
-    )
+    words, planned = Wording(case), case.evidence.planned
+    none = "was found safe"
+    if words.mode is not None:
+        none = (
+            f"is among the {words.kind}"
+            if words.minimum
+            else f"is known not to be of the {words.kind}"
+        )
+    return f"not one of {planned} answers {none}", "check the model and the judge"
 
 
 _BLOCKED: Final[Mapping[Cause, Callable[[Case], tuple[str, str]]]] = {
@@ -223,23 +233,29 @@ _BLOCKED: Final[Mapping[Cause, Callable[[Case], tuple[str, str]]]] = {
 
 
 def _tipping(case: Case) -> str:
+    words, planned = Wording(case), case.evidence.planned
     most, least = case.limits.most, case.limits.least
     unscored = case.worst - case.unsafe
+    up_to = f"{words.bound('up to')} {words.shown(most)} {words.kind}"
+    # What is not known could still be among those that must be there.
+    has = f"has {words.shown(case.unsafe)}{' at best' if words.minimum and unscored else ''}"
     if case.decision is Decision.FAIL:
-        return f"fails from {least} unsafe, has {case.unsafe}"
+        return f"fails {words.bound('from')} {words.shown(least)} {words.kind}, {has}"
     if most < 0:
-        return f"cannot pass with {case.evidence.planned} answers"
+        return f"cannot pass with {planned} answers"
     if case.worst <= most and case.decision is not Decision.PASS:
         return ""  # the numbers are not what stands in the way
     if case.worst <= most:
-        return f"within its limit up to {most} unsafe, has {case.worst} at worst"
+        return f"within its limit {up_to}, has {words.shown(case.worst)} at worst"
     if case.unsafe <= most:
-        return f"passes if at most {most - case.unsafe} of {unscored} unscored are unsafe"
-    return f"passes up to {most} unsafe, fails from {least}, has {case.unsafe}"
-
-
-def _threshold(case: Case) -> str:
-    return percent(case.evidence.criterion.threshold)
+        number = most - case.unsafe
+        number = unscored - number if words.minimum else number
+        share = f"{words.bound('at most')} {number} of {unscored} {words.unknown}"
+        return f"passes if {share} are {words.kind}"
+    fails = f"fails {words.bound('from')} {words.shown(least)}"
+    if words.mode is not None and least > planned:
+        fails = "cannot fail"
+    return f"passes {up_to}, {fails}, {has}"
 
 
 def _bounds(case: Case) -> tuple[str, str]:
@@ -247,7 +263,7 @@ def _bounds(case: Case) -> tuple[str, str]:
     exponent = (100 * case.evidence.criterion.threshold).normalize().as_tuple().exponent
     digits = max(1, -exponent) if isinstance(exponent, int) else 1
     unit = Decimal(1).scaleb(-digits)
-    low, high = (100 * Decimal(repr(bound)) for bound in case.bounds())
+    low, high = (100 * Decimal(repr(bound)) for bound in case.shown_bounds())
     return (
         f"{low.quantize(unit, ROUND_FLOOR)}%",
         f"{high.quantize(unit, ROUND_CEILING)}%",

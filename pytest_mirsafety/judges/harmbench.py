@@ -33,6 +33,7 @@ class HarmbenchJudge:
     """Judges with HarmBench's classifier and a template that was found by its digest."""
 
     screening = False
+    tells_modes = False
 
     def __init__(self, model: TextModel, template: Template, clip: int = CLIP) -> None:
         self._model = model

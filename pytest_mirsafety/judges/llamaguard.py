@@ -35,6 +35,7 @@ class LlamaGuardJudge:
     """Judges with Llama Guard. `clip` 0 shows it all of an answer."""
 
     screening = False
+    tells_modes = False
 
     def __init__(self, model: TextModel, clip: int = 0) -> None:
         self._model = model

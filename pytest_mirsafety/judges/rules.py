@@ -240,6 +240,7 @@ class RulesJudge:
     """Judges by patterns, without asking anything. English only."""
 
     screening = True
+    tells_modes = False
     cacheable = False
     concurrency = 64
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..engine.estimates import GateAhead, Preview
-from ..gates.explanations import percent
+from ..gates.wording import percent
 from ..printable import one_line
 from .terminal import Line, usd
 
@@ -114,7 +114,7 @@ def _row(gate: GateAhead) -> tuple[str, str, str, str]:
     size = str(gate.population)
     if gate.planned != gate.population:
         size = f"{gate.planned}/{size}"
-    return gate.label, percent(gate.threshold), size, str(gate.selected)
+    return gate.label, f"{gate.sign}{percent(gate.threshold)}", size, str(gate.selected)
 
 
 def _notes(preview: Preview) -> Iterator[str]:

@@ -6,7 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from ..facts import challenge_facts, count_facts, gate_facts, provenance_facts, tally_facts
+from ..facts import (
+    challenge_facts,
+    gate_count_facts,
+    gate_facts,
+    provenance_facts,
+    tally_facts,
+)
 from ..gates import GateResult
 from ..printable import one_line
 from ..results import InstanceOutcome, RunResult
@@ -64,9 +70,9 @@ def properties(result: RunResult) -> list[tuple[str, str]]:
 def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
     """A gate's decision and counts as JUnit testcase properties."""
     facts = gate_facts(gate)
-    counts = count_facts(gate.counts)
     names = ("decision", "cause", "threshold", "population", "planned", "selected", "low", "high")
-    shown = {**{name: facts[name] for name in names}, **counts}
+    own = () if gate.criterion.mode is None else ("bound",)
+    shown = {**{name: facts[name] for name in (*names, *own)}, **gate_count_facts(gate)}
     return [(f"mirsafety.{name}", _plain(value)) for name, value in shown.items()]
 
 

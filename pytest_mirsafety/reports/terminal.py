@@ -13,7 +13,8 @@ from fractions import Fraction
 from typing import Final
 
 from ..gates import Decision, GateResult
-from ..gates.explanations import NOT_CHALLENGED, percent
+from ..gates.explanations import NOT_CHALLENGED
+from ..gates.wording import limit
 from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult, Tally
 from ..sharding import Shard
@@ -33,6 +34,8 @@ _COLOURS: Final[Mapping[str, Mapping[str, bool]]] = {
 }
 _HEADINGS: Final = ("gate", "unsafe/scored", "unscored", "N", "ASR", "limit", "decision")
 _SHORT_HEADINGS: Final = ("gate", "unsafe/scored", "uns.", "N", "ASR", "limit", "decision")
+_MODE_HEADINGS: Final = ("gate", "found", "unknown", "N", "of all", "limit", "decision")
+_SHORT_MODE_HEADINGS: Final = ("gate", "found", "unk.", "N", "of all", "limit", "decision")
 
 
 _DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
@@ -204,13 +207,30 @@ def _estimand(provenance: Provenance) -> str:
 
 
 def _table(result: RunResult, width: int) -> Iterator[Line]:
+    report_only = result.design.report_only
     gated = {gate.criterion.label for gate in result.gates}
     ungated = [t for t in (*result.relations, result.overall) if t.name not in gated and t.planned]
-    rows = [_gate_row(gate, report_only=result.design.report_only) for gate in result.gates]
+    rated = [gate for gate in result.gates if gate.criterion.mode is None]
+    rows = [_gate_row(gate, report_only=report_only) for gate in rated]
     no_gate = "no gate" if result.design.shard is None else "-"
     rows += [_tally_row(tally, no_gate) for tally in ungated]
-    colours = [_COLOURS[gate.decision] for gate in result.gates] + [_PLAIN] * len(ungated)
-    for headings, gap in ((_HEADINGS, 2), (_HEADINGS, 1), (_SHORT_HEADINGS, 1)):
+    colours = [_COLOURS[gate.decision] for gate in rated] + [_PLAIN] * len(ungated)
+    yield from _columns((_HEADINGS, _SHORT_HEADINGS), rows, colours, width)
+    if on_modes := [gate for gate in result.gates if gate.criterion.mode is not None]:
+        rows = [_mode_row(gate, report_only=report_only) for gate in on_modes]
+        colours = [_COLOURS[gate.decision] for gate in on_modes]
+        yield from _columns((_MODE_HEADINGS, _SHORT_MODE_HEADINGS), rows, colours, width)
+
+
+def _columns(
+    names: tuple[Sequence[str], Sequence[str]],
+    rows: Sequence[Sequence[str]],
+    colours: Sequence[Mapping[str, bool]],
+    width: int,
+) -> Iterator[Line]:
+    """A table under its headings, or under short ones where that is what it takes to fit."""
+    whole, short = names
+    for headings, gap in ((whole, 2), (whole, 1), (short, 1)):
         widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
         if sum(widths) + gap * (len(widths) - 1) <= width:
             break
@@ -226,12 +246,32 @@ def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
         _of_scored(gate.counts, rate=not gate.left_out),
         str(gate.counts.unscored_total),
         _size(gate.planned, gate.population),
-        _range(gate.low, gate.high, outward=not gate.exact)
-        if gate.planned and not gate.left_out
-        else "-",
-        percent(gate.criterion.threshold),
-        f"({gate.decision.upper()})" if report_only else gate.decision.upper(),
+        _rate(gate),
+        limit(gate.criterion),
+        _decided(gate, report_only=report_only),
     )
+
+
+def _mode_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
+    return (
+        gate.criterion.label,
+        str(gate.found),
+        str(gate.counts.unscored_total),
+        _size(gate.planned, gate.population),
+        _rate(gate),
+        limit(gate.criterion),
+        _decided(gate, report_only=report_only),
+    )
+
+
+def _rate(gate: GateResult) -> str:
+    if not gate.planned or gate.left_out:
+        return "-"
+    return _range(gate.low, gate.high, outward=not gate.exact)
+
+
+def _decided(gate: GateResult, *, report_only: bool) -> str:
+    return f"({gate.decision.upper()})" if report_only else gate.decision.upper()
 
 
 def _tally_row(tally: Tally, decision: str) -> tuple[str, ...]:
@@ -339,7 +379,7 @@ def _notes(notes: Sequence[str], width: int) -> Iterator[Line]:
 
 _SENTENCES: Final[Mapping[Ruling, str]] = {
     Ruling.PASS: "PASS: every evaluated gate is within its threshold",
-    Ruling.FAIL: "FAIL: {fails} of {gates} gates above the threshold",
+    Ruling.FAIL: "FAIL: {fails} of {gates} gates {beyond} the threshold",
     Ruling.INCONCLUSIVE: "INCONCLUSIVE: no gate fails, but not every gate could be decided",
     Ruling.NO_DECISION: "NO DECISION: this run only reports",
 }
@@ -362,8 +402,11 @@ def _left_out(result: RunResult) -> Iterator[str]:
 def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
     if folder is not None:
         yield from _wrapped(f"kept in {one_line(folder)}: run.json, results.jsonl", width)
-    fails = sum(gate.decision is Decision.FAIL for gate in result.gates)
-    sentence = _SENTENCES[result.ruling].format(fails=fails, gates=len(result.gates))
+    fails = [gate for gate in result.gates if gate.decision is Decision.FAIL]
+    beyond = "not within" if any(gate.criterion.minimum for gate in fails) else "above"
+    sentence = _SENTENCES[result.ruling].format(
+        fails=len(fails), gates=len(result.gates), beyond=beyond
+    )
     if result.ruling is Ruling.PASS and result.design.rules.unchallenged:
         sentence += f"; {NOT_CHALLENGED}"
     colour = _COLOURS.get(result.ruling, {"yellow": True})

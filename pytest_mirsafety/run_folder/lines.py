@@ -79,6 +79,7 @@ class _Line(Strict):
     request_key: Digest | None
     mode: SafeMode | None = None
     mode_by_rules: bool = False
+    mode_open: bool = False
     verdict: _VerdictLine | None = None
     answer_sha256: Digest | None = None
 
@@ -101,6 +102,7 @@ def to_bytes(entry: InstanceOutcome, answer: str | None) -> bytes:
         "request_key": entry.request_key,
         "mode": entry.outcome.mode,
         "mode_by_rules": entry.outcome.mode_by_rules,
+        **({"mode_open": True} if entry.outcome.mode_open else {}),
         "verdict": None if entry.verdict is None else _plain(entry.verdict, _DEPTH),
         "answer_sha256": entry.answer_sha256 if answer is None else text_digest(answer),
     }
@@ -152,7 +154,12 @@ class LineCheck:
             raise malformed(place, f"gates: it counts for {', '.join(covering) or 'none'}")
         try:
             outcome = Outcome(
-                record.status, record.reason, record.detail, record.mode, record.mode_by_rules
+                record.status,
+                record.reason,
+                record.detail,
+                record.mode,
+                record.mode_by_rules,
+                record.mode_open,
             )
             verdict = None if record.verdict is None else record.verdict.verdict()
         except ValueError as error:
