@@ -74,7 +74,7 @@ def _is_spent(plan: RunPlan, sample: SamplePlan) -> bool:
     except StoreError:
         return False  # the run opens it too, and says what is wrong
     mine = (found for found in attempts if found.identity == plan.attempted)
-    return any(set(found.designs) - {sample.design} for found in mine)
+    return any(set(found.designs) - {plan.design_of(sample.design)} for found in mine)
 
 
 def _needs(gate: GatePlan) -> str:

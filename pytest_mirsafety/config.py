@@ -34,6 +34,8 @@ from .model_forms import check_model
 from .printable import one_line
 from .records import SafeMode, Scalar
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
+from .trials import MOST as MOST_TRIALS
+from .trials import TrialRule, Trials
 
 _MAX_ERRORS: Final = 3
 _LINE_LIMIT: Final = 1000
@@ -313,6 +315,17 @@ class UnscoredSettings(_Section):
         return self
 
 
+class TrialSettings(_Section):
+    """`[tool.mirsafety.trials]`: how often each instance is asked, and what its answers are."""
+
+    count: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 1
+    rule: Annotated[TrialRule, Field(strict=False)] = TrialRule.ANY
+
+    def to_trials(self) -> Trials:
+        """The same as the gates take it."""
+        return Trials(self.count, self.rule)
+
+
 class LimitSettings(_Section):
     """`[tool.mirsafety.limits]`: the largest image that is sent."""
 
@@ -338,6 +351,7 @@ class Settings(_Section):
     thresholds: ThresholdSettings = ThresholdSettings()
     unscored: UnscoredSettings = UnscoredSettings()
     limits: LimitSettings = LimitSettings()
+    trials: TrialSettings = TrialSettings()
     models: dict[str, ModelSettings] = {}
     judges: Annotated[dict[str, JudgeSettings], BeforeValidator(with_kinds)] = {}
 
@@ -533,6 +547,7 @@ def _sections_under(section: type[_Section], name: str) -> Iterator[type[_Sectio
         "thresholds": ThresholdSettings,
         "unscored": UnscoredSettings,
         "limits": LimitSettings,
+        "trials": TrialSettings,
         "models": ModelSettings,
         "judges": JudgeSettings,
     }

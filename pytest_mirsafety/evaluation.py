@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .gates import Estimand, Evidence, GateResult, decide
-from .records import Outcome
+from .gates import Evidence, GateResult, decide
+from .records import Outcome, item_id
 from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
 from .tally import Counts, ModeCounts, together
 from .taxonomy import Reason, Status
+from .trials import TrialRule, any_of
 
 
 def evaluate(
@@ -24,15 +25,17 @@ def evaluate(
     repeated = repeats(entries)
     if design.distinct_requests:
         entries = tuple(_without_repeats(entries, repeated))
+    counted = _counted(design, entries)
+    populations = {one: n * design.trials.counted for one, n in design.populations.items()}
     return RunResult(
         design=design,
         provenance=provenance,
-        gates=() if design.shard is not None else tuple(_decide_all(design, entries)),
+        gates=() if design.shard is not None else tuple(_decide_all(design, counted)),
         relations=tuple(
-            _tally(relation, population, [e for e in entries if e.relation is relation])
-            for relation, population in design.populations.items()
+            _tally(relation, population, [e for e in counted if e.relation is relation])
+            for relation, population in populations.items()
         ),
-        overall=_tally("overall", sum(design.populations.values()), entries),
+        overall=_tally("overall", sum(populations.values()), counted),
         outcomes=entries,
         notes=(*notes, *_remarks(repeated)),
     )
@@ -78,25 +81,43 @@ def _without_repeats(
             yield replace(entry, outcome=together(entry.outcome, repeated_outcome(original)))
 
 
+def _counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[InstanceOutcome]:
+    """What gates and tallies count: each answer, or each instance with all its trials as one."""
+    if not design.trials.several or design.trials.rule is TrialRule.MEAN:
+        return entries
+    items: dict[str, list[InstanceOutcome]] = defaultdict(list)
+    for entry in entries:
+        items[item_id(entry.instance_id)[0]].append(entry)
+    return [
+        replace(
+            some[0],
+            instance_id=item,
+            outcome=any_of([entry.outcome for entry in some]),
+            selected=any(entry.selected for entry in some),
+        )
+        for item, some in items.items()
+    ]
+
+
 def _decide_all(design: RunDesign, entries: Iterable[InstanceOutcome]) -> Iterable[GateResult]:
     counted: dict[str, list[InstanceOutcome]] = defaultdict(list)
     for entry in entries:
         for label in entry.gates:
             counted[label].append(entry)
-    for gate in design.gates:
+    for gate in design.counted_gates:
         yield decide(gather(gate, counted[gate.criterion.label], design), design.rules)
 
 
 def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesign) -> Evidence:
     """The evidence for one gate, from the outcomes of the instances that count for it."""
-    clustered = design.rules.estimand is Estimand.ITEMS
+    clusters = design.clusters((e.instance_id, e.seed) for e in entries)
     return Evidence(
         criterion=gate.criterion,
         population=gate.population,
         selected=sum(entry.selected for entry in entries),
         counts=Counts.of_readings(gate.criterion.reading(entry.outcome) for entry in entries),
         sampled=design.sampled,
-        clusters=tuple(Counter(e.seed for e in entries).values()) if clustered else (),
+        clusters=clusters,
         left_out=_left_out(entries),
     )
 

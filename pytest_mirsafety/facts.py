@@ -9,6 +9,7 @@ from .gates.challenge import Challenge
 from .records import SafeMode
 from .results import Provenance, Tally
 from .tally import Counts, ModeCounts
+from .trials import Trials
 
 
 def provenance_facts(provenance: Provenance) -> dict[str, object]:
@@ -19,6 +20,11 @@ def provenance_facts(provenance: Provenance) -> dict[str, object]:
         "confidence": str(provenance.confidence),
         "cost_usd": None if cost is None else f"{cost.normalize():f}",
     }
+
+
+def trial_facts(trials: Trials) -> dict[str, object]:
+    """How often each instance was asked, and what its answers are together."""
+    return {"count": trials.count, "rule": trials.rule}
 
 
 def gate_facts(gate: GateResult) -> dict[str, object]:

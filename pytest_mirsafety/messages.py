@@ -128,6 +128,7 @@ def plain_instance(instance: Instance, image: Callable[[ImageRef], Plain]) -> di
         "category": instance.category,
         "question": instance.question,
         "prompt": instance.prompt,
+        "draw": instance.draw,
         "images": [image(ref) for ref in instance.images],
     }
 
@@ -141,4 +142,5 @@ def instance_from(plain: Plain, image: Callable[[Plain], ImageRef]) -> Instance:
         plain["question"],
         plain["prompt"],
         tuple(image(ref) for ref in plain["images"]),
+        plain["draw"],
     )

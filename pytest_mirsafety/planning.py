@@ -29,6 +29,7 @@ from .registry import build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
 from .sharding import Shard
 from .taxonomy import Relation
+from .trials import Trials, draws
 
 if TYPE_CHECKING:
     from .engine.asks import EngineSettings
@@ -53,6 +54,7 @@ class RunOptions:
     shard: str | None = None
     budget: str | None = None
     stop: str | None = None
+    trials: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,12 @@ class RunPlan:
         asked_of = [model.provider, model.model, model.revision]
         return digest([self.dataset.identity, asked_of, self.judge.identity])
 
+    def design_of(self, whole: str) -> str:
+        """What an attempt asks of data, model and judge: `whole`, a sample of it, or more often."""
+        asked = whole if self.sample is None else self.sample.design
+        trials = self.design.trials
+        return digest([asked, str(trials)]) if trials.several else asked
+
     @property
     def in_words(self) -> dict[str, str]:
         """What the digests that an attempt is known by stand for, for people."""
@@ -117,6 +125,9 @@ class RunPlan:
             seed = self.settings.sample_seed
             named = "" if seed is None else f", seed {one_line(seed, 40)}"
             words[sample.design] = f"a sample of {len(sample.asked):,} instances{named}"
+        if (trials := self.design.trials).several:
+            of = "all instances" if sample is None else words[sample.design]
+            words[self.design_of("all")] = f"{of}, {trials}"
         return words
 
 
@@ -159,25 +170,29 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     )
     rules = _rules(settings, model, backend, trusted.judge, len(criteria))
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
-    drawn = _drawn(dataset, sample)
+    trials = _trials(options, settings, backend)
+    shard = _shard(options.shard)
+    items = _drawn(dataset, sample)
+    planned = draws(items, trials)
     design = RunDesign(
         gates=tuple(_gate_designs(criteria, dataset)),
         rules=rules,
         populations=_populations(dataset),
         sampled=sample is not None,
-        shard=_shard(options.shard),
+        shard=shard,
         stops_when_decided=_stops(options),
         distinct_requests=dataset.name is None,
         require_all=settings.require == "all",
         report_only=options.report_only or differs,
-        planned=ids_digest(instance.id for instance in drawn),
+        planned=ids_digest(instance.id for instance in planned),
+        trials=trials,
     )
     return RunPlan(
         configuration=configuration,
         model=model,
         place=place,
         dataset=dataset,
-        instances=drawn if design.shard is None else design.shard.of(drawn),
+        instances=planned if shard is None else draws(shard.of(items), trials),
         backend=backend,
         judge=trusted.judge,
         judged_by=trusted.settings,
@@ -224,6 +239,33 @@ def _shard(text: str | None) -> Shard | None:
         return None if text is None else Shard.parse(text)
     except ValueError as error:
         raise ConfigurationError(f"--mir-shard: {error}") from None
+
+
+def _trials(options: RunOptions, settings: Settings, backend: Backend) -> Trials:
+    """How often each instance is asked.
+
+    Raises:
+        ConfigurationError: no number of trials, one that the thresholds are not for, or several
+            of a model that says the same each time.
+    """
+    configured = settings.trials.to_trials()
+    trials = configured
+    if options.trials is not None:
+        try:
+            trials = Trials.parse(options.trials, configured.rule)
+        except ValueError as error:
+            raise ConfigurationError(f"--mir-trials: {error}") from None
+    if trials.looser_than(configured) and not options.report_only:
+        raise ConfigurationError(
+            f"--mir-trials={options.trials}: the thresholds are for {configured}, and more passes "
+            f"by {trials}; leave it out, or use --mir-report-only"
+        )
+    if trials.several and backend.greedy:
+        raise ConfigurationError(
+            f"{trials}: this model's answer is the same each time; ask once, or set a "
+            "temperature above 0"
+        )
+    return trials
 
 
 def _stops(options: RunOptions) -> bool:

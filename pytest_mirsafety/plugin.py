@@ -53,6 +53,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="set one threshold: default, overall, or a relation, group or category",
     )
+    option(
+        "--mir-trials",
+        metavar="K|K:mean",
+        help="ask each instance K times, where decoding is sampled: unsafe if any answer is",
+    )
     option("--mir-store", metavar="FILE", help="where completed answers are kept")
     option("--mir-summary", metavar="FILE", help="write the summary of the run as JSON")
     option("--mir-run", metavar="FOLDER", help="write the run folder: run.json, results.jsonl")

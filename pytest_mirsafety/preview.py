@@ -28,6 +28,7 @@ from .records import ImageRef, Instance, Request
 from .sampling import Membership
 from .store import SQLiteStore
 from .store.file import check, connect
+from .trials import decoding_of
 
 if TYPE_CHECKING:
     from .planning import RunPlan
@@ -138,8 +139,10 @@ class _Survey:
         except _UnknownImageError:
             return None
         backend = self.plan.backend
-        decoding = dict(backend.decoding)
-        return Request(backend.identity, instance.prompt, images, backend.system, decoding).key
+        decoding = decoding_of(dict(backend.decoding), instance.draw)
+        return Request(
+            backend.identity, instance.prompt, images, backend.system, decoding, instance.draw
+        ).key
 
     def _ask(self, instances: Sequence[Instance]) -> None:
         """Count instances of one request that is to be asked once."""
@@ -218,8 +221,8 @@ def _usage(plan: RunPlan, shipments: Sequence[Shipment], estimator: Estimator) -
 def _gates(plan: RunPlan, selected: Sequence[Instance]) -> Iterator[GateAhead]:
     membership = Membership((gate.criterion for gate in plan.design.gates), plan.sample)
     planned, chosen = (
-        Counter(label for instance in instances for label in membership.of(instance))
-        for instances in (plan.instances, selected)
+        Counter(label for instance in first.values() for label in membership.of(instance))
+        for first in ({i.item: i for i in plan.instances}, {i.item: i for i in selected})
     )
     for gate in plan.design.gates:
         one, label = gate.criterion, gate.criterion.label

@@ -56,7 +56,8 @@ class ImageRef:
 class Instance:
     """One benchmark item: seed question, prompt, ordered images, relation, category, id.
 
-    `question` is the seed question, which a judge sees; `prompt` is what the model is asked.
+    `question` is the seed question, which a judge sees; `prompt` is what the model is asked. `draw`
+    numbers repeated asks of the same instance from 0; the id of one after the first says so.
     """
 
     id: str
@@ -65,6 +66,12 @@ class Instance:
     question: str
     prompt: str
     images: tuple[ImageRef, ...]
+    draw: int = 0
+
+    @property
+    def item(self) -> str:
+        """The id of the instance, whichever draw this is."""
+        return item_id(self.id)[0] if self.draw else self.id
 
     @property
     def group(self) -> Group:
@@ -75,6 +82,12 @@ class Instance:
     def seed(self) -> str:
         """Digest of category and seed question: instances that share it are one cluster."""
         return _seed(self.category, self.question)
+
+
+def item_id(instance_id: str) -> tuple[str, int]:
+    """The id of an instance and the number of the draw, from the id of a draw."""
+    item, _, number = instance_id.rpartition("#")
+    return (item, int(number) - 1) if item and number.isdecimal() else (instance_id, 0)
 
 
 @lru_cache(maxsize=4096)  # of the same text few are needed: one seed has many instances

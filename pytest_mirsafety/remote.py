@@ -22,6 +22,7 @@ from .messages import (
     verdict_from,
 )
 from .records import Dataset, ImageRef, Instance, Outcome, Response, Verdict
+from .trials import find
 
 
 class RemoteRun:
@@ -35,7 +36,7 @@ class RemoteRun:
         self._caller = caller
         self._dataset = dataset
         known = {instance.id: instance for instance in dataset.instances}
-        self.instances = tuple(known[instance_id] for instance_id in joined["planned"])
+        self.instances = tuple(find(instance_id, known) for instance_id in joined["planned"])
         self._ends_count: bool = joined["ends_count"]
         self._waited_for: str | None = None
         self.halted: str | None = None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
 from .gates import Criterion, Estimand, GateResult, Rules, exit_code
-from .records import Outcome, Verdict, digest
+from .records import Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
 from .taxonomy import Category, Relation
+from .trials import Trials
 
 
 class Ruling(StrEnum):
@@ -85,7 +87,8 @@ class RunDesign:
 
     `populations` has the dataset's count of each relation. `distinct_requests` says that of two
     instances with one request the second is bad input, as in a private suite. `planned` is the
-    digest of the ids of all planned instances, those of other shards too (`ids_digest`).
+    digest of the ids of all planned instances, those of other shards too (`ids_digest`). Of
+    several `trials` each is planned, and has an outcome of its own.
     """
 
     gates: tuple[GateDesign, ...]
@@ -98,6 +101,26 @@ class RunDesign:
     require_all: bool = False
     report_only: bool = False
     planned: str | None = None
+    trials: Trials = field(default_factory=Trials)
+
+    @property
+    def counted_gates(self) -> tuple[GateDesign, ...]:
+        """The gates, their populations in what is counted: instances, or answers to them."""
+        if self.trials.counted == 1:
+            return self.gates
+        return tuple(replace(g, population=g.population * self.trials.counted) for g in self.gates)
+
+    def clusters(self, members: Iterable[tuple[str, str]]) -> tuple[int, ...]:
+        """The sizes of the clusters among answers, each given by its id and its seed.
+
+        New items come by seed question. A sample of items with several answers each is a sample
+        of clusters too. Where all items are there, their answers are independent: no cluster.
+        """
+        if self.rules.estimand is Estimand.ITEMS:
+            return tuple(Counter(seed for _, seed in members).values())
+        if self.sampled and self.trials.counted > 1:
+            return tuple(Counter(item_id(one)[0] for one, _ in members).values())
+        return ()
 
     @property
     def decides(self) -> bool:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from . import evaluation, gates
@@ -20,10 +20,10 @@ from .errors import RunError, StoreError, UnscoredError
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
-from .records import Instance, JudgedPair, Outcome, Response, Verdict, canonical_json
+from .records import Instance, JudgedPair, Outcome, Response, Verdict, canonical_json, item_id
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
-from .stopping import Decider
+from .stopping import Decider, TrialDecider, decider
 from .tally import NOT_RUN, Ledger, UnscoredPolicy, outcome_of
 from .taxonomy import Reason, Status
 
@@ -60,13 +60,16 @@ class Run:
         self._given: dict[str, _Given] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._tests: Counter[str] = Counter()
-        self._decider: Decider | None = None
+        self._decider: Decider | TrialDecider | None = None
         self._started = time.time()
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """The instances to parametrize over, with relations interleaved."""
-        return interleaved(self.plan.instances)
+        """The instances to parametrize over, with relations interleaved, all first draws first."""
+        rounds: dict[int, list[Instance]] = defaultdict(list)
+        for instance in self.plan.instances:
+            rounds[instance.draw].append(instance)
+        return tuple(chain.from_iterable(map(interleaved, rounds.values())))
 
     @property
     def selected(self) -> tuple[Instance, ...]:
@@ -87,7 +90,7 @@ class Run:
     def zones(self) -> dict[str, tuple[Fraction, Fraction]]:
         """For each gate over its whole population, the observed rates that would decide nothing."""
         design, found = self.plan.design, {}
-        for gate in () if design.sampled or design.shard else design.gates:
+        for gate in () if design.sampled or design.shard else design.counted_gates:
             if gate.population:
                 one = gate.criterion
                 zone = gates.undecidable_zone(gate.population, one.tolerance, design.rules)
@@ -126,7 +129,7 @@ class Run:
 
         plan = self.plan
         self._store = SQLiteStore.open(plan.store)
-        design = ALL if plan.sample is None else plan.sample.design
+        design = plan.design_of(ALL)
         shard = None if plan.design.shard is None else str(plan.design.shard)
         self._store.describe(plan.in_words)
         history = self._store.begin_attempt(plan.attempted, design, shard)
@@ -146,7 +149,7 @@ class Run:
         self._engine = Engine(plan.backend, judge, images, self._store, separate, settings)
         self._engine.plan(list(self._selected.values()))
         if plan.design.stops_when_decided:
-            self._decider = Decider(
+            self._decider = decider(
                 self._design, plan.instances, self._membership, self._selected.keys()
             )
             self._engine.skip(self._decider.unneeded, DECIDED)
@@ -265,7 +268,8 @@ class Run:
         with self._lock:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
-            return evaluation.evaluate(design, entries, self._provenance(), plan.notes)
+            notes = (*plan.notes, *self._same_answers())
+            return evaluation.evaluate(design, entries, self._provenance(), notes)
 
     def final_answer(self, instance_id: str) -> str | None:
         """The final answer that a test was given for its planned request; None without one.
@@ -302,6 +306,20 @@ class Run:
             unchallenged=self.plan.canaries is None,
         )
         return replace(design, rules=rules)
+
+    def _same_answers(self) -> Iterator[str]:
+        """That trials which should differ do not."""
+        if not (trials := self.plan.design.trials).several:
+            return
+        answers: dict[str, list[int]] = defaultdict(list)
+        for name, given in self._given.items():
+            answers[item_id(name)[0]].append(given.answer)
+        full = [some for some in answers.values() if len(some) == trials.count]
+        if same := sum(len(set(some)) == 1 for some in full):
+            yield (
+                f"the {trials.count} answers to {same} of {len(full)} instances are the same: is "
+                "decoding sampled?"
+            )
 
     def _challenge(self) -> Challenge | None:
         """What the judge has made of known answers; None if there are none for it."""
@@ -420,6 +438,7 @@ class _Given:
     """What is kept of a planned answer: its usage, and enough to know it again."""
 
     request_key: str
+    answer: int
     content: int
     created: float
     input_tokens: int
@@ -430,6 +449,7 @@ class _Given:
         completion = response.completion
         return cls(
             response.request_key,
+            hash(response.answer),
             hash((response.answer, response.reasoning_closed, completion)),
             completion.created,
             completion.input_tokens or 0,

@@ -226,7 +226,7 @@ class Membership:
             found = tuple(c for c in self._criteria if c.covers(instance))
             self._cells[cell] = found
         if (counted := self._counted) is not None:
-            found = tuple(c for c in found if instance.id in counted[c])
+            found = tuple(c for c in found if instance.item in counted[c])
         return self._labels.setdefault(found, tuple(c.label for c in found))
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
+from functools import reduce
 from typing import Final, TypeAlias
 
-from .gates.decisions import Decision, Estimand, Rules, limits
-from .records import Instance, Outcome, SafeMode
+from .gates.decisions import Decision, Rules, limits
+from .records import Instance, Outcome, SafeMode, item_id
 from .results import GateDesign, RunDesign
 from .sampling import Membership
 from .tally import together
 from .taxonomy import Reason, Status
+from .trials import TrialRule, drawn
 
 # What an instance is to a gate, as an index of its counts, better before worse.
 _LEFT, _SAFE, _UNSCORED, _UNSAFE = range(4)
@@ -40,14 +42,15 @@ class Decider:
         membership: Membership,
         selected: Container[str],
     ) -> None:
-        self._gates = {g.criterion.label: _Gate(g) for g in design.gates if design.decides}
+        gates = design.counted_gates if design.decides else ()
+        self._gates = {gate.criterion.label: _Gate(gate) for gate in gates}
         self._holding: dict[str, tuple[_Gate, ...]] = {}
         self._states: dict[_Reader, dict[str, int]] = defaultdict(dict)
         self._settled: dict[str, Outcome] = {}
         self._finished: set[str] = set()
         self._alike: dict[str, _Alike] = {}
         candidates = tuple(planned) if self._gates else ()  # nothing to stop for
-        self._take(candidates, membership, selected, design.rules)
+        self._take(candidates, membership, selected, design)
         if design.distinct_requests:
             for ids in possibly_equal(i for i in candidates if i.id in self._holding):
                 self._join(ids)
@@ -95,27 +98,24 @@ class Decider:
         planned: Iterable[Instance],
         membership: Membership,
         selected: Container[str],
-        rules: Rules,
+        design: RunDesign,
     ) -> None:
         """Give each gate its instances, and the counts that decide it."""
-        clustered = rules.estimand is Estimand.ITEMS
-        seeds: dict[_Gate, Counter[str]] = {gate: Counter() for gate in self._gates.values()}
+        members: dict[_Gate, list[tuple[str, str]]] = {g: [] for g in self._gates.values()}
         holding: dict[tuple[str, ...], tuple[_Gate, ...]] = {}
         for instance in planned:
             labels = membership.of(instance)
             if (gates := holding.get(labels)) is None:
                 gates = holding[labels] = tuple(self._gates[label] for label in labels)
-            if clustered and gates:
-                seed = instance.seed
-                for gate in gates:
-                    seeds[gate][seed] += 1
+            for gate in gates:
+                members[gate].append((instance.id, instance.seed))
             chosen = instance.id in selected
             for gate in gates:
                 gate.add(instance.id, selected=chosen)
             if chosen:
                 self._holding[instance.id] = gates
-        for gate, sizes in seeds.items():
-            gate.fix(rules, sizes.values())
+        for gate, known in members.items():
+            gate.fix(design.rules, design.clusters(known))
 
     def _join(self, ids: tuple[str, ...]) -> None:
         """Let each id be needed for the gates of those that may turn out to repeat it."""
@@ -163,6 +163,68 @@ class Decider:
         told -= self._unneeded
         self._unneeded |= told
         return told
+
+
+class TrialDecider:
+    """The same where instances have several trials that count as one.
+
+    An instance is settled when all its trials are, or by the first UNSAFE one where no other can
+    change what it is.
+    """
+
+    def __init__(
+        self,
+        design: RunDesign,
+        planned: Iterable[Instance],
+        membership: Membership,
+        selected: Container[str],
+    ) -> None:
+        self._draws: dict[str, list[str]] = defaultdict(list)
+        self._left: dict[str, set[str]] = defaultdict(set)
+        self._outcomes: dict[str, list[Outcome]] = defaultdict(list)
+        self._keys: dict[str, str | None] = {}
+        first: dict[str, Instance] = {}
+        for one in planned:
+            first.setdefault(one.item, drawn(one, 0))
+            if one.id in selected:
+                self._draws[one.item].append(one.id)
+                self._left[one.item].add(one.id)
+            else:
+                self._outcomes[one.item].append(_NOT_SETTLED)
+        on_modes = any(gate.criterion.mode is not None for gate in design.gates)
+        self._may_be_early = not (on_modes or design.distinct_requests)
+        self._decider = Decider(design, first.values(), membership, self._draws)
+
+    @property
+    def unneeded(self) -> frozenset[str]:
+        """All trials told to be unneeded so far."""
+        items = self._decider.unneeded
+        return frozenset(draw for item in items for draw in self._draws.get(item, ()))
+
+    def settle(self, instance_id: str, outcome: Outcome, request_key: str | None) -> frozenset[str]:
+        """Count a finished trial, and give the ids of those that nobody needs from now on."""
+        item, draw = item_id(instance_id)
+        self._outcomes[item].append(outcome)
+        self._left[item].discard(instance_id)
+        if not draw:
+            self._keys[item] = request_key
+        found = reduce(together, self._outcomes[item])
+        early = self._may_be_early and found.status is Status.UNSAFE
+        if self._left[item] and not early:
+            return frozenset()
+        told = self._decider.settle(item, found, self._keys.get(item))
+        return frozenset(draw for one in (item, *told) for draw in self._left[one])
+
+
+def decider(
+    design: RunDesign,
+    planned: Iterable[Instance],
+    membership: Membership,
+    selected: Container[str],
+) -> Decider | TrialDecider:
+    """What tells which of these planned instances, or trials of them, are not needed any more."""
+    as_one = design.trials.several and design.trials.rule is TrialRule.ANY
+    return (TrialDecider if as_one else Decider)(design, planned, membership, selected)
 
 
 class _Gate:

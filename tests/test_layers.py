@@ -32,6 +32,7 @@ LAYERS = (
         "stats",
         "stopping",
         "tally",
+        "trials",
     },
     {"memory", "wire"},
     {

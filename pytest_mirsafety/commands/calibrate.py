@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         _clear(options.json, options)
     recorded = run_folder.read(options.folder)
+    run_folder.refuse_trials(recorded, "calibrate")
     sha256 = _sha256(options.labels)
     given = labels.read(options.labels)
     if not given:

@@ -86,6 +86,7 @@ def prepare(options: argparse.Namespace) -> Review:
     from ..review.app import reviewer_name
 
     recorded = run_folder.read(options.folder)
+    run_folder.refuse_trials(recorded, "review")
     answers = run_folder.Answers([(options.folder, recorded)])
     drawn = draw(recorded.outcomes, recorded.digest, _sizes(options), options.seed)
     if not drawn:

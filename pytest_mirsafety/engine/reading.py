@@ -13,6 +13,7 @@ from typing import Final
 from ..errors import BadInputError, UnscoredError
 from ..protocols import Store
 from ..records import Completion, Instance, LoadedImage, Request
+from ..trials import decoding_of
 from .asks import Parts
 from .calling import plain
 
@@ -85,8 +86,8 @@ class Reader:
             prompt=instance.prompt,
             images=tuple(image.sha256 for image in images),
             system=self._system,
-            decoding=self._decoding,
-            draw=self._draw,
+            decoding=decoding_of(self._decoding, instance.draw),
+            draw=self._draw + instance.draw,
         )
         if self._store is not None and (completion := self._store.get(request.key)) is not None:
             return Prepared(request, (), completion)

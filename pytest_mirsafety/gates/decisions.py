@@ -123,7 +123,8 @@ class Evidence:
     `counts` covers every instance that was to be asked, the never-run ones as not-run, each as the
     criterion reads it: to a gate on a mode, unsafe is what counts against the model;
     `selected` is how many of them were collected to run. `clusters` has the number of instances
-    of each seed question, which only the estimand `items` needs. `left_out` of the never-run were
+    of each seed question for the estimand `items`, and of answers of each instance where a sample
+    is asked several times; answers are independent without. `left_out` of the never-run were
     not asked because no gate depended on them any more.
 
     Raises:
@@ -172,9 +173,9 @@ def limits(
     """Up to how many unsafe of `drawn` a gate passes, and from how many on it fails."""
     levels = rules.alpha, rules.alpha_fail
     match rules.estimand:
-        case Estimand.MODEL:
+        case Estimand.MODEL if not clusters:
             return binomial_limits(drawn, Fraction(threshold), *levels)
-        case Estimand.ITEMS:
+        case Estimand.MODEL | Estimand.ITEMS:
             effective = effective_size(clusters)
             return clustered_limits(drawn, effective, Fraction(threshold), *levels)
     most = allowed(threshold, population)
@@ -344,8 +345,7 @@ class Case:
             low = hypergeometric_lower(self.unsafe, population, drawn, rules.alpha_fail)
             high = hypergeometric_upper(self.worst, population, drawn, rules.alpha)
             return low / population, high / population
-        clustered = rules.estimand is Estimand.ITEMS
-        size = effective_size(evidence.clusters) if clustered else Fraction(drawn)
+        size = effective_size(evidence.clusters) if evidence.clusters else Fraction(drawn)
         return (
             clopper_pearson_lower(self.unsafe * size / drawn, size, rules.alpha_fail),
             clopper_pearson_upper(self.worst * size / drawn, size, rules.alpha),

@@ -129,6 +129,7 @@ def _options(config: pytest.Config) -> RunOptions:
         shard=option("--mir-shard"),
         budget=option("--mir-budget"),
         stop=option("--mir-stop"),
+        trials=option("--mir-trials"),
     )
 
 

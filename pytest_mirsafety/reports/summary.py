@@ -12,6 +12,7 @@ from ..facts import (
     gate_facts,
     provenance_facts,
     tally_facts,
+    trial_facts,
 )
 from ..gates import GateResult
 from ..printable import one_line
@@ -32,6 +33,7 @@ def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
         "report_only": result.design.report_only,
         "require_all": result.design.require_all,
         "shard": _shard(result),
+        "trials": trial_facts(result.design.trials),
         "provenance": provenance_facts(result.provenance),
         "gates": [gate_facts(gate) for gate in result.gates],
         "overall": tally_facts(result.overall),
@@ -63,6 +65,7 @@ def properties(result: RunResult) -> list[tuple[str, str]]:
         **provenance_facts(result.provenance),
         "shard": _shard(result),
         "ruling": result.ruling,
+        **({"trials": str(trials)} if (trials := result.design.trials).several else {}),
     }
     return [(f"mirsafety.{name}", one_line(_plain(value), 400)) for name, value in facts.items()]
 

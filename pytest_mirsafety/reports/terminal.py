@@ -127,6 +127,8 @@ def _provenance(result: RunResult, width: int) -> Iterator[Line]:
         "judge": _judge(provenance),
         "rate": "; ".join([_estimand(provenance), *provenance.policy]),
     }
+    if result.design.trials.several:
+        rows["trials"] = _trials(result)
     if (tried := _trial(result)) is not None:
         rows["trial"] = tried
     if provenance.sample:
@@ -204,6 +206,14 @@ def _estimand(provenance: Provenance) -> str:
         "items": "of this model on new items like these",
     }[provenance.estimand]
     return f"{meaning} (estimand {provenance.estimand})"
+
+
+def _trials(result: RunResult) -> str:
+    trials = result.design.trials
+    if trials.counted == 1:
+        return f"{trials}: an instance is unsafe if one of its answers is"
+    answers = sum(result.design.populations.values()) * trials.count
+    return f"{trials}: what is counted are the {answers:,} answers, not instances"
 
 
 def _table(result: RunResult, width: int) -> Iterator[Line]:

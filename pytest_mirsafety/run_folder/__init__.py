@@ -87,6 +87,16 @@ def discard(folder: Path) -> None:
             folder.rmdir()
 
 
+def refuse_trials(run: RecordedRun, what: str) -> None:
+    """Do nothing with a run that asked each instance once.
+
+    Raises:
+        DataError: it asked more often, so that a label on an answer is none on its instance.
+    """
+    if (trials := run.design.trials).several:
+        raise DataError(f"{run.where}: {what} takes a run of one trial, and this is {trials}")
+
+
 def write(
     folder: Path,
     result: RunResult,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import DataError
 from ..printable import one_line
-from ..records import Instance, Outcome, SafeMode, Verdict, VerdictKind, text_digest
+from ..records import Instance, Outcome, SafeMode, Verdict, VerdictKind, item_id, text_digest
 from ..results import InstanceOutcome, RunDesign
 from ..taxonomy import Category, Reason, Relation, Status
 
@@ -67,7 +67,7 @@ class _VerdictLine(Strict):
 class _Line(Strict):
     """One line of results.jsonl, but for the answer; what came later has a default."""
 
-    id: Annotated[str, Field(pattern="^[A-Za-z0-9._/-]{1,200}$")]
+    id: Annotated[str, Field(pattern="^[A-Za-z0-9._/-]{1,200}(#[1-9][0-9]{0,3})?$")]
     relation: Relation
     category: Category
     seed: Digest
@@ -80,6 +80,7 @@ class _Line(Strict):
     mode: SafeMode | None = None
     mode_by_rules: bool = False
     mode_open: bool = False
+    draw: int = 0
     verdict: _VerdictLine | None = None
     answer_sha256: Digest | None = None
 
@@ -91,6 +92,7 @@ def to_bytes(entry: InstanceOutcome, answer: str | None) -> bytes:
     """
     record = {
         "id": entry.instance_id,
+        **({"draw": draw} if (draw := item_id(entry.instance_id)[1]) else {}),
         "relation": entry.relation,
         "category": entry.category,
         "seed": entry.seed,
@@ -148,6 +150,8 @@ class LineCheck:
         if record.id in self._ids:
             raise malformed(place, f"the instance {record.id} is there twice")
         self._ids.add(record.id)
+        if not 0 <= item_id(record.id)[1] < self._design.trials.count:
+            raise malformed(place, f"{record.id} is no trial of this run's {self._design.trials}")
         covering = self._covering(record.relation, record.category)
         drawn = tuple(label for label in covering if label in record.gates)
         if record.gates != (drawn if self._design.sampled else covering):
