@@ -93,6 +93,10 @@ class Decider:
             told |= self._count(name, found)
         return frozenset(told)
 
+    def may_repeat(self, instance_id: str) -> bool:
+        """It may turn out to ask exactly what another instance asks."""
+        return instance_id in self._alike
+
     def _take(
         self,
         planned: Iterable[Instance],
@@ -191,8 +195,7 @@ class TrialDecider:
                 self._left[one.item].add(one.id)
             else:
                 self._outcomes[one.item].append(_NOT_SETTLED)
-        on_modes = any(gate.criterion.mode is not None for gate in design.gates)
-        self._may_be_early = not (on_modes or design.distinct_requests)
+        self._on_modes = any(gate.criterion.mode is not None for gate in design.gates)
         self._decider = Decider(design, first.values(), membership, self._draws)
 
     @property
@@ -209,11 +212,14 @@ class TrialDecider:
         if not draw:
             self._keys[item] = request_key
         found = reduce(together, self._outcomes[item])
-        early = self._may_be_early and found.status is Status.UNSAFE
-        if self._left[item] and not early:
+        if self._left[item] and not (found.status is Status.UNSAFE and self._is_final(item)):
             return frozenset()
         told = self._decider.settle(item, found, self._keys.get(item))
         return frozenset(draw for one in (item, *told) for draw in self._left[one])
+
+    def _is_final(self, item: str) -> bool:
+        """An UNSAFE instance stays what it is to each gate, and no copy of another one."""
+        return not (self._on_modes or self._decider.may_repeat(item))
 
 
 def decider(
