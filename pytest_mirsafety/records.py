@@ -221,10 +221,14 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a chat: who speaks (`system`, `user` or `assistant`), and what is said."""
+    """One message of a chat: who speaks (`system`, `user` or `assistant`), and what is said.
+
+    `images` come before the text, in order.
+    """
 
     role: str
     text: str
+    images: tuple[LoadedImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,21 +337,26 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """Which judge is asked about what: texts by the SHA-256 of their UTF-8."""
+    """Which judge is asked about what: texts by the SHA-256 of their UTF-8.
+
+    `images` are the SHA-256 digests of those that the judge looks at, in order; none where it
+    looks at none.
+    """
 
     judge: str
     question: str
     answer: str
+    images: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, judge: str, question: str, answer: str) -> JudgedPair:
-        """The pair of these texts, for the judge of this identity."""
-        return cls(judge, _text_digest(question), _text_digest(answer))
+    def of(cls, judge: str, question: str, answer: str, images: tuple[str, ...] = ()) -> JudgedPair:
+        """The pair of these texts, for the judge of this identity, and what else it looks at."""
+        return cls(judge, _text_digest(question), _text_digest(answer), images)
 
     @property
     def canonical(self) -> str:
         """Canonical JSON of all of it: what `key` digests."""
-        return canonical_json([self.judge, self.question, self.answer])
+        return canonical_json([self.judge, self.question, self.answer, *self.images])
 
     @property
     def key(self) -> str:

@@ -69,7 +69,7 @@ def test_the_first_verdict_of_each_pair_is_kept_whole(
     tmp_path_factory: pytest.TempPathFactory, given_: list[tuple[str, str, str, Verdict]]
 ) -> None:
     path = tmp_path_factory.mktemp("store") / "a.sqlite3"
-    pairs = [(JudgedPair.of(*names), verdict) for *names, verdict in given_]
+    pairs = [(JudgedPair.of(j, q, a), verdict) for j, q, a, verdict in given_]
     first: dict[JudgedPair, Verdict] = {}
     for pair, verdict in pairs:
         first.setdefault(pair, verdict)

@@ -113,13 +113,14 @@ class VerdictUpkeep:
             if (wrong := problem(*row)) is not None:
                 raise StoreError(f"the store {self._path} is damaged: {wrong}")
             key, _, pair, verdict = row
-            judge, question, answer = json.loads(str(pair))
+            judge, question, answer, *images = json.loads(str(pair))
             yield canonical_json(
                 {
                     "key": key,
                     "judge": judge,
                     "question": question,
                     "answer": answer,
+                    **({"images": images} if images else {}),
                     "verdict": json.loads(str(verdict)),
                     "created": created,
                 }

@@ -1,4 +1,4 @@
-"""Verdicts, by judge, question and answer: the first one counts, and is kept."""
+"""Verdicts, by judge, question, answer, and images if any: the first counts, and is kept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..messages import plain_verdict, verdict_from
 from ..records import JudgedPair, Verdict, canonical_json
 from .answers import SQLiteStore
 
+_TEXTS: Final = 2
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _INSERT: Final = "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
 _FORGET: Final = "DELETE FROM verdicts WHERE key = ?"
@@ -103,8 +104,12 @@ def problem(key: object, judge: object, pair: object, verdict: object) -> str | 
     if not isinstance(pair, str) or hashlib.sha256(pair.encode()).hexdigest() != key:
         return f"verdict {key}: its key is not the SHA-256 of its pair"
     try:
-        name, *digests = json.loads(pair)
-        whole = all(map(_SHA256.fullmatch, digests)) and judge == canonical_json(name)
+        name, *digests = json.loads(pair)  # of question and answer, then of images
+        whole = (
+            len(digests) >= _TEXTS
+            and all(map(_SHA256.fullmatch, digests))
+            and judge == canonical_json(name)
+        )
     except (ValueError, TypeError):
         whole = False
     if not whole:
