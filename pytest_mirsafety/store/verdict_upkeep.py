@@ -128,8 +128,9 @@ class VerdictUpkeep:
 
     def problems(self) -> Iterator[str]:
         """What is wrong with them, line by line; nothing when all is well."""
+        known = {str(row[0]) for row in self._rows("SELECT DISTINCT judge FROM verdicts", [])}
         for row in self._rows("SELECT key, judge, pair, verdict FROM verdicts", []):
-            if (wrong := problem(*row)) is not None:
+            if (wrong := problem(*row, known)) is not None:
                 yield wrong
 
     def _rows(self, query: str, values: list[str | float]) -> Iterator[tuple[Any, ...]]:
