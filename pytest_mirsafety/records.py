@@ -395,6 +395,11 @@ class Outcome:
             raise ValueError("an outcome has a reason exactly when it is unscored")
 
 
+DRAW_SEED: Final = "1"
+"""What the answers of a run are drawn by to be labelled, with the run's digest, unless somebody
+chooses another seed."""
+
+
 class LabelKind(StrEnum):
     """What a person can say of an answer."""
 
@@ -411,7 +416,8 @@ class Label:
     is about that answer, in that run. `verdict` is what the judge had said of it, and `judge` which
     judge. `probability` is the chance with which this answer was drawn to be labelled, in (0, 1];
     None of one that somebody chose. `labelled` is in seconds since the epoch. `blind` says that
-    the reviewer did not see the verdict.
+    the reviewer did not see the verdict. `seed` is what the sample was drawn by where somebody
+    chose it, None where it is not said.
 
     Raises:
         ValueError: a probability outside (0, 1], or no reviewer.
@@ -428,6 +434,7 @@ class Label:
     verdict: VerdictKind
     probability: float | None = None
     blind: bool = False
+    seed: str | None = None
 
     def __post_init__(self) -> None:
         if self.probability is not None and not 0 < self.probability <= 1:

@@ -130,7 +130,8 @@ class VerdictUpkeep:
         """What is wrong with them, line by line; nothing when all is well."""
         known = {str(row[0]) for row in self._rows("SELECT DISTINCT judge FROM verdicts", [])}
         for row in self._rows("SELECT key, judge, pair, verdict FROM verdicts", []):
-            if (wrong := problem(*row, known)) is not None:
+            key, judge, pair, verdict = row
+            if (wrong := problem(key, judge, pair, verdict, known)) is not None:
                 yield wrong
 
     def _rows(self, query: str, values: list[str | float]) -> Iterator[tuple[Any, ...]]:
