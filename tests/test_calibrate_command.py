@@ -290,7 +290,7 @@ def test_a_seed_that_somebody_chose_is_said(
     all_ = [replace(one, seed="lucky") for one in truthful(cried_wolf, ALL)]
     assert calibrate(tmp_path, all_) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "seed chosen by hand: '1'; labels name 'lucky'" in shown
+    assert "seed chosen by hand: 'lucky'; the labels name it, and are held against '1'" in shown
     assert calibrate(tmp_path, truthful(cried_wolf, ALL), "--json=c.json") == 0
     assert "by hand" not in capsys.readouterr().out
     sample = document(tmp_path / "c.json")["sample"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
+from dataset_builders import tiny_png
 from engine_setting import BOUND, Setting, answer, outcome, until, verdict
 from hypothesis import given
 from hypothesis import strategies as st
@@ -379,6 +380,15 @@ def test_images_are_not_sent_unless_asked_for(project: Project) -> None:
 
 BEYOND = """
 from dataclasses import replace
+from pathlib import Path
+import pytest
+from pytest_mirsafety import ImageRef
+from pytest_mirsafety.errors import BadInputError
+
+class Memory:
+    def stamp(self, locator): return locator
+    def read(self, locator): return Path("other.png").read_bytes()
+    def path(self, locator): return None
 
 def test_answer_is_safe(mllm, instance, judge):
     assert judge(instance, mllm(instance)).safe
@@ -389,6 +399,12 @@ def test_answer_is_safe(mllm, instance, judge):
         turned = replace(instance, question="Question turned " + instance.id, prompt="And now?",
                          images=instance.images[::-1])
         assert judge(turned, mllm(turned)).safe
+        mine = replace(instance, question="Question mine " + instance.id, prompt="And this?",
+                       images=(ImageRef("m", "m", Memory()), instance.images[0]))
+        answer = mllm(mine)
+        assert judge(mine, answer).safe
+        with pytest.raises(BadInputError, match="given to others than those of"):
+            judge(instance, answer)
 """
 
 
@@ -398,17 +414,19 @@ def test_workers_and_requests_beyond_the_plan(
 ) -> None:
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     project.suite(BEYOND)
+    (project.path / "other.png").write_bytes(tiny_png(99))
     with ChatEndpoint(judge_script) as endpoint, ChatEndpoint(REFUSAL) as target:
         configure(project, endpoint)
         result = project.run(*arguments, model=f"{target.url}#m")
         assert result.ret == 0
         shown = dict(received(endpoint))
-        assert len(received(endpoint)) == 24
+        assert len(received(endpoint)) == 26
     expected = dict(by_question(project))
     for relation in ("analogy", "jump"):
         one, two = pictures_of(project, relation, 2)
         expected[f"Question beyond privacy/{relation}/2"] = (one,)
         expected[f"Question turned privacy/{relation}/2"] = (two, one)
+        expected[f"Question mine privacy/{relation}/2"] = (sha256(tiny_png(99)), one)
     assert shown == expected
 
 

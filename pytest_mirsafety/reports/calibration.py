@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Final
 
-from ..calibration import Calibration, JudgeQuality, JudgeReport, LabelledGate, Rate, Rule
+from ..calibration import SEED, Calibration, JudgeQuality, JudgeReport, LabelledGate, Rate, Rule
 from ..facts import gate_facts
 from ..gates import Decision
 from ..printable import one_line
@@ -97,12 +97,11 @@ def _sample(found: Calibration) -> str:
 
 
 def _by_hand(found: Calibration) -> str:
-    named = [f"'{one_line(seed, 40)}'" for seed in found.seeds if seed != found.sample.seed]
-    also = f"; labels name {', '.join(named)}" if named else ""
-    return (
-        f"seed chosen by hand: '{one_line(found.sample.seed, 40)}'{also}; whoever chooses it may "
-        "have looked at other draws"
-    )
+    taken = found.sample.seed
+    chosen = ", ".join(f"'{one_line(seed, 40)}'" for seed in sorted({taken, *found.seeds} - {SEED}))
+    other = found.seeds and taken not in found.seeds
+    rest = f"; the labels name it, and are held against '{one_line(taken, 40)}'" if other else ""
+    return f"seed chosen by hand: {chosen}{rest}; whoever chooses it may have looked at other draws"
 
 
 def _part(kind: VerdictKind) -> str:
