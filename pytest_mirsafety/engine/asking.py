@@ -144,8 +144,9 @@ class Pipeline:
         if (found := self._judgings.get(key)) is not None:
             return found
         judging = Judging(question, answer, pictured)
-        images = self._parts.settings.image_tokens * len(pictured.refs)
-        judging.cost = replace(judging.cost, input=judging.cost.input + images)
+        if pictured.refs:
+            tokens = self._parts.settings.image_tokens * len(pictured.refs)
+            judging.cost = replace(judging.cost, input=judging.cost.input + tokens)
         return self._judgings.setdefault(key, judging)
 
     def judge(self, judging: Judging, *, urgent: bool = True) -> None:
