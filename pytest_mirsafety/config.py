@@ -271,6 +271,7 @@ class JudgeSettings(_Section):
     template: Name | None = None
     template_digest: Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")] | None = None
     clip_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    images: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16

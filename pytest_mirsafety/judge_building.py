@@ -62,7 +62,7 @@ def _build_llamaguard(judge: JudgeSettings, context: JudgeContext) -> Judge:
 def _build_rubric(judge: JudgeSettings, context: JudgeContext) -> Judge:
     from .judges.rubric import RubricJudge
 
-    return RubricJudge(_model(judge, context), judge.clip_tokens or 0)
+    return RubricJudge(_model(judge, context), judge.clip_tokens or 0, images=judge.images)
 
 
 def _card(judge: JudgeSettings) -> str:

@@ -40,7 +40,10 @@ _BY_PROVIDER: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     }
 )
 _BY_KIND: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {"harmbench": frozenset({"template", "template_digest"})}
+    {
+        "harmbench": frozenset({"template", "template_digest"}),
+        "rubric": frozenset({"images"}),
+    }
 )
 
 
@@ -72,6 +75,7 @@ def check_judge(judge: JudgeSettings) -> None:
         return
     if kind is None and provider != "rules":
         _refuse(given & (_OF_A_PANEL - _OF_ANY), "a judge that is no panel")
+        _refuse(given & {"images"}, "a judge of your own: one that looks at images says so itself")
         return  # a user's own: what its other settings mean is up to it
     if kind in (None, "rules"):
         if provider not in (None, "rules"):

@@ -20,12 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError, DataError
 from .printable import one_line
-from .records import Label, LabelKind, VerdictKind
+from .records import DRAW_SEED, Label, LabelKind, VerdictKind
 
 RETRACTED: Final = "retracted"
 """What a line says that takes back its reviewer's last label of the answer."""
 
 _LINE_LIMIT: Final = 64 * 2**10
+_MOST_BESIDE: Final = 100
+_BESIDE_BYTES: Final = 64 * 2**20
 _BEGINS: Final = b'{"id": '
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -46,6 +48,7 @@ class _Line(BaseModel):
     verdict: VerdictKind
     probability: Annotated[float, Field(gt=0, le=1)] | None
     blind: bool
+    seed: Annotated[str, Field(max_length=200)] | None = None
 
 
 def read(path: Path) -> list[Label]:
@@ -72,6 +75,29 @@ def read(path: Path) -> list[Label]:
         elif (last := _last(standing, label)) is not None:
             del standing[last]
     return standing
+
+
+def of_another_draw(path: Path, run: str, seed: str) -> list[str]:
+    """Files beside this one with labels of this run that were drawn by another seed, by name.
+
+    What is no file of labels is passed over.
+    """
+    try:
+        files = sorted(path.parent.glob("*.jsonl"))[:_MOST_BESIDE]
+    except OSError:
+        return []
+    return [one_line(other.name, 100) for other in files if _is_of(other, path, run, seed)]
+
+
+def _is_of(other: Path, path: Path, run: str, seed: str) -> bool:
+    try:
+        if other.resolve() == path.resolve() or other.stat().st_size > _BESIDE_BYTES:
+            return False
+        found = read(other)
+    except (DataError, OSError):
+        return False
+    drawn = (label for label in found if label.run == run and label.probability is not None)
+    return any((DRAW_SEED if label.seed is None else label.seed) != seed for label in drawn)
 
 
 def effective(labels: Iterable[Label]) -> list[Label]:
@@ -174,6 +200,7 @@ def _to_line(label: Label, word: str) -> str:
         "verdict": label.verdict,
         "probability": label.probability,
         "blind": label.blind,
+        **({} if label.seed is None else {"seed": label.seed}),
     }
     return json.dumps(record, ensure_ascii=True) + "\n"
 
@@ -274,6 +301,7 @@ def _label(line: bytes, place: str) -> tuple[Label, bool]:
             verdict=found.verdict,
             probability=found.probability,
             blind=found.blind,
+            seed=found.seed,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from .cautions import cautions
+from .engine.calling import wants_images
 from .engine.estimates import (
     Asking,
     Chosen,
@@ -192,6 +193,7 @@ def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Pre
             judge=plan.judge.identity,
             calls=found.held + found.to_ask,
             local=getattr(plan.judge, "cacheable", True) is False,
+            images=sum(len(i.images) for i in selected) if wants_images(plan.judge) else 0,
         ),
         gates=tuple(_gates(plan, selected)),
         budget=plan.budget,

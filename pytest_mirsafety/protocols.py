@@ -118,6 +118,7 @@ class Backend(Protocol):
 class Judge(Protocol):
     """Gives a verdict on a final answer. It sees the seed question and the answer only.
 
+    With `wants_images = True` it sees the images too, and is a `SeeingJudge`.
     `screening` marks a judge that is too weak for a PASS to rest on. It may also have `cacheable`,
     False when it asks nothing, so that its verdicts need not be kept; and `model`, the
     ModelIdentity of the model behind it, which may not be the one under test; and `free()`, as a
@@ -147,6 +148,22 @@ class Judge(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections, processes and memory."""
+
+
+class SeeingJudge(Judge, Protocol):
+    """A judge that looks at the instance's images too: its `wants_images` is True.
+
+    It gets them at each call, all and in order, as they were sent to the model.
+    """
+
+    @property
+    def wants_images(self) -> bool:
+        """It is to be given images."""
+
+    async def judge(
+        self, question: str, answer: str, images: Sequence[LoadedImage] = ()
+    ) -> Verdict:
+        """The verdict, in one attempt; raises as `Judge.judge` does. `images` have their bytes."""
 
 
 class TextModel(Protocol):

@@ -234,10 +234,14 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a chat: who speaks (`system`, `user` or `assistant`), and what is said."""
+    """One message of a chat: who speaks (`system`, `user` or `assistant`), and what is said.
+
+    `images` come before the text, in order.
+    """
 
     role: str
     text: str
+    images: tuple[LoadedImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,21 +350,26 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """Which judge is asked about what: texts by the SHA-256 of their UTF-8."""
+    """Which judge is asked about what: texts by the SHA-256 of their UTF-8.
+
+    `images` are the SHA-256 digests of those that the judge looks at, in order; none where it
+    looks at none.
+    """
 
     judge: str
     question: str
     answer: str
+    images: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, judge: str, question: str, answer: str) -> JudgedPair:
-        """The pair of these texts, for the judge of this identity."""
-        return cls(judge, _text_digest(question), _text_digest(answer))
+    def of(cls, judge: str, question: str, answer: str, images: tuple[str, ...] = ()) -> JudgedPair:
+        """The pair of these texts, for the judge of this identity, and what else it looks at."""
+        return cls(judge, _text_digest(question), _text_digest(answer), images)
 
     @property
     def canonical(self) -> str:
         """Canonical JSON of all of it: what `key` digests."""
-        return canonical_json([self.judge, self.question, self.answer])
+        return canonical_json([self.judge, self.question, self.answer, *self.images])
 
     @property
     def key(self) -> str:
@@ -403,6 +412,11 @@ class Outcome:
             raise ValueError("an outcome has a reason exactly when it is unscored")
 
 
+DRAW_SEED: Final = "1"
+"""What the answers of a run are drawn by to be labelled, with the run's digest, unless somebody
+chooses another seed."""
+
+
 class LabelKind(StrEnum):
     """What a person can say of an answer."""
 
@@ -419,7 +433,8 @@ class Label:
     is about that answer, in that run. `verdict` is what the judge had said of it, and `judge` which
     judge. `probability` is the chance with which this answer was drawn to be labelled, in (0, 1];
     None of one that somebody chose. `labelled` is in seconds since the epoch. `blind` says that
-    the reviewer did not see the verdict.
+    the reviewer did not see the verdict. `seed` is what the sample was drawn by where somebody
+    chose it, None where it is not said.
 
     Raises:
         ValueError: a probability outside (0, 1], or no reviewer.
@@ -436,6 +451,7 @@ class Label:
     verdict: VerdictKind
     probability: float | None = None
     blind: bool = False
+    seed: str | None = None
 
     def __post_init__(self) -> None:
         if self.probability is not None and not 0 < self.probability <= 1:

@@ -119,9 +119,10 @@ class Run:
             RunError: the store cannot be opened.
         """
         from .engine.asks import Trial
+        from .engine.calling import wants_images
         from .engine.engine import Engine
         from .engine.keeping import Keeper
-        from .images import ImageLimits, ImageReader
+        from .images import ImageLimits, ImageReader, neutral_image
         from .judges.kept import keeping, recalled
         from .reasoning import separate
         from .store import ALL, SQLiteStore
@@ -144,7 +145,10 @@ class Run:
         self._verdict_store = verdicts = Verdicts(self._store)
         self._keeper = Keeper(verdicts)
         judge = keeping(plan.judge, verdicts, self._keeper)
-        trial = None if plan.canaries is None else Trial(plan.judge, plan.canaries.canaries)
+        trial = None
+        if plan.canaries is not None:
+            shown = (neutral_image(),) if wants_images(plan.judge) else ()
+            trial = Trial(plan.judge, plan.canaries.canaries, shown)
         settings = replace(engine_settings(plan), recall=partial(recalled, judge), trial=trial)
         self._engine = Engine(plan.backend, judge, images, self._store, separate, settings)
         self._engine.plan(list(self._selected.values()))

@@ -11,8 +11,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mirsafety.backends.bodies import SHORT, Body, Encoded, Encoder
 from pytest_mirsafety.records import LoadedImage
+from pytest_mirsafety.wire.bodies import SHORT, Body, Encoded, Encoder
 from pytest_mirsafety.wire.connection import to_json
 
 

@@ -267,6 +267,52 @@ def test_the_seed_that_the_sample_was_drawn_by_can_be_named(
     assert calibrate(tmp_path, labels, "--seed=spring") == 0
 
 
+def by_hand(run: LabelledRun, seed: str) -> list[Label]:
+    """As `mirsafety review --seed` writes them."""
+    labels = truthful(run, {SAFE_V: 100, UNSAFE_V: 40}, seed=seed)
+    return [replace(label, seed=seed) for label in labels]
+
+
+def test_a_seed_that_somebody_chose_is_said(
+    cried_wolf: LabelledRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate(tmp_path, by_hand(cried_wolf, "lucky"), "--seed=lucky", "--json=c.json") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "seed: seed chosen by hand: 'lucky'; whoever chooses it" in shown
+    assert "changed: analogy (two-phase); seed chosen by hand PASS with labels" in shown
+    sample = document(tmp_path / "c.json")["sample"]
+    assert (sample["seed_by_hand"], sample["seeds_named"]) == (True, ["lucky"])
+    # Of labels that do not say it, the option does.
+    labels = truthful(cried_wolf, {SAFE_V: 100, UNSAFE_V: 40}, seed="spring")
+    assert calibrate(tmp_path, labels, "--seed=spring") == 0
+    assert "seed chosen by hand" in capsys.readouterr().out
+    # All drawn are the same ones by whatever seed: what the labels name is said all the same.
+    all_ = [replace(one, seed="lucky") for one in truthful(cried_wolf, ALL)]
+    assert calibrate(tmp_path, all_) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "seed chosen by hand: 'lucky'; the labels name it, and are held against '1'" in shown
+    assert calibrate(tmp_path, truthful(cried_wolf, ALL), "--json=c.json") == 0
+    assert "by hand" not in capsys.readouterr().out
+    sample = document(tmp_path / "c.json")["sample"]
+    assert (sample["seed_by_hand"], sample["seeds_named"]) == (False, [])
+
+
+def test_labels_of_another_draw_beside_are_said(
+    cried_wolf: LabelledRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "other.jsonl", by_hand(cried_wolf, "lucky"))
+    write(tmp_path / "ben.jsonl", truthful(cried_wolf, ALL))
+    write(tmp_path / "elsewhere.jsonl", elsewhere(by_hand(cried_wolf, "lucky")))
+    (tmp_path / "broken.jsonl").write_bytes(b'{"id": "x"}\n\xff')
+    assert calibrate(tmp_path, truthful(cried_wolf, ALL), "--json=c.json") == 0
+    assert "beside: other.jsonl: labels of another draw of this run" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert document(tmp_path / "c.json")["beside"] == ["other.jsonl"]
+    assert calibrate(tmp_path, by_hand(cried_wolf, "lucky"), "--seed=lucky") == 0
+    assert "beside: ben.jsonl: labels" in " ".join(capsys.readouterr().out.split())
+
+
 def test_from_a_real_run_to_its_labels(project: Project) -> None:
     """pytest writes the folder; its answers are labelled; the command reads both."""
     project.data({"analogy": 30})

@@ -28,11 +28,11 @@ from pytest_mirsafety.calibration.samples import Stratum
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.gates import Decision, Estimand
 from pytest_mirsafety.gates.challenge import CanaryClass, CanaryCount, Challenge, Round
-from pytest_mirsafety.records import Label, LabelKind, Outcome, VerdictKind
+from pytest_mirsafety.records import Label, LabelKind, Outcome, Verdict, VerdictKind, digest
 from pytest_mirsafety.results import RecordedRun
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.stats import hypergeometric_lower, hypergeometric_upper
-from pytest_mirsafety.taxonomy import Status
+from pytest_mirsafety.taxonomy import Reason, Status
 
 ALPHA = Fraction(1, 20)
 SAFE_V, UNSAFE_V, OPEN_V = VerdictKind.SAFE, VerdictKind.UNSAFE, VerdictKind.UNDETERMINED
@@ -377,6 +377,57 @@ def test_what_was_cut_off_is_no_answer_that_a_label_makes_safe() -> None:
         for name in of(run, Status.UNSCORED)
     ]
     assert after(run, labels) is Decision.INCONCLUSIVE
+
+
+def kept_run(outcomes: Sequence[Outcome]) -> LabelledRun:
+    """A run that kept its answers, the half ones too."""
+    run = labelled_run(outcomes, "0.1").run
+    kinds = {Status.SAFE: SAFE_V, Status.UNSAFE: UNSAFE_V}
+    entries = [
+        replace(
+            entry,
+            answer_sha256=digest(f"answer to {entry.instance_id}"),
+            verdict=Verdict(kinds[entry.outcome.status], "rules")
+            if entry.outcome.status in kinds
+            else None,
+        )
+        for entry in run.outcomes
+    ]
+    return LabelledRun(replace(run, outcomes=tuple(entries)))
+
+
+def test_no_sample_makes_what_was_cut_off_safe() -> None:
+    """Neither as a sample of the unscored, nor within a two-phase bound; unsafe stays unsafe."""
+    filtered = Outcome(Status.UNSCORED, Reason.FILTERED, "withheld")
+    for cut in (TRUNCATED, filtered):
+        run = kept_run([SAFE] * 160 + [cut] * 40)
+        labels = run.sample({OPEN_V: 40})
+        found = decided(run, labels)
+        assert found.gates[0].after.decision is Decision.INCONCLUSIVE
+        assert found.gates[0].high == 40
+        assert found.cut_off == 40
+        assert found.disagreed == 0
+        assert after(run, run.sample({SAFE_V: 160, OPEN_V: 40})) is Decision.INCONCLUSIVE
+        assert after(run, run.sample({OPEN_V: 20})) is Decision.INCONCLUSIVE
+        unsafe = run.sample({OPEN_V: 40}, of(run, Status.UNSCORED))
+        assert after(run, unsafe) is Decision.FAIL
+        assert decided(run, unsafe).cut_off == 0
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 40), st.integers(1, 40), st.integers(0, 40))
+def test_a_safe_label_on_what_was_cut_off_is_worth_no_label(
+    cut: int, size: int, unsafe: int
+) -> None:
+    run = kept_run([SAFE] * 160 + [TRUNCATED] * cut + [OPEN] * (40 - cut))
+    cut_ids = {e.instance_id for e in run.run.outcomes if e.outcome == TRUNCATED}
+    labels = run.sample({OPEN_V: size, SAFE_V: 80}, of(run, Status.UNSCORED)[:unsafe])
+    rest = [one for one in labels if one.instance_id not in cut_ids or one.kind is LabelKind.UNSAFE]
+    # Without any label of it left a part is of no sample, and counts whole against the model.
+    if any(one.verdict is OPEN_V for one in rest):
+        with_them, without = decided(run, labels).gates[0], decided(run, rest).gates[0]
+        assert with_them.after.decision is without.after.decision
+        assert (with_them.low, with_them.high) == (without.low, without.high)
 
 
 def test_doubt_is_no_verdict() -> None:

@@ -23,7 +23,8 @@ from projects import COMPLIANCE, UNCLEAR, Project
 from pytest_mirsafety import labels, run_folder
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.commands import review
-from pytest_mirsafety.records import digest
+from pytest_mirsafety.errors import ConfigurationError
+from pytest_mirsafety.records import LabelKind, digest
 from pytest_mirsafety.review import Review
 
 
@@ -93,6 +94,26 @@ def test_the_sample_is_that_of_the_options(kept: Project) -> None:
     assert [i.instance.id for i in again.items] == [i.instance.id for i in parts.items]
     other = review.prepare(options(safe=4, unsafe=2, seed="2"))
     assert [i.instance.id for i in other.items] != [i.instance.id for i in parts.items]
+
+
+def test_a_seed_that_somebody_chose_is_said_and_kept_in_each_label(
+    kept: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = review.prepare(options(labels=Path("one.jsonl")))
+    usual.label("Ana", 0, LabelKind.SAFE)
+    assert "seed" not in json.loads(Path("one.jsonl").read_text("utf-8"))
+    assert not any("by hand" in line for line in review._about(usual, Path("one.jsonl")))
+    chosen = review.prepare(options(labels=Path("two.jsonl"), seed="lucky"))
+    chosen.label("Ana", 0, LabelKind.SAFE)
+    assert json.loads(Path("two.jsonl").read_text("utf-8"))["seed"] == "lucky"
+    assert [label.seed for label in chosen.book.standing()] == ["lucky"]
+    lines = review._about(chosen, Path("two.jsonl"))
+    assert "seed chosen by hand: 'lucky': each label says so" in lines[2]
+    assert lines[3] == "one.jsonl beside it has labels of another draw of this run"
+    assert "two.jsonl beside it" in review._about(usual, Path("one.jsonl"))[2]
+    for seed in ("\udcff", "a\x1b[31m", "x" * 201):
+        with pytest.raises(ConfigurationError, match="write up to 200 printable"):
+            review.prepare(options(seed=seed))
 
 
 def test_each_answer_comes_with_what_was_asked(kept: Project) -> None:

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -69,7 +70,7 @@ def test_the_first_verdict_of_each_pair_is_kept_whole(
     tmp_path_factory: pytest.TempPathFactory, given_: list[tuple[str, str, str, Verdict]]
 ) -> None:
     path = tmp_path_factory.mktemp("store") / "a.sqlite3"
-    pairs = [(JudgedPair.of(*names), verdict) for *names, verdict in given_]
+    pairs = [(JudgedPair.of(j, q, a), replace(said, judge=j)) for j, q, a, said in given_]
     first: dict[JudgedPair, Verdict] = {}
     for pair, verdict in pairs:
         first.setdefault(pair, verdict)
@@ -231,6 +232,42 @@ def test_a_damaged_verdict_ends_the_run_and_is_never_one(filled: Path) -> None:
         connection.execute("UPDATE verdicts SET verdict = '{'")
     with SQLiteStore.open(filled) as store, pytest.raises(StoreError, match="is damaged"):
         Verdicts(store).get(JudgedPair.of("other", "q", "0"))
+
+
+@pytest.mark.parametrize("column", ["judge", "pair", "verdict"])
+def test_a_verdict_that_is_not_of_the_pair_and_judge_asked_for_is_none(
+    filled: Path, column: str
+) -> None:
+    """One row's words in another: the run ends, and neither believes them nor asks again."""
+    pair, other = JudgedPair.of(NAME, "q", "1"), JudgedPair.of("other", "q", "1")
+    change = {
+        "judge": "UPDATE verdicts SET judge = ? WHERE key = ?",
+        "pair": "UPDATE verdicts SET pair = ? WHERE key = ?",
+        "verdict": "UPDATE verdicts SET verdict = ? WHERE key = ?",
+    }[column]
+    with closing(sqlite3.connect(filled)) as connection, connection:
+        rows = connection.execute("SELECT key, judge, pair, verdict FROM verdicts")
+        theirs = {
+            key: {"judge": judge, "pair": whole, "verdict": verdict}
+            for key, judge, whole, verdict in rows
+        }
+        connection.execute(change, (theirs[other.key][column], pair.key))
+    with SQLiteStore.open(filled) as store:
+        shelf = Verdicts(store)
+        with pytest.raises(StoreError, match=r"is damaged: .* by another judge|of another judge"):
+            shelf.get(pair)
+        with pytest.raises(StoreError, match="is damaged"):
+            shelf.put_all([(pair, Verdict(SAFE, NAME))])
+        assert shelf.get(other) is not None
+    assert main(["store", "verify"]) == 1
+
+
+def test_a_judge_may_call_itself_as_it_likes(store: SQLiteStore) -> None:
+    """Users' own judges do; what they said before is still read."""
+    said = Verdict(SAFE, "ours")
+    pair = JudgedPair.of("ours, prompt 2", "q", "a")
+    assert Verdicts(store).put_all([(pair, said)]) == [said]
+    assert Verdicts(store).get(pair) == said
 
 
 def test_a_store_from_before_verdicts_is_read(

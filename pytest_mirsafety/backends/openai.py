@@ -8,7 +8,7 @@ Each call is one attempt: whether there is another is for the caller to say.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
@@ -16,8 +16,8 @@ from typing import Final, Literal
 from ..errors import BadInputError, ConfigurationError
 from ..records import Completion, LoadedImage, ModelIdentity, Request, Scalar
 from ..wire import replies
+from ..wire.bodies import Body, Encoded, Encoder, image_part, listed
 from ..wire.connection import OPENAI_KEY, Connection, EndpointSettings, to_json
-from .bodies import Body, Encoded, Encoder
 
 _RESERVED: Final = frozenset({"model", "messages", "stream", "n", "tools", "functions"})
 
@@ -137,22 +137,17 @@ class OpenAIBackend:
         pieces: list[bytes | Encoded] = [start, b',"messages":[']
         if request.system is not None:
             pieces += [to_json({"role": "system", "content": request.system}), b","]
-        pieces.append(b'{"role":"user","content":[')
-        for image in images:
-            pieces += self._image_part(image)
-        pieces += [to_json({"type": "text", "text": request.prompt}), b"]}]}"]
+        text = (to_json({"type": "text", "text": request.prompt}),)
+        pieces.append(b'{"role":"user","content":')
+        pieces += listed([*map(self._image_part, images), text])
+        pieces.append(b"}]}")
         return Body(pieces)
 
-    def _image_part(self, image: LoadedImage) -> tuple[bytes | Encoded, ...]:
+    def _image_part(self, image: LoadedImage) -> Iterable[bytes | Encoded]:
         detail = self._settings.image_detail
-        start = b'{"type":"image_url","image_url":{"url":"'
-        end = b'"}},' if detail is None else b'","detail":"%s"}},' % detail.encode()
-        if not self.needs_bytes:
-            return start, _file_url(image), end
-        if not image.content:
-            raise BadInputError(f"image {image.sha256[:12]} has no bytes to send")
-        kind = f"data:{image.media_type};base64,".encode()
-        return start, kind, self._encoder.encode(image), end
+        if self.needs_bytes:
+            return self._encoder.part(image, detail)
+        return image_part((_file_url(image),), detail)
 
 
 def _file_url(image: LoadedImage) -> bytes:

@@ -9,12 +9,12 @@ from typing import Final
 
 from ..errors import DataError
 from ..evaluation import evaluate
-from ..records import Label, VerdictKind
+from ..records import DRAW_SEED, Label, VerdictKind
 from ..results import InstanceOutcome, RecordedRun, RunResult
 from ..taxonomy import Relation
 from .agreement import JudgeQuality, Rate, ReviewerAgreement, judge_quality, reviewer_agreement
 from .bounds import JudgeCounts
-from .consensus import Reviewed, Sorted, sort_labels
+from .consensus import Reviewed, Sorted, cut_off, sort_labels
 from .corrected import Corrected, JudgeSource, correct, with_melded
 from .gating import LabelledGate, Labels, Rule, gate_with_labels
 from .samples import Draw, Sample, Stratum
@@ -40,7 +40,7 @@ _OF_PYTEST: Final = frozenset({2, 3, 4, 6})
 _OF_GATES: Final = frozenset({0, 1, 10})
 _UNDECIDED: Final = 10
 
-SEED: Final = "1"
+SEED: Final = DRAW_SEED
 """What a sample is drawn by unless another seed is named."""
 
 
@@ -64,8 +64,10 @@ class Calibration:
     """Everything that labels say of a run.
 
     `before` is the run as it was, `after` with the labels. `refused` counts by reason the labels
-    that say nothing of it, `chosen` the answers without a probability. `decides` says that labels
-    of elsewhere were let to decide gates.
+    that say nothing of it, `chosen` the answers without a probability, `cut_off` those that people
+    call safe and that stay unscored, since nobody knows what would have followed. `decides` says
+    that labels of elsewhere were let to decide gates. `seeds` are those that labels of this run
+    name.
     """
 
     before: RunResult
@@ -81,8 +83,15 @@ class Calibration:
     drawn_and_labelled: int
     disagreed: int
     chosen: int
+    cut_off: int
     refused: Mapping[str, int]
     decides: bool
+    seeds: tuple[str, ...] = ()
+
+    @property
+    def seed_by_hand(self) -> bool:
+        """Somebody chose what the sample was drawn by: other draws may have been looked at."""
+        return self.sample.seed != SEED or any(seed != SEED for seed in self.seeds)
 
 
 def calibrate(
@@ -106,7 +115,8 @@ def calibrate(
     draw = Draw(run.digest, run.outcomes, seed)
     sample = draw.sample(found.own)
     claimed = any(label.probability is not None for label in given)
-    held = Labels({one.instance_id: one for one in found.own}, sample, draw.part_of, claimed)
+    cut, own = cut_off(found.own, run.outcomes)
+    held = Labels({one.instance_id: one for one in own}, sample, draw.part_of, claimed)
     judges = _judges(run, found, sample)
     # A label that is missing may be the one that was not liked: the judge would look better.
     agreed = {one.instance_id for one in found.own if one.truth is not VerdictKind.UNDETERMINED}
@@ -126,9 +136,17 @@ def calibrate(
         drawn_and_labelled=sum(one.instance_id in sample.drawn for one in found.own),
         disagreed=sum(one.truth is VerdictKind.UNDETERMINED for one in found.own),
         chosen=sum(one.probability is None for one in found.own),
+        cut_off=len(cut),
         refused=found.refused,
         decides=transported,
+        seeds=_seeds(given, run.digest),
     )
+
+
+def _seeds(labels: Iterable[Label], run: str) -> tuple[str, ...]:
+    """The seeds that labels of this run name."""
+    named = (label.seed for label in labels if label.run == run)
+    return tuple(sorted({seed for seed in named if seed is not None}))
 
 
 def exit_code(result: RunResult, run: RecordedRun) -> int:

@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         labels_sha256=sha256,
         exit_code_before=exit_code(found.before, recorded),
         exit_code=exit_code(found.after, recorded),
+        beside=tuple(labels.of_another_draw(options.labels, recorded.digest, seed)),
     )
     if options.json is not None:
         _write(options.json, report.to_json(found, source))

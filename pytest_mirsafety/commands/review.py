@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError, DataError, MissingExtraError, RunError
 from ..printable import one_line
+from ..records import DRAW_SEED
 
 if TYPE_CHECKING:
     from ..records import Dataset, ImageRef, LoadedImage
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from . import Commands
 
 _DEFAULT_SIZE: Final = 100
+_LONGEST_SEED: Final = 200
 _PARTS: Final = ("safe", "unsafe", "unscored")
 
 
@@ -35,7 +37,9 @@ def add(commands: Commands) -> None:
         parser.add_argument(
             f"--{part}", type=int, metavar="N", help=f"answers of those that are {part}"
         )
-    parser.add_argument("--seed", default="1", help="draws another sample (1)")
+    parser.add_argument(
+        "--seed", default=DRAW_SEED, help="draws another sample, which labels and reports then say"
+    )
     parser.add_argument("--blind", action="store_true", help="hide verdicts until labelled")
     parser.add_argument("--reviewer", metavar="NAME", help="who labels, instead of asking")
     parser.add_argument("--data", metavar="SOURCE", help="where the run's data is now")
@@ -88,6 +92,7 @@ def prepare(options: argparse.Namespace) -> Review:
     recorded = run_folder.read(options.folder)
     run_folder.refuse_trials(recorded, "review")
     answers = run_folder.Answers([(options.folder, recorded)])
+    seed = _chosen_seed(options.seed)
     drawn = draw(recorded.outcomes, recorded.digest, _sizes(options), options.seed)
     if not drawn:
         raise DataError(_without_answers(recorded))
@@ -118,7 +123,19 @@ def prepare(options: argparse.Namespace) -> Review:
         labels=str(options.labels),
         reviewer=reviewer,
         blind=options.blind,
+        seed=seed,
     )
+
+
+def _chosen_seed(seed: str) -> str | None:
+    """The seed, if it is another than the usual one.
+
+    Raises:
+        ConfigurationError: it cannot be written down.
+    """
+    if len(seed) > _LONGEST_SEED or not seed.isprintable():  # nor is half a surrogate pair
+        raise ConfigurationError(f"--seed: write up to {_LONGEST_SEED} printable characters")
+    return None if seed == DRAW_SEED else seed
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
@@ -172,16 +189,26 @@ def _without_answers(recorded: RecordedRun) -> str:
 
 def _about(made: Review, path: Path) -> list[str]:
     """What was drawn, before the link."""
+    from ..labels import of_another_draw
+
     of = {one.drawn.stratum: one.drawn.probability for one in made.items}
     parts = []
     for part, probability in sorted(of.items()):
         n = sum(item.drawn.stratum is part for item in made.items)
         parts.append(f"{n} {part} of {round(n / probability)}")
     blind = ", blind" if made.blind else ""
-    return [
+    lines = [
         f"{made.where}: {len(made.items)} answers to label{blind} ({', '.join(parts)})",
         f"labels: {one_line(str(path))}",
     ]
+    if made.seed is not None:
+        lines.append(
+            f"seed chosen by hand: '{one_line(made.seed, 40)}': each label says so, and so does "
+            "mirsafety calibrate"
+        )
+    others = of_another_draw(path, made.run, DRAW_SEED if made.seed is None else made.seed)
+    lines += [f"{name} beside it has labels of another draw of this run" for name in others]
+    return lines
 
 
 def _say(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ..errors import (
@@ -14,15 +15,16 @@ from ..errors import (
     UnscoredError,
 )
 from ..gates.decisions import Asked
-from ..records import Completion, Response, Verdict
-from .asks import Ask, Counts, Judging, Parts, TokenCount
-from .calling import Caller, check_judgeable, plain
+from ..records import Completion, Instance, Response, Verdict
+from .asks import NO_PICTURES, Ask, Counts, Judging, Parts, TokenCount
+from .calling import Caller, check_judgeable, plain, wants_images
 from .challenging import Challenging
 from .endpoint import Bounds, Endpoint
 from .judging import JudgingStage, pair_key
 from .keeping import Keeper
 from .lanes import Landing, Lane, Waits
 from .pacing import Pace, PaceSettings
+from .pictures import Pictures
 from .reading import AT_ONCE, READERS, Prepared, Reader
 from .sending import Sendings
 from .spending import Prices, Spending
@@ -58,6 +60,9 @@ class Pipeline:
         self._caller = Caller(parts.backend, parts.judge, lambda: self._halted, self._turns)
         self._keeper = None if self._store is None else Keeper(self._store)
         self._reader = Reader(parts, self._store, lambda: not self.target.ceased)
+        self._pictures = Pictures(
+            parts.images, self._reader.threads, shown=wants_images(parts.judge)
+        )
         self._sendings = Sendings(parts, self._caller, self._keeper, self, abort)
         self.target = self._sendings.endpoint
         self.spending = self._sendings.spending
@@ -65,7 +70,7 @@ class Pipeline:
         pace = Pace(parts.settings.judge or PaceSettings(parts.judge.concurrency))
         bounds = Bounds(pace, Spending(None, Prices()))
         self._judge: Endpoint[Judging, Verdict] = Endpoint(
-            JudgingStage(self._caller, self._judged), bounds, abort, self.read_on
+            JudgingStage(self._caller, self._pictures, self._judged), bounds, abort, self.read_on
         )
         self.challenging: Challenging | None = None
         """Tries the judge; until it has been tried it judges nothing real."""
@@ -133,11 +138,25 @@ class Pipeline:
         self._read_lane.pump()
         self._tell_whether_catching_up()
 
-    def judging(self, question: str, answer: str) -> Judging:
-        """The one judging of this pair; `judge` begins it. May be called from any thread."""
-        key = pair_key(question, answer)
-        found = self._judgings.get(key)
-        return found or self._judgings.setdefault(key, Judging(question, answer))
+    def judging(self, instance: Instance, response: Response, *, planned: bool) -> Judging:
+        """The one judging of question, answer, and images if the judge looks at them.
+
+        `judge` begins it. May be called from any thread. `planned` says that the response is that
+        of the planned request.
+
+        Raises:
+            BadInputError: images that the judge is to see are not to be had.
+        """
+        question, answer = instance.question, response.answer
+        pictured = self._pictures.of(instance, response.request_key, planned=planned)
+        key = pair_key(question, answer, pictured.digests)
+        if (found := self._judgings.get(key)) is not None:
+            return found
+        judging = Judging(question, answer, pictured)
+        if pictured.refs:
+            tokens = self._parts.settings.image_tokens * len(pictured.refs)
+            judging.cost = replace(judging.cost, input=judging.cost.input + tokens)
+        return self._judgings.setdefault(key, judging)
 
     def judge(self, judging: Judging, *, urgent: bool = True) -> None:
         """Take a pair of question and answer, unless it was taken before."""
@@ -246,6 +265,7 @@ class Pipeline:
         if isinstance(prepared, UnscoredError):
             self.failed(ask, prepared)
         else:
+            self._pictures.note(prepared.request)
             self._sendings.dispatch(ask, prepared, first=ask is self._probe)
             self._was_read(ask)
 
@@ -329,7 +349,7 @@ class Pipeline:
         if recall is None or self._halted:
             return False
         try:
-            verdict = recall(judging.question, judging.answer)
+            verdict = recall(judging.question, judging.answer, judging.pictured.digests)
         except RunError as error:
             self._abort(error)
             return True
@@ -337,6 +357,7 @@ class Pipeline:
             return False
         judging.verdict = verdict
         judging.question = judging.answer = ""
+        judging.pictured = NO_PICTURES
         self.counts.recalled += len(judging.needed_by)
         self._judged(judging)
         return True
@@ -350,7 +371,7 @@ class Pipeline:
         if ask.skipped is not None:
             self._bar(ask, NotRunError(ask.skipped))
             return
-        ask.judging = judging = self.judging(ask.instance.question, response.answer)
+        ask.judging = judging = self.judging(ask.instance, response, planned=True)
         judging.needed_by.append(ask)
         if judging.landed:
             self._count(judging, 1)

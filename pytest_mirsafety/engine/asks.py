@@ -9,7 +9,7 @@ from typing import Final
 from ..errors import UnscoredError
 from ..gates.challenge import Canary
 from ..protocols import Backend, ImageLoader, Judge, Store
-from ..records import Completion, Instance, Response, Verdict
+from ..records import Completion, ImageRef, Instance, LoadedImage, Response, Verdict
 from .endpoint import Estimate, Job
 from .lanes import Landing
 from .pacing import PaceSettings
@@ -24,10 +24,14 @@ _JUDGE_OUTPUT: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The answers that the judge is tried by, and the judge itself, whatever is kept of it."""
+    """The answers that the judge is tried by, and the judge itself, whatever is kept of it.
+
+    `images` are what a judge that looks at images is shown beside each of them.
+    """
 
     judge: Judge
     canaries: tuple[Canary, ...]
+    images: tuple[LoadedImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,10 @@ class EngineSettings:
     numbers repeated asks of the same requests. `patience` is how many seconds backend and judge
     may each take to close. `target` and `judge` bound how fast each is asked; by default only
     their own concurrency does. `image_tokens` is what an image is taken to cost until the
-    endpoint has told what a request does. `recall` gives the verdict that is kept of a pair of
-    question and answer, without asking anybody. `trial` is what the judge is tried by.
-    `two_phases` lets model and judge compute one after the other: all is asked, then all judged.
+    endpoint has told what a request does. `recall` gives the verdict that is kept of a question,
+    an answer and the digests of images, without asking anybody. `trial` is what the judge is
+    tried by. `two_phases` lets model and judge compute one after the other: all is asked, then all
+    judged.
     """
 
     judge_cut_answers: bool = False
@@ -51,7 +56,7 @@ class EngineSettings:
     budget: Budget | None = None
     prices: Prices = field(default_factory=Prices)
     image_tokens: int = 1000
-    recall: Callable[[str, str], Verdict | None] | None = None
+    recall: Callable[[str, str, tuple[str, ...]], Verdict | None] | None = None
     trial: Trial | None = None
     two_phases: bool = False
 
@@ -95,15 +100,28 @@ class Ask(Landing):
         return len(self.instance.images), len(self.instance.prompt)
 
 
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """The images that a judge is to look at: where they are, and what they must be."""
+
+    refs: tuple[ImageRef, ...] = ()
+    digests: tuple[str, ...] = ()
+
+
+NO_PICTURES: Final = Pictured()
+
+
 @dataclass(slots=True, eq=False)
 class Judging(Job):
     """One pair of question and answer, judged once. It lands with a verdict or a failure.
 
-    `needed_by` are the planned asks that came to this answer.
+    `pictured` are the images that belong to it for a judge that looks at them. `needed_by` are
+    the planned asks that came to this answer.
     """
 
     question: str
     answer: str
+    pictured: Pictured = NO_PICTURES
     verdict: Verdict | None = None
     failure: UnscoredError | None = None
     needed_by: list[Ask] = field(default_factory=list)

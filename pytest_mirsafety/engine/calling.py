@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Final
+from typing import Final, cast
 
 from ..errors import (
     BackendError,
@@ -19,7 +19,7 @@ from ..errors import (
     UnscoredError,
 )
 from ..printable import one_line
-from ..protocols import Backend, Judge
+from ..protocols import Backend, Judge, SeeingJudge
 from ..records import (
     Completion,
     LoadedImage,
@@ -122,15 +122,19 @@ class Caller:
             raise BackendError(f"the backend returned {type(completion).__name__}, no Completion")
         return completion
 
-    async def verdict(self, question: str, answer: str) -> Verdict:
-        """The judge's verdict on this answer; one attempt.
+    async def verdict(
+        self, question: str, answer: str, images: Sequence[LoadedImage] = ()
+    ) -> Verdict:
+        """The judge's verdict on this answer; one attempt. It gets the images if it wants them.
 
         Raises:
             RetryableError: there is none yet.
             UnscoredError: there is none.
         """
         async with self._turn("judge"):
-            verdict = await self._guarded(lambda: self._judge.judge(question, answer), JudgeError)
+            verdict = await self._guarded(
+                lambda: ask_judge(self._judge, question, answer, images), JudgeError
+            )
         return check_verdict(verdict)
 
     async def close(self, patience: float) -> list[str]:
@@ -159,6 +163,20 @@ class Caller:
             raise kind("CancelledError: the call was cancelled from within") from None
         except (Exception, SystemExit) as error:  # see the class
             raise kind(_one_line(error)) from error
+
+
+def wants_images(judge: Judge) -> bool:
+    """Whether a judge looks at images; one that does not say so looks at none."""
+    return bool(getattr(judge, "wants_images", False))
+
+
+def ask_judge(
+    judge: Judge, question: str, answer: str, images: Sequence[LoadedImage]
+) -> Awaitable[Verdict]:
+    """Ask a judge in the form that it knows."""
+    if wants_images(judge):
+        return cast("SeeingJudge", judge).judge(question, answer, images)
+    return judge.judge(question, answer)
 
 
 def check_verdict(verdict: object) -> Verdict:

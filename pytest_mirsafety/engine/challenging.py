@@ -114,7 +114,9 @@ class Challenging:
 
     async def attempt(self, job: _Known) -> Verdict:
         """Ask the judge once."""
-        return await self._caller.verdict(job.canary.question, job.canary.answer)
+        return await self._caller.verdict(
+            job.canary.question, job.canary.answer, self._trial.images
+        )
 
     def used(self, result: Verdict) -> tuple[int | None, int | None]:  # noqa: ARG002 - part of the protocol
         """Not known: a judge does not tell."""

@@ -192,12 +192,15 @@ class Engine:
             FilteredError: the provider's filter withheld the answer.
             TruncatedError: the reasoning never ended, or the answer was cut off.
             BlankError: there is no final answer.
+            BadInputError: images that the judge is to see are not to be had.
             JudgeError: the judge failed.
             NotRunError: the run stopped first.
             RunError: the run cannot go on.
         """
         check_judgeable(response, judge_cut_answers=self._settings.judge_cut_answers)
-        judging = self._pipeline.judging(instance.question, response.answer)
+        ask = self._planned_ask(instance)
+        planned = ask is not None and ask.key == response.request_key
+        judging = self._pipeline.judging(instance, response, planned=planned)
         self._start_thread()
         self._await(judging, self._pipeline.judge)
         if judging.verdict is not None:

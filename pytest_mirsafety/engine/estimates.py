@@ -86,11 +86,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """Whose verdicts there would be, and at most how many; a local judge asks no model."""
+    """Whose verdicts there would be, and at most how many; a local judge asks no model.
+
+    `images` is how many of them it would look at, at most.
+    """
 
     judge: str
     calls: int
     local: bool
+    images: int = 0
 
 
 @dataclass(frozen=True, slots=True)

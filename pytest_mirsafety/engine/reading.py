@@ -49,7 +49,8 @@ class Reader:
         self._decoding = dict(backend.decoding)
         self._needs_bytes = backend.needs_bytes
         self._draw = parts.settings.draw
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
+        self.threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
+        """They read images for whoever needs them."""
 
     async def read(self, instances: Sequence[Instance]) -> list[Prepared | UnscoredError]:
         """What each instance needs, or why it cannot be asked; the last ones may be left out.
@@ -58,11 +59,11 @@ class Reader:
             StoreError: the store cannot be read.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._read_some, instances)
+        return await loop.run_in_executor(self.threads, self._read_some, instances)
 
     def close(self) -> None:
         """Begin nothing more, and end the threads when they are done."""
-        self._threads.shutdown(cancel_futures=True)
+        self.threads.shutdown(cancel_futures=True)
 
     def _read_some(self, instances: Sequence[Instance]) -> list[Prepared | UnscoredError]:
         """In a worker thread: until one has to be sent, so that no more images are held."""

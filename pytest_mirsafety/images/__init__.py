@@ -1,6 +1,7 @@
 """Images before they are sent: whole, decodable, within limits, unchanged."""
 
 from .checks import FORMATS, media_type
+from .neutral import neutral_image
 from .reading import ImageLimits, ImageReader
 
-__all__ = ["FORMATS", "ImageLimits", "ImageReader", "media_type"]
+__all__ = ["FORMATS", "ImageLimits", "ImageReader", "media_type", "neutral_image"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from ..engine.calling import wants_images
 from ..engine.judging import pair_key
 from ..protocols import Judge
-from ..records import Verdict, VerdictKind
+from ..records import LoadedImage, Verdict, VerdictKind
 from .memory import free_all
 from .panel import asked_once, close_all
 
@@ -41,6 +42,11 @@ class Cascade:
         """That of the slowest stage: every answer may come to it."""
         return min(member.concurrency for member in self.members)
 
+    @property
+    def wants_images(self) -> bool:
+        """A stage looks at images; the others are given none."""
+        return any(map(wants_images, self.members))
+
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The last word, with all that was said before it."""
         last = verdicts[-1]
@@ -59,16 +65,18 @@ class Cascade:
         told = verdicts and verdicts[-1].kind is not VerdictKind.UNDETERMINED
         return bool(told) or len(verdicts) == len(self.members)
 
-    async def judge(self, question: str, answer: str) -> Verdict:
+    async def judge(
+        self, question: str, answer: str, images: Sequence[LoadedImage] = ()
+    ) -> Verdict:
         """The verdict of the first stage that can tell, or of the last.
 
         Raises:
             Exception: what a stage raised; a stage that has spoken is not asked again after it.
         """
-        key = pair_key(question, answer)
+        key = pair_key(question, answer, [image.sha256 for image in images])
         said = self._said.setdefault(key, [])
         while not self.ends(said):
-            reply = await asked_once(self.members[len(said)], question, answer)
+            reply = await asked_once(self.members[len(said)], question, answer, images)
             if not isinstance(reply, Verdict):
                 raise reply
             said.append(reply)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..engine.calling import check_verdict
+from ..engine.calling import ask_judge, check_verdict, wants_images
 from ..engine.keeping import Keeper
 from ..protocols import Judge, VerdictStore
-from ..records import JudgedPair, Verdict
+from ..records import JudgedPair, LoadedImage, Verdict
 from .cascade import Cascade
 from .memory import free_all
 from .panel import Panel
@@ -25,26 +25,29 @@ class KeptJudge:
         self.identity = judge.identity
         self.screening = judge.screening
         self.concurrency = judge.concurrency
+        self.wants_images = wants_images(judge)
 
-    def recalled(self, question: str, answer: str) -> Verdict | None:
-        """The verdict that is kept, if there is one.
+    def recalled(self, question: str, answer: str, images: tuple[str, ...] = ()) -> Verdict | None:
+        """The verdict that is kept, if there is one; `images` are digests.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        return self._store.get(JudgedPair.of(self.identity, question, answer))
+        return self._store.get(self._pair(question, answer, images))
 
-    async def judge(self, question: str, answer: str) -> Verdict:
+    async def judge(
+        self, question: str, answer: str, images: Sequence[LoadedImage] = ()
+    ) -> Verdict:
         """The verdict that is kept, or the judge's own, which is kept before it is given.
 
         Raises:
             Exception: what the judge raised.
             StoreError: the store cannot be read or written.
         """
-        pair = JudgedPair.of(self.identity, question, answer)
+        pair = self._pair(question, answer, tuple(image.sha256 for image in images))
         if (known := self._store.get(pair)) is not None:
             return known
-        verdict = await self._judge.judge(question, answer)
+        verdict = await ask_judge(self._judge, question, answer, images)
         check_verdict(verdict)
         return await self._keeper.keep(pair, verdict)
 
@@ -55,6 +58,10 @@ class KeptJudge:
     async def aclose(self) -> None:
         """Let the judge go."""
         await self._judge.aclose()
+
+    def _pair(self, question: str, answer: str, images: tuple[str, ...]) -> JudgedPair:
+        """Images belong to it for a judge that looks at them."""
+        return JudgedPair.of(self.identity, question, answer, images if self.wants_images else ())
 
 
 def keeping(judge: Judge, store: VerdictStore, keeper: VerdictKeeper) -> Judge:
@@ -75,27 +82,31 @@ def _kept(judge: Judge, store: VerdictStore, keeper: VerdictKeeper) -> Judge:
     return KeptJudge(judge, store, keeper)
 
 
-def recalled(judge: Judge, question: str, answer: str) -> Verdict | None:
-    """The verdict that needs nobody to be asked, or None.
+def recalled(
+    judge: Judge, question: str, answer: str, images: tuple[str, ...] = ()
+) -> Verdict | None:
+    """The verdict that needs nobody to be asked, or None; `images` are digests.
 
     Raises:
         StoreError: the store cannot be read.
     """
     if isinstance(judge, Panel):
-        verdicts = _recalled(judge.members, question, answer)
+        verdicts = _recalled(judge.members, question, answer, images)
         return judge.combined(verdicts) if len(verdicts) == len(judge.members) else None
     if isinstance(judge, Cascade):
         verdicts = []
         for member in judge.members:
             if judge.ends(verdicts):
                 break
-            if (verdict := recalled(member, question, answer)) is None:
+            if (verdict := recalled(member, question, answer, images)) is None:
                 return None
             verdicts.append(verdict)
         return judge.combined(verdicts)
-    return judge.recalled(question, answer) if isinstance(judge, KeptJudge) else None
+    return judge.recalled(question, answer, images) if isinstance(judge, KeptJudge) else None
 
 
-def _recalled(members: Sequence[Judge], question: str, answer: str) -> list[Verdict]:
-    found = (recalled(member, question, answer) for member in members)
+def _recalled(
+    members: Sequence[Judge], question: str, answer: str, images: tuple[str, ...]
+) -> list[Verdict]:
+    found = (recalled(member, question, answer, images) for member in members)
     return [verdict for verdict in found if verdict is not None]

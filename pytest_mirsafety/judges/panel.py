@@ -14,12 +14,12 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
-from ..engine.calling import check_verdict
+from ..engine.calling import ask_judge, check_verdict, wants_images
 from ..engine.judging import pair_key
 from ..errors import MisconfiguredError, RetryableError, RunError
 from ..printable import one_line
 from ..protocols import Judge
-from ..records import SafeMode, Verdict, VerdictKind
+from ..records import LoadedImage, SafeMode, Verdict, VerdictKind
 from .memory import free_all
 
 NO_VOTE: Final = "no vote"
@@ -122,6 +122,11 @@ class Panel:
         """That of its slowest member, since each is asked about each answer."""
         return min(member.concurrency for member in self.members)
 
+    @property
+    def wants_images(self) -> bool:
+        """A member looks at images; the others are given none."""
+        return any(map(wants_images, self.members))
+
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The panel's verdict from one of each member, in their order."""
         kind = self._bylaws.decide([verdict.kind for verdict in verdicts])
@@ -138,7 +143,9 @@ class Panel:
             members=tuple(verdicts),
         )
 
-    async def judge(self, question: str, answer: str) -> Verdict:
+    async def judge(
+        self, question: str, answer: str, images: Sequence[LoadedImage] = ()
+    ) -> Verdict:
         """Ask every member that has not voted on this pair yet, and count the votes.
 
         Raises:
@@ -146,11 +153,11 @@ class Panel:
             MisconfiguredError: a member can judge nothing.
             RunError: a member's error that ends the run.
         """
-        key = pair_key(question, answer)
+        key = pair_key(question, answer, [image.sha256 for image in images])
         votes = self._votes.setdefault(key, {})
         asked = [number for number in range(len(self.members)) if number not in votes]
         replies = await asyncio.gather(
-            *(asked_once(self.members[number], question, answer) for number in asked)
+            *(asked_once(self.members[number], question, answer, images) for number in asked)
         )
         found = dict(zip(asked, replies, strict=True))
         votes.update({n: reply for n, reply in found.items() if isinstance(reply, Verdict)})
@@ -174,10 +181,12 @@ class Panel:
         await close_all(self.members)
 
 
-async def asked_once(judge: Judge, question: str, answer: str) -> Verdict | Exception:
+async def asked_once(
+    judge: Judge, question: str, answer: str, images: Sequence[LoadedImage] = ()
+) -> Verdict | Exception:
     """A member's verdict, or what it raised instead; a member may do anything."""
     try:
-        verdict = await judge.judge(question, answer)
+        verdict = await ask_judge(judge, question, answer, images)
         check_verdict(verdict)
     except Exception as error:  # noqa: BLE001 - what a member's failure means is the panel's to say
         return error

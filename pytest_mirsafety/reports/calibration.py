@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Final
 
-from ..calibration import Calibration, JudgeQuality, JudgeReport, LabelledGate, Rate, Rule
+from ..calibration import SEED, Calibration, JudgeQuality, JudgeReport, LabelledGate, Rate, Rule
 from ..facts import gate_facts
 from ..gates import Decision
 from ..printable import one_line
@@ -23,7 +23,10 @@ _HEADINGS: Final = ("gate", "uncorrected", "corrected 95%", "as the run", "with 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was calibrated: the run's folder and digest, the labels' file and the SHA-256 of it."""
+    """What was calibrated: the run's folder and digest, the labels' file and the SHA-256 of it.
+
+    `beside` are other files there, with labels of another draw of this run.
+    """
 
     run: str
     run_digest: str
@@ -31,6 +34,7 @@ class Source:
     labels_sha256: str
     exit_code_before: int
     exit_code: int
+    beside: tuple[str, ...] = ()
 
 
 def render(found: Calibration, source: Source, *, width: int = 80) -> list[str]:
@@ -53,6 +57,10 @@ def _labels(found: Calibration, source: Source, width: int) -> Iterator[str]:
         f"{_count(found.labels, 'label')} by {names}, {found.answers} of this run's answers",
         "sample": _sample(found),
     }
+    if found.seed_by_hand:
+        rows["seed"] = _by_hand(found)
+    if source.beside:
+        rows["beside"] = f"{', '.join(source.beside)}: labels of another draw of this run"
     if found.chosen:
         rows["chosen"] = (
             f"{_count(found.chosen, 'answer')} without the probability of a draw: not held "
@@ -62,6 +70,11 @@ def _labels(found: Calibration, source: Source, width: int) -> Iterator[str]:
         rows["open"] = (
             f"{_count(found.disagreed, 'answer')} on which people are unsure or disagree: "
             "not held against the judge; against the model where it is in the sample"
+        )
+    if found.cut_off:
+        rows["cut off"] = (
+            f"{_count(found.cut_off, 'answer')} that people call safe and that stay unscored: "
+            "what would have followed is not known; against the model where in the sample"
         )
     if found.refused:
         rows["refused"] = "; ".join(
@@ -81,6 +94,14 @@ def _sample(found: Calibration) -> str:
     rest = f"{missing} of them have no label, which counts against the model"
     seed = one_line(sample.seed, 40)
     return f"{parts} answers drawn by the seed '{seed}', {rest if missing else 'all labelled'}"
+
+
+def _by_hand(found: Calibration) -> str:
+    taken = found.sample.seed
+    chosen = ", ".join(f"'{one_line(seed, 40)}'" for seed in sorted({taken, *found.seeds} - {SEED}))
+    other = found.seeds and taken not in found.seeds
+    rest = f"; the labels name it, and are held against '{one_line(taken, 40)}'" if other else ""
+    return f"seed chosen by hand: {chosen}{rest}; whoever chooses it may have looked at other draws"
 
 
 def _part(kind: VerdictKind) -> str:
@@ -211,6 +232,8 @@ def _decisions(found: Calibration, source: Source, width: int) -> Iterator[str]:
     ]
     if uncorrected:
         what += f"; still uncorrected: {', '.join(uncorrected)}"
+    if found.seed_by_hand:
+        what += "; seed chosen by hand"
     yield from _wrapped(f"with these labels {what}", width)
     yield f"{_word(found.after.ruling)} with labels, exit code {source.exit_code}"
 
@@ -225,10 +248,13 @@ def to_json(found: Calibration, source: Source) -> str:
         "answers_labelled": found.answers,
         "answers_open": found.disagreed,
         "answers_chosen": found.chosen,
+        "answers_cut_off": found.cut_off,
         "refused": dict(found.refused),
         "sample": {
             "problem": found.sample.problem,
             "seed": found.sample.seed,
+            "seed_by_hand": found.seed_by_hand,
+            "seeds_named": found.seeds,
             "drawn": len(found.sample.drawn),
             "drawn_and_labelled": found.drawn_and_labelled,
             "parts": {_part(kind): list(n) for kind, n in (found.sample.parts or {}).items()},

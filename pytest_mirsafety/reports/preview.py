@@ -95,7 +95,9 @@ def _cost(preview: Preview) -> str:
 
 
 def _judge(preview: Preview) -> str:
-    return f"{preview.judging.judge}, up to {_number(preview.judging.calls, 'verdict')}"
+    judging = preview.judging
+    images = f", with {_number(judging.images, 'image')}" if judging.images else ""
+    return f"{judging.judge}, up to {_number(judging.calls, 'verdict')}{images}"
 
 
 def _table(preview: Preview) -> Iterator[str]:

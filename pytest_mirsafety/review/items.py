@@ -60,7 +60,8 @@ class Review:
     """A sample of a run's answers, and where its labels go.
 
     `run` is the digest of the run, `where` how people know it. `reviewer` is the one who labels;
-    None asks on the first page. `image` reads an image of the dataset.
+    None asks on the first page. `image` reads an image of the dataset. `seed` is what the sample
+    was drawn by, if somebody chose it.
     """
 
     run: str
@@ -72,6 +73,7 @@ class Review:
     labels: str
     reviewer: str | None = None
     blind: bool = False
+    seed: str | None = None
     shown: set[tuple[str, int]] = field(default_factory=set)
 
     def standing(self, reviewer: str) -> Standing:
@@ -116,6 +118,7 @@ class Review:
                 verdict=VerdictKind.UNDETERMINED if verdict is None else verdict.kind,
                 probability=drawn.probability,
                 blind=self.blind and (reviewer, number) not in self.shown,
+                seed=self.seed,
             )
         )
 

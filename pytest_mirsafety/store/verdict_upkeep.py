@@ -113,13 +113,14 @@ class VerdictUpkeep:
             if (wrong := problem(*row)) is not None:
                 raise StoreError(f"the store {self._path} is damaged: {wrong}")
             key, _, pair, verdict = row
-            judge, question, answer = json.loads(str(pair))
+            judge, question, answer, *images = json.loads(str(pair))
             yield canonical_json(
                 {
                     "key": key,
                     "judge": judge,
                     "question": question,
                     "answer": answer,
+                    **({"images": images} if images else {}),
                     "verdict": json.loads(str(verdict)),
                     "created": created,
                 }
@@ -127,8 +128,10 @@ class VerdictUpkeep:
 
     def problems(self) -> Iterator[str]:
         """What is wrong with them, line by line; nothing when all is well."""
+        known = {str(row[0]) for row in self._rows("SELECT DISTINCT judge FROM verdicts", [])}
         for row in self._rows("SELECT key, judge, pair, verdict FROM verdicts", []):
-            if (wrong := problem(*row)) is not None:
+            key, judge, pair, verdict = row
+            if (wrong := problem(key, judge, pair, verdict, known)) is not None:
                 yield wrong
 
     def _rows(self, query: str, values: list[str | float]) -> Iterator[tuple[Any, ...]]:

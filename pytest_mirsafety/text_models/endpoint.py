@@ -6,13 +6,14 @@ by the server's own tokenizer: vLLM's `/tokenize` and `/detokenize`, beside the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import JudgeError, MisconfiguredError
-from ..records import Clipped, ModelIdentity, TextPrompt, TextReply
+from ..records import Clipped, ModelIdentity, TextPrompt, TextReply, Turn
 from ..wire import replies
+from ..wire.bodies import Body, Encoded, Encoder, listed
 from ..wire.connection import OPENAI_KEY, Connection, EndpointSettings, to_json
 
 _FILTERED: Final = "the endpoint's content filter refused the judge's prompt"
@@ -66,6 +67,7 @@ class EndpointModel:
             ),
             environ,
         )
+        self._encoder = Encoder()
 
     @property
     def identity(self) -> ModelIdentity:
@@ -87,10 +89,10 @@ class EndpointModel:
             JudgeError: this prompt was refused, or the reply is not one whole reply.
         """
         if prompt.text is None:
-            body = await self._post("/chat/completions", self._chat(prompt))
+            body = await self._send("/chat/completions", Body(self._chat(prompt)))
             reply = self._connection.read(lambda: _chat_reply(body))
         else:
-            body = await self._post("/completions", self._continuation(prompt))
+            body = await self._send("/completions", to_json(self._continuation(prompt)))
             reply = self._connection.read(lambda: _continued_reply(body))
         if reply.finish_reason == "content_filter":
             raise JudgeError(_FILTERED)
@@ -119,11 +121,11 @@ class EndpointModel:
         """Close the connections."""
         await self._connection.aclose()
 
-    def _chat(self, prompt: TextPrompt) -> dict[str, Any]:
+    def _chat(self, prompt: TextPrompt) -> Iterator[bytes | Encoded]:
+        """The body in pieces: images are not copied, and each is encoded once while it is held."""
         own = self._settings
         body: dict[str, Any] = {
             "model": own.model,
-            "messages": [{"role": turn.role, "content": turn.text} for turn in prompt.turns],
             "temperature": 0,
             own.token_limit: prompt.max_tokens,
         }
@@ -132,7 +134,20 @@ class EndpointModel:
         if prompt.schema is not None:
             schema = {"name": "verdict", "strict": True, "schema": dict(prompt.schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+        yield to_json(body)[:-1]
+        yield b',"messages":'
+        yield from listed(map(self._turn, prompt.turns))
+        yield b"}"
+
+    def _turn(self, turn: Turn) -> Iterator[bytes | Encoded]:
+        if not turn.images:
+            yield to_json({"role": turn.role, "content": turn.text})
+            return
+        text = (to_json({"type": "text", "text": turn.text}),)
+        yield to_json({"role": turn.role})[:-1]
+        yield b',"content":'
+        yield from listed([*map(self._encoder.part, turn.images), text])
+        yield b"}"
 
     def _continuation(self, prompt: TextPrompt) -> dict[str, Any]:
         body = {
@@ -143,8 +158,8 @@ class EndpointModel:
         }
         return body | {"logprobs": prompt.top} if prompt.top else body
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        reply = await self._connection.post(path, to_json(body))
+    async def _send(self, path: str, body: bytes | Body) -> bytes:
+        reply = await self._connection.post(path, body)
         if reply is None:
             raise JudgeError(_FILTERED)
         return reply
@@ -153,7 +168,7 @@ class EndpointModel:
         url = f"{self._connection.url.removesuffix('/v1')}/{name}"
         failure = None
         try:
-            return await self._post(url, body)
+            return await self._send(url, to_json(body))
         except MisconfiguredError as error:
             if not error.detail.startswith(("HTTP 404", "HTTP 405")):
                 raise

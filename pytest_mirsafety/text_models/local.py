@@ -157,6 +157,8 @@ class LocalModel:
         import torch
         from transformers import GenerationConfig
 
+        if any(turn.images for turn in prompt.turns):
+            raise JudgeError("a judge's model in this process is shown no images")
         tokenizer, model = self._loaded
         if prompt.text is not None:
             encoded = tokenizer(prompt.text, return_tensors="pt", verbose=False)

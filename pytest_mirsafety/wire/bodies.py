@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Final
 from weakref import WeakValueDictionary
 
+from ..errors import BadInputError
 from ..records import LoadedImage
 
 SHORT: Final = 2**14
@@ -38,6 +39,35 @@ class Encoder:
         if (held := self._held.get(image.sha256)) is None:
             held = self._held[image.sha256] = Encoded(image.content)
         return held
+
+    def part(self, image: LoadedImage, detail: str | None = None) -> Iterator[bytes | Encoded]:
+        """The image as one part of a turn's content.
+
+        Raises:
+            BadInputError: the image has no bytes.
+        """
+        if not image.content:
+            raise BadInputError(f"image {image.sha256[:12]} has no bytes to send")
+        return image_part((f"data:{image.media_type};base64,".encode(), self.encode(image)), detail)
+
+
+def image_part(
+    url: Iterable[bytes | Encoded], detail: str | None = None
+) -> Iterator[bytes | Encoded]:
+    """The image at a URL, which needs no escaping, as one part of a turn's content."""
+    yield b'{"type":"image_url","image_url":{"url":"'
+    yield from url
+    yield b'"}}' if detail is None else b'","detail":"%s"}}' % detail.encode()
+
+
+def listed(parts: Iterable[Iterable[bytes | Encoded]]) -> Iterator[bytes | Encoded]:
+    """A JSON list of these parts."""
+    yield b"["
+    for number, part in enumerate(parts):
+        if number:
+            yield b","
+        yield from part
+    yield b"]"
 
 
 class Body:
