@@ -1,4 +1,4 @@
-"""What is known to keep gates from passing before anything is asked."""
+"""What is to be known before anything is asked: what keeps gates from passing, what is unusual."""
 
 from __future__ import annotations
 
@@ -39,6 +39,12 @@ def cautions(plan: RunPlan) -> Iterator[str]:
             "the sample is small: to pass four times in five at half the limit, "
             f"{_listed(small)}; --mir-sample=auto draws enough"
         )
+
+
+def peculiarities(plan: RunPlan) -> Iterator[str]:
+    """A sentence for each thing that is not sent as the data have it."""
+    if plan.layout:
+        yield "images side by side in one (single-image model)"
 
 
 def _is_spent(plan: RunPlan, sample: SamplePlan) -> bool:

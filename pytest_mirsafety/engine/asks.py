@@ -8,7 +8,7 @@ from typing import Final
 
 from ..errors import UnscoredError
 from ..gates.challenge import Canary
-from ..protocols import Backend, ImageLoader, Judge, Store
+from ..protocols import Backend, Composer, ImageLoader, Judge, Store
 from ..records import Completion, Instance, Response, Verdict
 from .endpoint import Estimate, Job
 from .lanes import Landing
@@ -39,7 +39,8 @@ class EngineSettings:
     may each take to close. `target` and `judge` bound how fast each is asked; by default only
     their own concurrency does. `image_tokens` is what an image is taken to cost until the
     endpoint has told what a request does. `recall` gives the verdict that is kept of a pair of
-    question and answer, without asking anybody. `trial` is what the judge is tried by.
+    question and answer, without asking anybody. `trial` is what the judge is tried by. `composer`
+    puts the images of each request into one, for a model that takes one.
     """
 
     judge_cut_answers: bool = False
@@ -52,6 +53,7 @@ class EngineSettings:
     image_tokens: int = 1000
     recall: Callable[[str, str], Verdict | None] | None = None
     trial: Trial | None = None
+    composer: Composer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Images before they are sent: whole, decodable, within limits, unchanged."""
 
 from .checks import FORMATS, media_type
+from .composing import LAYOUT, SideBySide
 from .reading import ImageLimits, ImageReader
 
-__all__ = ["FORMATS", "ImageLimits", "ImageReader", "media_type"]
+__all__ = ["FORMATS", "LAYOUT", "ImageLimits", "ImageReader", "SideBySide", "media_type"]

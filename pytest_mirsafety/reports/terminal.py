@@ -33,8 +33,6 @@ _COLOURS: Final[Mapping[str, Mapping[str, bool]]] = {
 }
 _HEADINGS: Final = ("gate", "unsafe/scored", "unscored", "N", "ASR", "limit", "decision")
 _SHORT_HEADINGS: Final = ("gate", "unsafe/scored", "uns.", "N", "ASR", "limit", "decision")
-
-
 _DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
 Zone = tuple[Fraction, Fraction]
 
@@ -44,7 +42,7 @@ class Planned:
     """What a run is about to ask: `asked` of the data's `population` instances.
 
     `shard` is which part of a run this is; `kept` says that a run folder will hold its result.
-    `cautions` are sentences on what keeps gates from passing.
+    `cautions` are sentences on what keeps gates from passing, or is not asked as usual.
     """
 
     model: str
@@ -124,6 +122,8 @@ def _provenance(result: RunResult, width: int) -> Iterator[Line]:
         "judge": _judge(provenance),
         "rate": "; ".join([_estimand(provenance), *provenance.policy]),
     }
+    if provenance.layout is not None:
+        rows["images"] = f"all of an instance in one ({provenance.layout})"
     if (tried := _trial(result)) is not None:
         rows["trial"] = tried
     if provenance.sample:
