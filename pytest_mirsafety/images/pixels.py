@@ -86,7 +86,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         grey = image.convert("I;16").tobytes()
         return Image.frombytes("L", image.size, grey[1::2]).convert("RGB")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     canvas = Image.new("RGBA", image.size, "white")
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")
