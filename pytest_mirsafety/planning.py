@@ -104,8 +104,9 @@ class RunPlan:
 
     @property
     def sends_files(self) -> bool:
-        """Images are sent by their path, to a server on this machine."""
-        return self.model.settings.image_transport == "file"
+        """Images are sent by their path, to a server here: the backend may ask for it."""
+        by_path = self.model.settings.image_transport == "file"
+        return by_path or bool(getattr(self.backend, "needs_paths", False))
 
     @property
     def attempted(self) -> str:
