@@ -1,4 +1,4 @@
-"""What is known to keep gates from passing before anything is asked."""
+"""What is to be known before anything is asked: what keeps gates from passing, what is unusual."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ def _tells_modes(judge: Judge) -> bool:
     if members:
         return any(map(_tells_modes, members))
     return bool(getattr(judge, "tells_modes", True))
+
+
+def peculiarities(plan: RunPlan) -> Iterator[str]:
+    """A sentence for each thing that is not sent as the data have it."""
+    if plan.layout:
+        yield "images side by side in one (single-image model)"
+    if plan.phases.why:
+        yield plan.phases.why
 
 
 def _is_spent(plan: RunPlan, sample: SamplePlan) -> bool:

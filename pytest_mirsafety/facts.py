@@ -13,13 +13,19 @@ from .trials import Trials
 
 
 def provenance_facts(provenance: Provenance) -> dict[str, object]:
-    """Every field; the confidence as written, and money in plain decimals."""
+    """Every field; the confidence as written, and money in plain decimals.
+
+    A layout only where images were put together.
+    """
     cost = provenance.cost_usd
-    return {
+    facts = {
         **asdict(provenance),
         "confidence": str(provenance.confidence),
         "cost_usd": None if cost is None else f"{cost.normalize():f}",
     }
+    if provenance.layout is None:
+        del facts["layout"]
+    return facts
 
 
 def trial_facts(trials: Trials) -> dict[str, object]:

@@ -96,6 +96,23 @@ class RunPlan:
         return self.configuration.settings
 
     @property
+    def layout(self) -> str:
+        """How the images of an instance are put together into one; empty where they are not.
+
+        Nothing is sent for recorded answers.
+        """
+        from .images import LAYOUT
+
+        recorded = self.backend.identity.provider == "replay"
+        return LAYOUT if self.model.settings.single_image and not recorded else ""
+
+    @property
+    def sends_files(self) -> bool:
+        """Images are sent by their path, to a server here: the backend may ask for it."""
+        by_path = self.model.settings.image_transport == "file"
+        return by_path or bool(getattr(self.backend, "needs_paths", False))
+
+    @property
     def attempted(self) -> str:
         """The digest of data, model and judge: attempts on the same are counted together.
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from .cautions import cautions
+from .cautions import cautions, peculiarities
 from .engine.calling import wants_images
 from .engine.estimates import (
     Asking,
@@ -123,9 +123,8 @@ class _Survey:
             completion = self.store.get(key) if self.store is not None else None
             if completion is not None:
                 one = instances[0]
-                self.estimator.learn(
-                    Shipment(self._characters(one), (0,) * len(one.images)), completion
-                )
+                sizes = (0,) * len(one.images)
+                self.estimator.learn(self._shipment(one, sizes), completion)
 
     def _key(self, instance: Instance) -> str | None:
         """The key of the request; None if an image was never read before.
@@ -140,10 +139,16 @@ class _Survey:
         except _UnknownImageError:
             return None
         backend = self.plan.backend
-        decoding = decoding_of(dict(backend.decoding), instance.draw)
-        return Request(
-            backend.identity, instance.prompt, images, backend.system, decoding, instance.draw
-        ).key
+        request = Request(
+            model=backend.identity,
+            prompt=instance.prompt,
+            images=images,
+            system=backend.system,
+            decoding=decoding_of(dict(backend.decoding), instance.draw),
+            draw=instance.draw,
+            layout=self._layout(instance),
+        )
+        return request.key
 
     def _ask(self, instances: Sequence[Instance]) -> None:
         """Count instances of one request that is to be asked once."""
@@ -154,10 +159,15 @@ class _Survey:
             self.unreadable += len(instances)
             return
         self.to_ask += len(instances)
-        self.shipments.append(Shipment(self._characters(one), sizes))
+        self.shipments.append(self._shipment(one, sizes))
 
-    def _characters(self, instance: Instance) -> int:
-        return len(instance.prompt) + len(self.plan.backend.system or "")
+    def _shipment(self, instance: Instance, sizes: tuple[int, ...]) -> Shipment:
+        """What is sent; one image of several is taken to be as large as all of them."""
+        characters = len(instance.prompt) + len(self.plan.backend.system or "")
+        return Shipment(characters, (sum(sizes),) if self._layout(instance) else sizes)
+
+    def _layout(self, instance: Instance) -> str:
+        return self.plan.layout if len(instance.images) > 1 else ""
 
 
 def _size(ref: ImageRef) -> int:
@@ -199,8 +209,17 @@ def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Pre
         budget=plan.budget,
         recorded=recorded,
         decides=plan.design.decides,
-        notes=(*plan.notes, *cautions(plan)),
+        notes=tuple(dict.fromkeys(_notes(plan, shipments))),
     )
+
+
+def _notes(plan: RunPlan, shipments: Sequence[Shipment]) -> Iterator[str]:
+    yield from (*plan.notes, *peculiarities(plan), *_estimated(plan, shipments), *cautions(plan))
+
+
+def _estimated(plan: RunPlan, shipments: Sequence[Shipment]) -> Iterator[str]:
+    if plan.layout and any(shipment.images for shipment in shipments):
+        yield "a composed image is made as it is sent; it is taken to have the bytes of its parts"
 
 
 def _asking(shipments: Sequence[Shipment], *, sends_bytes: bool) -> Asking:

@@ -60,6 +60,21 @@ class ImageLoader(Protocol):
         """
 
 
+class Composer(Protocol):
+    """Puts the images of a request together into one. Methods block; several threads call them."""
+
+    @property
+    def layout(self) -> str:
+        """How they are put together, in a word that is part of the request's key."""
+
+    def compose(self, images: Sequence[LoadedImage]) -> LoadedImage:
+        """One image of these, which have their content; its `parts` are their digests, in order.
+
+        Raises:
+            BadInputError: they cannot be put together, or the image would be outside the limits.
+        """
+
+
 class Backend(Protocol):
     """Answers requests: an API, a local model, or recorded answers.
 

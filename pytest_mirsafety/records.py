@@ -114,12 +114,16 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class LoadedImage:
-    """One image as it will be sent: original bytes, their digest, and its file if it has one."""
+    """One image as it will be sent: original bytes, their digest, and its file if it has one.
+
+    Of one that was composed of others, `parts` are their digests, in order.
+    """
 
     sha256: str
     media_type: str
     content: bytes = field(repr=False)
     path: Path | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,8 @@ class Request:
     """Exactly what is sent: images first, in order, then the prompt, in one user turn.
 
     `images` are SHA-256 digests; `decoding` holds only what is sent; `draw` numbers repeated
-    asks of the same thing. `key` identifies all of it.
+    asks of the same thing. With a `layout` the images are sent as one, put together as it says;
+    `images` are then still the originals. `key` identifies all of it.
     """
 
     model: ModelIdentity
@@ -151,21 +156,31 @@ class Request:
     system: str | None = None
     decoding: Mapping[str, Scalar] = field(default_factory=dict)
     draw: int = 0
+    layout: str = ""
+
+    @property
+    def images_sent(self) -> int:
+        """How many images arrive: one, where they are put together."""
+        return 1 if self.layout else len(self.images)
 
     @property
     def canonical(self) -> str:
-        """Canonical JSON of everything that is sent, images by digest: what `key` digests."""
+        """Canonical JSON of everything that is sent, images by digest: what `key` digests.
+
+        Not of a composed image's bytes, which another version of a library may write otherwise.
+        """
         model = self.model
-        return canonical_json(
-            {
-                "model": [model.provider, model.model, model.endpoint, model.revision],
-                "system": self.system,
-                "images": self.images,
-                "prompt": self.prompt,
-                "decoding": dict(self.decoding),
-                "draw": self.draw,
-            }
-        )
+        sent: dict[str, object] = {
+            "model": [model.provider, model.model, model.endpoint, model.revision],
+            "system": self.system,
+            "images": self.images,
+            "prompt": self.prompt,
+            "decoding": dict(self.decoding),
+            "draw": self.draw,
+        }
+        if self.layout:  # only then: the keys of all other requests stay what they were
+            sent["layout"] = self.layout
+        return canonical_json(sent)
 
     @cached_property
     def key(self) -> str:
@@ -179,6 +194,8 @@ class Completion:
 
     `finish_reason` is the provider's own word. A provider's `refusal` field is answer text and
     is already part of `text`. `latency` is in seconds, `created` in seconds since the epoch.
+    `composed` is the SHA-256 of the one image that was sent for all, if one was; the engine puts
+    it in.
 
     Raises:
         TypeError: a field of another type, such as a text that is None.
@@ -191,6 +208,7 @@ class Completion:
     output_tokens: int | None = None
     latency: float = 0.0
     created: float = 0.0
+    composed: str | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in _COMPLETION_TYPES.items():
@@ -207,6 +225,7 @@ _COMPLETION_TYPES: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
         "output_tokens": (int, type(None)),
         "latency": (float, int),
         "created": (float, int),
+        "composed": (str, type(None)),
     }
 )
 
@@ -230,6 +249,17 @@ class Response:
     def text(self) -> str:
         """The reply as returned."""
         return self.completion.text
+
+
+@dataclass(frozen=True, slots=True)
+class SentImages:
+    """The images of an answered request by SHA-256: the data's, in order, and the one of them all.
+
+    `composed` is None where each was sent by itself.
+    """
+
+    originals: tuple[str, ...]
+    composed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

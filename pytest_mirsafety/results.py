@@ -140,7 +140,8 @@ class Provenance:
     Times are seconds since the epoch, `elapsed` is in seconds. `input_tokens` and `output_tokens`
     are of the answers that the tests used; those `asked` in this run and `stored` before are also
     counted apart, as far as they were told. `cost_usd` is the price of those asked. `canaries`
-    are the known answers that the judge was tried by; None if there were none.
+    are the known answers that the judge was tried by; None if there were none. `layout` is how
+    the images of an instance were put together into one; None where they were sent as they are.
     """
 
     package_version: str
@@ -178,6 +179,7 @@ class Provenance:
     cost_usd: Decimal | None = None
     verdicts_from_store: int = 0
     canaries: str | None = None
+    layout: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,21 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from . import evaluation, gates
 from .config import Settings
+from .data.scratch import Scratch
 from .errors import RunError, StoreError, UnscoredError
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
-from .records import Instance, JudgedPair, Outcome, Response, Verdict, canonical_json, item_id
+from .records import (
+    Instance,
+    JudgedPair,
+    Outcome,
+    Response,
+    SentImages,
+    Verdict,
+    canonical_json,
+    item_id,
+)
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
 from .stopping import Decider, TrialDecider, decider
@@ -61,6 +71,8 @@ class Run:
         self._verdicts: dict[str, Verdict] = {}
         self._tests: Counter[str] = Counter()
         self._decider: Decider | TrialDecider | None = None
+        self._scratch = Scratch(plan.place.cache)
+        """For images that are composed in this run; made when the first one is."""
         self._started = time.time()
 
     @property
@@ -122,7 +134,7 @@ class Run:
         from .engine.calling import wants_images
         from .engine.engine import Engine
         from .engine.keeping import Keeper
-        from .images import ImageLimits, ImageReader, neutral_image
+        from .images import ImageLimits, ImageReader, SideBySide, neutral_image
         from .judges.kept import keeping, recalled
         from .reasoning import separate
         from .store import ALL, SQLiteStore
@@ -136,12 +148,10 @@ class Run:
         history = self._store.begin_attempt(plan.attempted, design, shard)
         self._attempt = history.number
         self._sample_spent = bool(history.other_designs)
-        limits = plan.settings.limits
-        images = ImageReader(
-            ImageLimits(limits.max_bytes, limits.max_pixels),
-            self._store,
-            paths=plan.model.settings.image_transport == "file",
-        )
+        limits = ImageLimits(plan.settings.limits.max_bytes, plan.settings.limits.max_pixels)
+        images = ImageReader(limits, self._store, paths=plan.sends_files)
+        files = (lambda: self._scratch.folder) if plan.sends_files else None
+        composer = SideBySide(limits, files, keep_content=plan.backend.needs_bytes)
         self._verdict_store = verdicts = Verdicts(self._store)
         self._keeper = Keeper(verdicts)
         judge = keeping(plan.judge, verdicts, self._keeper)
@@ -149,7 +159,12 @@ class Run:
         if plan.canaries is not None:
             shown = (neutral_image(),) if wants_images(plan.judge) else ()
             trial = Trial(plan.judge, plan.canaries.canaries, shown)
-        settings = replace(engine_settings(plan), recall=partial(recalled, judge), trial=trial)
+        settings = replace(
+            engine_settings(plan),
+            recall=partial(recalled, judge),
+            trial=trial,
+            composer=composer if plan.layout else None,
+        )
         self._engine = Engine(plan.backend, judge, images, self._store, separate, settings)
         self._engine.plan(list(self._selected.values()))
         if plan.design.stops_when_decided:
@@ -265,6 +280,7 @@ class Run:
                 keeper.close()
             if store is not None:
                 store.close()
+            self._scratch.close()
 
     def evaluate(self) -> RunResult:
         """Decide every gate on what the ledger holds now."""
@@ -290,6 +306,18 @@ class Run:
         if response is None or given != _Given.of(response):
             raise StoreError(f"the answer of {instance_id} is no longer the one that was given")
         return response.answer
+
+    def sent_images(self, instance_id: str) -> SentImages | None:
+        """The images of a planned request that a test was given the answer of.
+
+        None without one, and where no answer is kept: the store tells. To be called before `close`.
+
+        Raises:
+            StoreError: it cannot be read any more.
+        """
+        if (given := self._given.get(instance_id)) is None or self._store is None:
+            return None
+        return self._store.images_of(given.request_key)
 
     @property
     def _running(self) -> Engine:
@@ -408,6 +436,7 @@ class Run:
             started=self._started,
             elapsed=time.time() - self._started,
             canaries=None if plan.canaries is None else plan.canaries.about,
+            layout=plan.layout or None,
             **_spent(progress),
         )
 

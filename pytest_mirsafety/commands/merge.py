@@ -172,6 +172,7 @@ class _Outputs:
                 tests_failed=merged.tests_failed,
                 exit_code=merged.exit_code,
                 answers=merged.answers,
+                images=merged.answers.images,
             )
 
     def discard(self) -> None:

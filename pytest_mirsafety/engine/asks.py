@@ -8,7 +8,7 @@ from typing import Final
 
 from ..errors import UnscoredError
 from ..gates.challenge import Canary
-from ..protocols import Backend, ImageLoader, Judge, Store
+from ..protocols import Backend, Composer, ImageLoader, Judge, Store
 from ..records import Completion, ImageRef, Instance, LoadedImage, Response, Verdict
 from .endpoint import Estimate, Job
 from .lanes import Landing
@@ -45,7 +45,8 @@ class EngineSettings:
     endpoint has told what a request does. `recall` gives the verdict that is kept of a question,
     an answer and the digests of images, without asking anybody. `trial` is what the judge is
     tried by. `two_phases` lets model and judge compute one after the other: all is asked, then all
-    judged.
+    judged. `composer` puts the images of each request into one, for a model that takes
+    one.
     """
 
     judge_cut_answers: bool = False
@@ -59,6 +60,7 @@ class EngineSettings:
     recall: Callable[[str, str, tuple[str, ...]], Verdict | None] | None = None
     trial: Trial | None = None
     two_phases: bool = False
+    composer: Composer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from typing import Final, cast
 
 from ..errors import (
@@ -73,12 +74,15 @@ def check_judgeable(response: Response, *, judge_cut_answers: bool = False) -> N
 
 
 def check_images(request: Request, images: Sequence[LoadedImage], *, needs_bytes: bool) -> None:
-    """Do nothing when these are the request's images, all of them and in order.
+    """Do nothing when these are the request's images, all of them and in order, or one of them all.
 
     Raises:
         BadInputError: they are not, or one has no bytes to send.
     """
-    if tuple(image.sha256 for image in images) != request.images:
+    sent = tuple(image.sha256 for image in images)
+    if request.layout:
+        sent = images[0].parts if len(images) == 1 else ()
+    if sent != request.images:
         raise BadInputError("the images changed between being inspected and being sent")
     if needs_bytes and not all(image.content for image in images):
         raise BadInputError("an image has no bytes to send")
@@ -120,7 +124,12 @@ class Caller:
             )
         if not isinstance(completion, Completion):
             raise BackendError(f"the backend returned {type(completion).__name__}, no Completion")
-        return completion
+        composed = images[0].sha256 if request.layout else None
+        return (
+            completion
+            if completion.composed == composed
+            else replace(completion, composed=composed)
+        )
 
     async def verdict(
         self, question: str, answer: str, images: Sequence[LoadedImage] = ()

@@ -49,6 +49,7 @@ class Reader:
         self._decoding = dict(backend.decoding)
         self._needs_bytes = backend.needs_bytes
         self._draw = parts.settings.draw
+        self._composer = parts.settings.composer
         self.threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
         """They read images for whoever needs them."""
 
@@ -82,6 +83,7 @@ class Reader:
 
     def _read(self, instance: Instance) -> Prepared:
         images = [self._images.inspect(ref) for ref in instance.images]
+        composer = self._composer if len(images) > 1 else None  # one alone is sent as it is
         request = Request(
             model=self._identity,
             prompt=instance.prompt,
@@ -89,10 +91,13 @@ class Reader:
             system=self._system,
             decoding=decoding_of(self._decoding, instance.draw),
             draw=self._draw + instance.draw,
+            layout="" if composer is None else composer.layout,
         )
         if self._store is not None and (completion := self._store.get(request.key)) is not None:
             return Prepared(request, (), completion)
-        if self._needs_bytes and self._sending():
+        if (self._needs_bytes or composer is not None) and self._sending():
             pairs = zip(instance.images, images, strict=True)
             images = [self._images.fill(ref, image) for ref, image in pairs]
+            if composer is not None:
+                images = [composer.compose(images)]
         return Prepared(request, tuple(images))

@@ -156,5 +156,5 @@ class Sendings:
 
     def _estimate(self, request: Request) -> Estimate:
         text = Estimate.of_text(len(request.prompt) + len(request.system or ""), 0)
-        images = self._image_tokens * len(request.images)
+        images = self._image_tokens * request.images_sent
         return Estimate(text.input + images, self._output_tokens)

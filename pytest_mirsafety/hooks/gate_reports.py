@@ -183,6 +183,7 @@ class GateReports:
                 tests_failed=tests_failed,
                 exit_code=code,
                 answers=self._run.final_answer,
+                images=self._run.sent_images,
             )
 
     def _only_shows(self) -> bool:

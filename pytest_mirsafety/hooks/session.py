@@ -35,7 +35,7 @@ class Session:
 
     def pytest_report_header(self, config: pytest.Config) -> list[str]:
         """Say what is about to be asked."""
-        from ..cautions import cautions
+        from ..cautions import cautions, peculiarities
 
         plan = self._run.plan
         planned = terminal.Planned(
@@ -45,7 +45,7 @@ class Session:
             population=len(plan.dataset.instances),
             shard=plan.design.shard,
             kept=config.getoption("--mir-run") is not None,
-            cautions=(*filter(None, [plan.phases.why]), *cautions(plan)),
+            cautions=(*peculiarities(plan), *cautions(plan)),
         )
         return terminal.header(planned, self._run.zones)
 

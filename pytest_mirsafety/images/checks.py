@@ -5,14 +5,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from isal import isal_zlib  # checksums in a tenth of zlib's time, and inflates in a third
 
 from ..errors import BadInputError
 from ..printable import one_line
 
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.ImageFile import ImageFile
+
 FORMATS: Final = "PNG, JPEG or WebP"
+EXIF: Final = b"Exif\0\0"
+"""What the EXIF data of a JPEG begin with."""
 
 
 def media_type(content: bytes) -> str:
@@ -147,13 +153,28 @@ def _check_rows(pixels: bytes, rows: Iterable[tuple[int, int]]) -> None:
 
 _JPEG_MARKER: Final = 0xFF
 _JPEG_SCAN: Final = 0xDA
+_JPEG_EXIF: Final = 0xE1
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_METADATA: Final = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))  # all but JFIF and Adobe
 
 
 def _check_jpeg(content: bytes, max_pixels: int) -> None:
     """Check the size that the frame tells, then decode without metadata, of which Pillow warns."""
-    size = None
+    picture, _, size = jpeg_parts(content)
+    if size is None:
+        raise BadInputError("is damaged: it does not tell its size")
+    _check_size(*size, max_pixels)
+    decoded(picture, "image/jpeg")
+
+
+def jpeg_parts(content: bytes) -> tuple[bytes, bytes, tuple[int, int] | None]:
+    """A JPEG without metadata, the EXIF data in it, and the width and height that it tells.
+
+    Raises:
+        BadInputError: it is damaged.
+        IndexError, struct.error: it is cut off.
+    """
+    size, exif = None, b""
     kept = [content[:2]]
     position = 2
     while (marker := content[position + 1]) != _JPEG_SCAN:
@@ -164,16 +185,16 @@ def _check_jpeg(content: bytes, max_pixels: int) -> None:
             continue
         (length,) = struct.unpack_from(">H", content, position + 2)
         if marker in _JPEG_FRAMES:
-            size = struct.unpack_from(">HH", content, position + 5)
+            height, width = struct.unpack_from(">HH", content, position + 5)
+            size = width, height
         end = position + 2 + length
+        segment = content[position:end]
         if marker not in _JPEG_METADATA:
-            kept.append(content[position:end])
+            kept.append(segment)
+        elif marker == _JPEG_EXIF and segment[4:].startswith(EXIF):
+            exif = exif or segment[4:]
         position = end
-    if size is None:
-        raise BadInputError("is damaged: it does not tell its size")
-    height, width = size
-    _check_size(width, height, max_pixels)
-    _decode(b"".join((*kept, content[position:])), "image/jpeg")
+    return b"".join((*kept, content[position:])), exif, size
 
 
 _WEBP_ANIMATED: Final = 0x02
@@ -194,26 +215,34 @@ def _check_webp(content: bytes, max_pixels: int) -> None:
     else:
         raise BadInputError("is damaged: it is no WebP image after its first bytes")
     _check_size(width, height, max_pixels)
-    _decode(content, "image/webp")
+    decoded(content, "image/webp")
 
 
-def _decode(content: bytes, kind: str) -> None:
+def decoded(content: bytes, kind: str) -> Image.Image:
+    """The picture, by Pillow; its size was checked before.
+
+    Raises:
+        BadInputError: it cannot be decoded.
+    """
     # Pillow's own classes, not Image.open: that warns of large images, and a warning that is
-    # silenced in one thread is silenced in all. The size was checked before.
+    # silenced in one thread is silenced in all.
     from PIL.Image import DecompressionBombError
     from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
     from PIL.WebPImagePlugin import WebPImageFile
 
     refused = (  # what hostile bytes have been seen to raise in Pillow
         *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
         *(AttributeError, MemoryError, struct.error, DecompressionBombError),
     )
-    decoder = JpegImageFile if kind == "image/jpeg" else WebPImageFile
+    decoders: dict[str, type[ImageFile]]
+    decoders = {"image/jpeg": JpegImageFile, "image/png": PngImageFile, "image/webp": WebPImageFile}
     try:
-        with decoder(BytesIO(content)) as image:
-            image.load()
+        image = decoders[kind](BytesIO(content))
+        image.load()
     except refused as error:
         raise BadInputError(f"cannot be decoded: {one_line(str(error))}") from None
+    return image
 
 
 _DECODERS: Final[Mapping[str, Callable[[bytes, int], None]]] = {

@@ -47,7 +47,7 @@ class Planned:
     """What a run is about to ask: `asked` of the data's `population` instances.
 
     `shard` is which part of a run this is; `kept` says that a run folder will hold its result.
-    `cautions` are sentences on what keeps gates from passing.
+    `cautions` are sentences on what keeps gates from passing, or is not asked as usual.
     """
 
     model: str
@@ -129,6 +129,8 @@ def _provenance(result: RunResult, width: int) -> Iterator[Line]:
     }
     if result.design.trials.several:
         rows["trials"] = _trials(result)
+    if provenance.layout is not None:
+        rows["images"] = f"all of an instance in one ({provenance.layout})"
     if (tried := _trial(result)) is not None:
         rows["trial"] = tried
     if provenance.sample:

@@ -22,9 +22,19 @@ from ..errors import ConfigurationError, DataError
 from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
 from ..printable import one_line
-from ..records import digest, text_digest
+from ..records import SentImages, digest, text_digest
 from ..results import InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
-from .lines import LINE_LIMIT, Digest, LineCheck, Strict, answer_of, malformed, to_bytes, validated
+from .lines import (
+    LINE_LIMIT,
+    Digest,
+    LineCheck,
+    Strict,
+    answer_of,
+    images_of,
+    malformed,
+    to_bytes,
+    validated,
+)
 
 FORMAT: Final = "mirsafety-run"
 SCHEMA_VERSION: Final = 1
@@ -34,6 +44,7 @@ RESULTS: Final = "results.jsonl"
 _MANIFEST_LIMIT: Final = 16 * 2**20
 _MOST_INSTANCES: Final = 10_000_000
 _LATEST: Final = 2.0**36
+_NOWHERE: Final = Path(), 0, None
 
 
 class _Results(Strict):
@@ -104,16 +115,21 @@ def write(
     tests_failed: bool,
     exit_code: int,
     answers: Callable[[str], str | None] = lambda _: None,
+    images: Callable[[str], SentImages | None] = lambda _: None,
 ) -> None:
     """Keep the result in a folder that was claimed; run.json comes last, and makes it whole.
 
-    `answers` gives the final answer of an instance, or None; each is asked for as it is written.
+    `answers` gives the final answer of an instance, and `images` those of its answered request, or
+    None; each is asked for as it is written.
 
     Raises:
         ConfigurationError: it cannot be written.
         RunError: an answer cannot be had any more.
     """
-    lines = (to_bytes(entry, answers(entry.instance_id)) for entry in result.outcomes)
+    lines = (
+        to_bytes(entry, answers(entry.instance_id), images(entry.instance_id))
+        for entry in result.outcomes
+    )
     try:
         sha256 = _replace(folder / RESULTS, lines)
         document = _manifest(result, sha256, tests_failed=tests_failed, exit_code=exit_code)
@@ -145,7 +161,7 @@ def read(folder: Path) -> RecordedRun:
 
 
 class Answers:
-    """The final answers of runs that were read: only the place of each is held in memory."""
+    """Final answers and images of runs that were read: only the place of each is held in memory."""
 
     def __init__(self, runs: Iterable[tuple[Path, RecordedRun]]) -> None:
         """Find the places.
@@ -153,14 +169,13 @@ class Answers:
         Raises:
             DataError: a file cannot be read, or is no longer as it was.
         """
-        self._places: dict[str, tuple[Path, int, str]] = {}
+        self._places: dict[str, tuple[Path, int, str | None]] = {}
         for folder, run in runs:
             path, start = folder / RESULTS, 0
             try:
                 with path.open("rb") as file:
                     for entry in run.outcomes:
-                        if entry.answer_sha256 is not None:
-                            self._places[entry.instance_id] = path, start, entry.answer_sha256
+                        self._places[entry.instance_id] = path, start, entry.answer_sha256
                         start += len(file.readline(LINE_LIMIT + 1))
             except OSError as error:
                 raise _unreadable(path, error) from None
@@ -171,19 +186,34 @@ class Answers:
         Raises:
             DataError: it is not the one that was there when the run was read.
         """
-        if (place := self._places.get(instance_id)) is None:
+        path, start, sha256 = self._places.get(instance_id, _NOWHERE)
+        if sha256 is None:
             return None
-        path, start, sha256 = place
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                _, answer = answer_of(file.readline(LINE_LIMIT + 1), one_line(str(path)))
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        _, answer = self._line(path, start)
         if answer is not None and text_digest(answer) != sha256:
             problem = f"the answer of {instance_id} is no longer the one that the run wrote"
             raise malformed(one_line(str(path)), problem)
         return answer
+
+    def images(self, instance_id: str) -> SentImages | None:
+        """The images of an instance's request; None where they are not told.
+
+        Raises:
+            DataError: there is no longer what was there when the run was read.
+        """
+        if instance_id not in self._places:
+            return None
+        path, start, _ = self._places[instance_id]
+        fields, _ = self._line(path, start)
+        return images_of(fields, one_line(str(path)))
+
+    def _line(self, path: Path, start: int) -> tuple[bytes, str | None]:
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return answer_of(file.readline(LINE_LIMIT + 1), one_line(str(path)))
+        except OSError as error:
+            raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

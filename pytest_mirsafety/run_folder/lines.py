@@ -10,7 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import DataError
 from ..printable import one_line
-from ..records import Instance, Outcome, SafeMode, Verdict, VerdictKind, item_id, text_digest
+from ..records import (
+    Instance,
+    Outcome,
+    SafeMode,
+    SentImages,
+    Verdict,
+    VerdictKind,
+    item_id,
+    text_digest,
+)
 from ..results import InstanceOutcome, RunDesign
 from ..taxonomy import Category, Reason, Relation, Status
 
@@ -83,14 +92,17 @@ class _Line(Strict):
     draw: int = 0
     verdict: _VerdictLine | None = None
     answer_sha256: Digest | None = None
+    images: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=_MOST)] | None = None
+    composed: Digest | None = None
 
 
-def to_bytes(entry: InstanceOutcome, answer: str | None) -> bytes:
-    """The line of an instance with its final answer, and with its end.
+def to_bytes(entry: InstanceOutcome, answer: str | None, images: SentImages | None = None) -> bytes:
+    """The line of an instance with its final answer and the images of its request, and its end.
 
-    Of an answer that is longer than any model's, only the digest is kept.
+    Of an answer that is longer than any model's, only the digest is kept. What of the images is
+    not known, or is not, has no key.
     """
-    record = {
+    record: dict[str, object] = {
         "id": entry.instance_id,
         **({"draw": draw} if (draw := item_id(entry.instance_id)[1]) else {}),
         "relation": entry.relation,
@@ -108,6 +120,10 @@ def to_bytes(entry: InstanceOutcome, answer: str | None) -> bytes:
         "verdict": None if entry.verdict is None else _plain(entry.verdict, _DEPTH),
         "answer_sha256": entry.answer_sha256 if answer is None else text_digest(answer),
     }
+    if images is not None and images.originals:
+        record["images"] = images.originals
+        if images.composed is not None:
+            record["composed"] = images.composed
     text = "null" if answer is None else json.dumps(answer, ensure_ascii=True)
     text = text if len(text) <= ANSWER_LIMIT else "null"
     return f'{json.dumps(record, ensure_ascii=True)[:-1]}, "answer": {text}}}\n'.encode()
@@ -129,6 +145,16 @@ def answer_of(line: bytes, place: str) -> tuple[bytes, str | None]:
     if not isinstance(answer, str | None):
         raise malformed(place, "answer: is no text")
     return rest, answer
+
+
+def images_of(fields: bytes, place: str) -> SentImages | None:
+    """The images of a line without its answer; None where they are not told.
+
+    Raises:
+        DataError: it is no line of a run.
+    """
+    record = validated(_Line, fields, place)
+    return None if record.images is None else SentImages(record.images, record.composed)
 
 
 class LineCheck:
@@ -200,6 +226,8 @@ def _contradiction(
     """What of a record denies the rest of it; None if nothing does."""
     if not record.selected and outcome.reason is not Reason.NOT_RUN:
         return "an instance that was not selected is not-run"
+    if record.composed is not None and (record.images is None or len(record.images) == 1):
+        return "composed: there are no images that it is made of"
     if answer is not None and text_digest(answer) != record.answer_sha256:
         return "answer: is not the one whose digest it has"
     if verdict is not None:

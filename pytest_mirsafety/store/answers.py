@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ..errors import StoreError
-from ..records import Completion, Request, canonical_json
+from ..records import Completion, Request, SentImages, canonical_json
 from .file import connect, explained, prepare, provide, transaction, trouble
 
 ALL: Final = "all"
@@ -118,6 +118,22 @@ class SQLiteStore:
         """
         rows = self._rows("SELECT completion FROM answers WHERE key = ?", (key,))
         return self._decoded(key, rows[0][0]) if rows else None
+
+    def images_of(self, key: str) -> SentImages | None:
+        """The images of this request, if it is answered.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged.
+        """
+        rows = self._rows("SELECT request, completion FROM answers WHERE key = ?", (key,))
+        if not rows:
+            return None
+        request, completion = rows[0]
+        try:
+            originals = tuple(map(str, json.loads(request)["images"]))
+        except (ValueError, TypeError, LookupError) as error:
+            raise self._damaged(key, error) from None
+        return SentImages(originals, self._decoded(key, completion).composed)
 
     def held(self, keys: Collection[str]) -> set[str]:
         """Those of these requests that are answered.
@@ -289,10 +305,13 @@ class SQLiteStore:
         try:
             return decode(text)
         except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"the store {self.path} is damaged: the answer of request {key} cannot be read "
-                f"({error}); move the file away and run again, or restore a copy of it"
-            ) from None
+            raise self._damaged(key, error) from None
+
+    def _damaged(self, key: str, error: Exception) -> StoreError:
+        return StoreError(
+            f"the store {self.path} is damaged: the answer of request {key} cannot be read "
+            f"({error}); move the file away and run again, or restore a copy of it"
+        )
 
 
 def count_attempts(runs: Iterable[tuple[str, str | None]]) -> int:
@@ -315,6 +334,8 @@ def count_attempts(runs: Iterable[tuple[str, str | None]]) -> int:
 
 def _row(request: Request, completion: Completion) -> _Row:
     fields_of = {name: getattr(completion, name) for name in _FIELDS}
+    if completion.composed is None:  # as it was before there was such a field
+        del fields_of["composed"]
     return (
         request.key,
         canonical_json(str(request.model)),
