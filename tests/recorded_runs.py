@@ -178,9 +178,7 @@ _ON_MODES = st.builds(
 _KEYS = st.sampled_from([None, *(digest(number) for number in range(20))])
 
 
-def _fate(
-    one: Instance, design: RunDesign, *, modes: bool
-) -> st.SearchStrategy[InstanceOutcome]:
+def _fate(one: Instance, design: RunDesign, *, modes: bool) -> st.SearchStrategy[InstanceOutcome]:
     # Most answers are safe, so that gates pass too.
     safe = MODES if modes else OUTCOMES[:1]
     outcomes = st.one_of(st.just(OUTCOMES[0]), st.sampled_from(safe), st.sampled_from(OUTCOMES))
