@@ -42,6 +42,7 @@ from pytest_mirsafety.sampling import (
     refusal,
     size_for_power,
 )
+from pytest_mirsafety.stopping import Decider
 from pytest_mirsafety.tally import Counts, Ledger
 from pytest_mirsafety.taxonomy import Reason, Relation, Status
 
@@ -231,3 +232,19 @@ def test_copies_dilute_no_mode() -> None:
         gate = evaluate(design, entries, NOBODY).gates[1]
         assert gate.decision is decision
         assert Counter(e.outcome.status for e in entries)[Status.UNSAFE] == 2
+
+
+def test_an_early_stop_waits_for_what_an_unsafe_answer_may_repeat() -> None:
+    """Until the first of two that may be equal is known, the second proves nothing of a mode."""
+    gates = (overall("1"), on(MISSED, "0.34"))
+    first, second, other = (instance(number) for number in range(3))
+    second = replace(second, prompt="the same")
+    planned = (replace(first, prompt="the same"), second, replace(other, prompt="another"))
+    design = designed(gates, planned, ANSWERS, distinct_requests=True)
+    names = [one.id for one in planned]
+    decider = Decider(design, planned, Membership(gates, None), frozenset(names))
+    for name in names[1:]:
+        decider.settle(name, Outcome(Status.UNSAFE), "a key" if name == names[1] else "another")
+    assert str(MISSED) not in decider.decided
+    decider.settle(names[0], told(MISSED), "a key")
+    assert decider.decided[str(MISSED)] is Decision.INCONCLUSIVE
