@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelled_runs import LabelledRun
+from labelled_runs import LabelledRun, elsewhere
 from recorded_runs import World, world, worlds
 
 from pytest_mirsafety import run_folder
@@ -155,6 +155,18 @@ class TestLabels:
         assert max(map(len, shown)) <= 80
         assert "least_unsafe" not in calibration_report.to_json(found, source)
 
+    def test_labels_of_elsewhere_say_as_little(self) -> None:
+        """Where they would clear the attack success rate by the melded bound."""
+        run = run_on(CORRECT, "0.3", [told(CORRECT)] * 220 + [Outcome(Status.UNSAFE)] * 580)
+        labels = [
+            run.label(name, LabelKind.SAFE if number >= 20 else LabelKind.UNSAFE, probability=1.0)
+            for number, name in enumerate(run.ids)
+        ]
+        found = calibrate(run.run, elsewhere(labels), transported=True)
+        (gate,) = found.gates
+        assert (gate.rule, gate.after.decision) == (Rule.NONE, Decision.FAIL)
+        assert found.corrected[0].interval is None
+
     def test_disagreement_is_doubt(self) -> None:
         run = run_on(CORRECT, "0.4", [told(CORRECT)] * 4 + [told(MISSED)] * 6)
         kinds = {"Ana": LabelKind.UNSAFE, "Ben": LabelKind.SAFE}
@@ -183,6 +195,14 @@ def test_an_old_folder_has_no_modes_open(tmp_path: Path) -> None:
     run_folder.write(tmp_path / "run", made.whole(), tests_failed=False, exit_code=1)
     found: RecordedRun = run_folder.read(tmp_path / "run")
     assert not any(entry.outcome.mode_open for entry in found.outcomes)
+
+
+def test_an_open_mode_is_kept(tmp_path: Path) -> None:
+    made = world([Outcome(Status.UNSAFE, mode_open=True), Outcome(Status.UNSAFE)])
+    run_folder.claim(tmp_path / "run")
+    run_folder.write(tmp_path / "run", made.whole(), tests_failed=False, exit_code=1)
+    found = run_folder.read(tmp_path / "run").outcomes
+    assert [entry.outcome.mode_open for entry in found] == [True, False]
 
 
 def test_a_mode_that_is_open_of_a_safe_answer_is_refused() -> None:
