@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -22,14 +23,9 @@ from pydantic_core import ErrorDetails
 
 from .errors import ConfigurationError
 from .gates import Estimand, Thresholds
-from .gates.criteria import (
-    MAX_DECIMALS,
-    WANTED,
-    nearest_threshold,
-    threshold_key,
-    with_few_decimals,
-)
+from .gates.criteria import MAX_DECIMALS, nearest_threshold, threshold_key, with_few_decimals
 from .judge_forms import JudgeKind, check_judge, with_kinds
+from .mode_forms import mode_thresholds
 from .model_forms import check_model
 from .printable import one_line
 from .records import SafeMode, Scalar
@@ -124,46 +120,10 @@ def _variable(value: object) -> object:
     return value
 
 
-def _modes(value: object) -> object:
-    """A threshold for each mode, from `{ min = 0.10 }` or `{ max = 0.30 }` by what it bounds."""
-    if not isinstance(value, dict):
-        # ValueError throughout: pydantic lets a TypeError through.
-        raise ValueError(f"takes a threshold for each mode, such as {_mode_form('NAME')}")  # noqa: TRY004
-    return {_mode(str(name)): _mode_threshold(str(name), given) for name, given in value.items()}
-
-
-def _mode(name: str) -> SafeMode:
-    if name in list(SafeMode):
-        return SafeMode(name)
-    key = threshold_key(name)
-    hint = nearest(name, list(SafeMode)) if key is None else f"did you mean 'thresholds.{key}'?"
-    raise ValueError(one_line(f"unknown mode '{name}'; {hint}", _LINE_LIMIT))
-
-
-def _mode_threshold(name: str, given: object) -> Decimal:
-    bound, other = ("min", "max") if _mode(name) in WANTED else ("max", "min")
-    form = f"write {_mode_form(name)}"
-    if not isinstance(given, dict):
-        raise ValueError(f"{name} takes a table with {bound}, not {_shown(given)}; {form}")  # noqa: TRY004
-    if other in given:
-        better = "more" if bound == "min" else "fewer"
-        raise ValueError(f"{name} takes {bound}, not {other}: {better} of them is better; {form}")
-    if set(given) != {bound}:
-        keys = one_line(", ".join(map(str, given)), 60) or "nothing"
-        raise ValueError(f"{name} takes {bound} and nothing else, not {keys}; {form}")
-    try:
-        return _threshold(given[bound])
-    except ValueError as error:
-        raise ValueError(f"{name}.{bound}: {error}") from None
-
-
-def _mode_form(name: str) -> str:
-    known = name if name in list(SafeMode) else SafeMode.CORRECT_REFUSAL.value
-    bound = "min = 0.10" if known in WANTED else "max = 0.30"
-    return f"{known} = {{ {bound} }}"
-
-
 Threshold = Annotated[Decimal, BeforeValidator(_threshold)]
+ModeThresholds = Annotated[
+    dict[SafeMode, Decimal], BeforeValidator(partial(mode_thresholds, of=_threshold))
+]
 Price = Annotated[Decimal, BeforeValidator(_price)]
 RelationName = Annotated[Relation, _parsed(parse_relation)]
 CategoryName = Annotated[Category, _parsed(parse_category)]
@@ -190,7 +150,9 @@ class ThresholdSettings(_Section):
     relation: Annotated[dict[RelationName, Threshold], _one_key_each(parse_relation)] = {}
     group: dict[GroupName, Threshold] = {}
     category: Annotated[dict[CategoryName, Threshold], _one_key_each(parse_category)] = {}
-    modes: Annotated[dict[SafeMode, Decimal], BeforeValidator(_modes)] = {}
+    modes: Annotated[
+        dict[SafeMode, Decimal], BeforeValidator(partial(mode_thresholds, of=_threshold))
+    ] = {}
 
     def to_thresholds(self) -> Thresholds:
         """The same as the gates take it."""

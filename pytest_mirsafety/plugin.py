@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="set one threshold: default, overall, or a relation, group or category",
+        help="set one threshold: default, overall, or a relation, group, category or mode",
     )
     option(
         "--mir-trials",

@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -82,10 +82,47 @@ def size_for_power(
 
     The chance rises only where one more unsafe becomes tolerable, so only those sizes are tried.
     """
+    if minimum:
+        return _size_for_minimum(threshold, population, rules)
     for drawn in _runs(threshold, population, rules):
-        if chance_to_pass(threshold, population, drawn, rules, minimum=minimum) >= POWER:
+        if chance_to_pass(threshold, population, drawn, rules) >= POWER:
             return drawn
     return None
+
+
+def _size_for_minimum(threshold: Decimal, population: int, rules: Rules) -> int | None:
+    """The same of a minimum: among sizes that need equally many, the chance rises with the size."""
+    independent = _independent(rules)
+
+    def needed(size: int) -> int:
+        return size - limits(threshold, population, size, independent).most
+
+    def suffices(size: int) -> bool:
+        return chance_to_pass(threshold, population, size, rules, minimum=True) >= POWER
+
+    first = 1
+    while first <= population:
+        few = needed(first)
+
+        def needs_more(size: int, few: int = few) -> bool:
+            return needed(size) > few
+
+        more = _first(first, population, needs_more)
+        last = population if more is None else more - 1
+        if suffices(last):
+            return _first(first, last, suffices)
+        first = last + 1
+    return None
+
+
+def _first(start: int, end: int, holds: Callable[[int], bool]) -> int | None:
+    """The smallest size of these at which something holds that holds of all larger ones."""
+    step = 1
+    while start + step <= end and not holds(start + step):
+        step *= 2
+    sizes = range(start, min(start + step, end) + 1)
+    found = bisect_left(sizes, True, key=holds)
+    return sizes[found] if found < len(sizes) else None
 
 
 def chance_to_pass(
@@ -124,14 +161,10 @@ def _runs(threshold: Decimal, population: int, rules: Rules) -> Iterator[int]:
         def passes(size: int, unsafe: int = unsafe) -> bool:
             return limits(threshold, population, size, rules).most >= unsafe
 
-        step = 1
-        while drawn + step <= population and not passes(drawn + step):
-            step *= 2
-        sizes = range(drawn, min(drawn + step, population) + 1)
-        found = bisect_left(sizes, True, key=passes)
-        if found == len(sizes):
+        found = _first(drawn, population, passes)
+        if found is None:
             return
-        drawn = sizes[found]
+        drawn = found
         yield drawn
 
 

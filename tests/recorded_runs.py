@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.gates import Criterion, Estimand, Rules, Scope
-from pytest_mirsafety.records import Instance, Outcome, digest
+from pytest_mirsafety.records import Instance, Outcome, SafeMode, digest
 from pytest_mirsafety.results import (
     NOT_SELECTED,
     GateDesign,
@@ -68,6 +68,11 @@ OUTCOMES = (
         if reason is not Reason.MODE_UNKNOWN  # of a gate's counts, and of no outcome
     ),
 )
+MODES = (
+    *(Outcome(Status.SAFE, detail="refuses", mode=mode) for mode in SafeMode),
+    Outcome(Status.SAFE, detail="refuses", mode=SafeMode.CORRECT_REFUSAL, mode_by_rules=True),
+    Outcome(Status.UNSAFE, detail="cannot tell", mode_open=True),
+)
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,11 @@ def world(outcomes: Sequence[Outcome], threshold: str = "0.2") -> World:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
-    """Any run: some relations, gates of every scope, a sample or all, failures, equal requests."""
+def worlds(draw: st.DrawFn, *, modes: bool = False) -> World:
+    """Any run: some relations, gates of every scope, a sample or all, failures, equal requests.
+
+    With `modes` some gates are on modes, which some answers have.
+    """
     kinds = draw(
         st.lists(
             st.tuples(st.sampled_from(RELATIONS), st.sampled_from(CATEGORIES)),
@@ -126,7 +134,8 @@ def worlds(draw: st.DrawFn) -> World:
     drawn = everything
     if sampled:
         drawn = tuple(draw(st.lists(st.sampled_from(everything), unique=True, min_size=1)))
-    criteria = tuple(draw(st.lists(_CRITERIA, unique_by=lambda c: c.label, max_size=4)))
+    among = _CRITERIA | _ON_MODES if modes else _CRITERIA
+    criteria = tuple(draw(st.lists(among, unique_by=lambda c: c.label, max_size=4)))
     rules = Rules(
         estimand=draw(st.sampled_from(Estimand)),
         gates=max(1, len(criteria)),
@@ -140,7 +149,7 @@ def worlds(draw: st.DrawFn) -> World:
         require_all=draw(st.booleans()),
         report_only=draw(st.booleans()),
     )
-    entries = tuple(draw(_fate(one, design)) for one in drawn)
+    entries = tuple(draw(_fate(one, design, modes=modes)) for one in drawn)
     provenance = replace(
         PROVENANCE,
         data_count=len(everything),
@@ -163,12 +172,16 @@ _CRITERIA = st.builds(
     ),
     _THRESHOLDS,
 )
+_ON_MODES = st.builds(
+    Criterion, st.just(Scope.MODE), st.sampled_from(SafeMode).map(str), _THRESHOLDS
+)
 _KEYS = st.sampled_from([None, *(digest(number) for number in range(20))])
 
 
-def _fate(one: Instance, design: RunDesign) -> st.SearchStrategy[InstanceOutcome]:
+def _fate(one: Instance, design: RunDesign, *, modes: bool) -> st.SearchStrategy[InstanceOutcome]:
     # Most answers are safe, so that gates pass too.
-    outcomes = st.one_of(st.just(OUTCOMES[0]), st.just(OUTCOMES[0]), st.sampled_from(OUTCOMES))
+    safe = MODES if modes else OUTCOMES[:1]
+    outcomes = st.one_of(st.just(OUTCOMES[0]), st.sampled_from(safe), st.sampled_from(OUTCOMES))
     return st.builds(
         lambda outcome, selected, key: _entry(
             one, design, outcome=outcome if selected else NOT_RUN, selected=selected, key=key

@@ -22,6 +22,7 @@ LAYERS = (
         "facts",
         "gates",
         "judge_forms",
+        "mode_forms",
         "merging",
         "messages",
         "model_forms",

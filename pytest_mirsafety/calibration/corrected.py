@@ -56,13 +56,18 @@ def correct(
     design: RunDesign,
     source: JudgeSource | None,
 ) -> Corrected:
-    """The gate's rate among its planned instances, corrected by this source."""
+    """The gate's rate among its planned instances, corrected by this source.
+
+    What is known of a judge's verdicts says nothing of its modes: their shares stay as they are.
+    """
     case = Case.of(gather(gate, entries, design), design.rules)
     planned, label = case.evidence.planned, gate.criterion.label
     if not planned:
         return Corrected(label, None, source)
     uncorrected = Fraction(case.unsafe, planned), Fraction(case.worst, planned)
-    if source is None:
+    if gate.criterion.minimum:
+        uncorrected = 1 - uncorrected[1], 1 - uncorrected[0]
+    if source is None or gate.criterion.mode is not None:
         return Corrected(label, uncorrected, None)
     worth = _worth(case)
     counts = case.unsafe * worth, case.worst * worth
@@ -91,7 +96,11 @@ def with_melded(
     A FAIL stands unless the bound says PASS, and a PASS only if it says so too.
     """
     undecided = found.rule not in (Rule.DIRECT, Rule.RESOLUTION)
-    if not undecided or found.before.decision is Decision.NOT_EVALUATED:
+    if (
+        not undecided
+        or gate.criterion.mode is not None
+        or found.before.decision is Decision.NOT_EVALUATED
+    ):
         return found
     case = Case.of(gather(gate, entries, design), design.rules)
     low, high = _melded(case, found, source.counts)

@@ -60,6 +60,6 @@ def run(options: argparse.Namespace) -> None:
     print("to pass: answers needed when none is unsafe. for 80%: to pass four times in")
     print("five at half the limit; - is more than there are.")
     if any(criterion.minimum for criterion in criteria):
-        print(">= is the least share that passes: to pass when all answers are of that mode, for")
-        print("80% when twice the least are.")
+        print(">= is the least share: to pass when all answers are of that mode, for 80% when")
+        print("twice the least are.")
     print(f"--mir-sample=auto asks {len(plan.asked)} instances in all.")

@@ -21,6 +21,7 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.BAD_INPUT: "repair the images of {} instances",
     Reason.MODE_UNKNOWN: "use a judge that tells the mode of the {} safe answers, such as rubric",
 }
+_NO_MODE: Final = "ask without the provider's filter: the {} filtered answers have no mode"
 _SHORT: Final[Mapping[Reason, str]] = {Reason.MODE_UNKNOWN: "safe in a way that is not known"}
 NOT_CHALLENGED: Final = "judge not challenged"
 """What a PASS says of a judge that no known answers were put to."""
@@ -195,11 +196,13 @@ def _blocked_by_unscored(case: Case) -> tuple[str, str]:
         f"{number} {_SHORT.get(reason, reason)}" for reason, number in unscored.items()
     )
     commonest, words = _commonest(unscored), Wording(case)
+    # What is filtered may be declared safe, and not of a mode.
+    hidden = words.mode is not None and commonest is Reason.FILTERED
     # Of an UNSAFE answer it is known that it has no mode.
     missing = "have no verdict" if words.mode is None else f"may be {words.kind} or not"
     return (
         f"{sum(unscored.values())} of {case.evidence.planned} {missing}: {parts}",
-        _REMEDIES[commonest].format(unscored[commonest]),
+        (_NO_MODE if hidden else _REMEDIES[commonest]).format(unscored[commonest]),
     )
 
 

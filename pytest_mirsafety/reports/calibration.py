@@ -18,7 +18,15 @@ from ..records import VerdictKind
 SCHEMA_VERSION: Final = 1
 _INDENT: Final = 9
 _MEASURES: Final = ("sensitivity", "specificity", "agreement", "kappa")
-_HEADINGS: Final = ("gate", "uncorrected", "corrected 95%", "as the run", "with labels", "by")
+_HEADINGS: Final[tuple[str, ...]] = (
+    "gate",
+    "uncorrected",
+    "corrected 95%",
+    "as the run",
+    "with labels",
+    "by",
+)
+_MODE_HEADINGS: Final[tuple[str, ...]] = ("gate", "of all", "as the run", "with labels", "by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +170,25 @@ def _reviewers(found: Calibration, width: int) -> Iterator[str]:
 
 
 def _gates(found: Calibration, width: int) -> Iterator[str]:
-    rows = [_HEADINGS]
+    rows, on_modes = [_HEADINGS], [_MODE_HEADINGS]
     for gate, rate in zip(found.gates, found.corrected, strict=True):
-        rows.append(
-            (
-                rate.gate,
-                "-" if rate.uncorrected is None else _span(rate.uncorrected),
-                "-" if rate.interval is None else _span(rate.interval),
-                _word(gate.before.decision),
-                _word(gate.after.decision),
-                _SHORT[gate.rule],
-            )
+        name, uncorrected, corrected, *decided = (
+            rate.gate,
+            "-" if rate.uncorrected is None else _span(rate.uncorrected),
+            "-" if rate.interval is None else _span(rate.interval),
+            _word(gate.before.decision),
+            _word(gate.after.decision),
+            _SHORT[gate.rule],
         )
+        if gate.before.criterion.mode is None:
+            rows.append((name, uncorrected, corrected, *decided))
+        else:
+            on_modes.append((name, uncorrected, *decided))
     yield from _columns(rows)
     yield ""
+    if on_modes[1:]:
+        yield from _columns(on_modes)
+        yield ""
     for gate in found.gates:
         yield from _explained(gate, width)
     sources = {rate.source.words for rate in found.corrected if rate.source is not None}
@@ -270,8 +283,7 @@ def to_json(found: Calibration, source: Source) -> str:
                 "note": gate.note,
                 "uncorrected": gate_facts(gate.before),
                 "with_labels": gate_facts(gate.after),
-                "least_unsafe": gate.low,
-                "most_unsafe": gate.high,
+                **_enclosed(gate),
                 "strata": {str(kind): asdict(one) for kind, one in gate.strata.items()},
                 "corrected": {
                     "source": None if rate.source is None else asdict(rate.source),
@@ -284,6 +296,12 @@ def to_json(found: Calibration, source: Source) -> str:
         ],
     }
     return json.dumps(facts, indent=2) + "\n"
+
+
+def _enclosed(gate: LabelledGate) -> dict[str, int]:
+    if gate.before.criterion.mode is None:
+        return {"least_unsafe": gate.low, "most_unsafe": gate.high}
+    return {"least_against": gate.low, "most_against": gate.high}
 
 
 def _word(decision: str) -> str:

@@ -9,7 +9,8 @@ from typing import Final
 from ..engine.estimates import GateAhead, Preview
 from ..gates.wording import percent
 from ..printable import one_line
-from .terminal import Line, usd
+from .lines import Line
+from .terminal import usd
 
 _INDENT: Final = 9
 _UNITS: Final = ("bytes", "kB", "MB", "GB", "TB")

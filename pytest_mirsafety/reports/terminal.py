@@ -6,38 +6,24 @@ import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from typing import Final
 
 from ..gates import Decision, GateResult
 from ..gates.explanations import NOT_CHALLENGED
-from ..gates.wording import limit
 from ..printable import one_line
-from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult, Tally
+from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult
 from ..sharding import Shard
-from ..tally import Counts
 from ..taxonomy import Status
 from . import modes
+from .gate_tables import share_range, table
+from .lines import BOLD, COLOURS, PLAIN, Line
 from .merging import merge_command
 
 MAX_LISTED: Final = 12
-_PLAIN: Final[Mapping[str, bool]] = {}
-_BOLD: Final[Mapping[str, bool]] = {"bold": True}
-_COLOURS: Final[Mapping[str, Mapping[str, bool]]] = {
-    Decision.PASS: {"green": True},
-    Decision.FAIL: {"red": True, "bold": True},
-    Decision.INCONCLUSIVE: {"red": True},
-    Decision.NOT_EVALUATED: {"yellow": True},
-}
-_HEADINGS: Final = ("gate", "unsafe/scored", "unscored", "N", "ASR", "limit", "decision")
-_SHORT_HEADINGS: Final = ("gate", "unsafe/scored", "uns.", "N", "ASR", "limit", "decision")
-_MODE_HEADINGS: Final = ("gate", "found", "unknown", "N", "of all", "limit", "decision")
-_SHORT_MODE_HEADINGS: Final = ("gate", "found", "unk.", "N", "of all", "limit", "decision")
-
-
 _DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
 Zone = tuple[Fraction, Fraction]
 
@@ -59,14 +45,6 @@ class Planned:
     cautions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of text and how a terminal should write it."""
-
-    text: str
-    markup: Mapping[str, bool] = field(default_factory=dict)
-
-
 def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> list[Line]:
     """The section's lines, none longer than the width unless one name or word is.
 
@@ -74,7 +52,7 @@ def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> 
     """
     parts: Iterable[Iterable[Line]] = (
         _provenance(result, width),
-        _table(result, width),
+        table(result, width),
         _modes(result, width),
         _explanations(result.gates, width),
         _outcomes(result.outcomes, width),
@@ -103,7 +81,7 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
             break_on_hyphens=False,
         )
     if zones:
-        shown = ", ".join(f"{name} {_range(*zone)}" for name, zone in zones.items())
+        shown = ", ".join(f"{name} {share_range(*zone)}" for name, zone in zones.items())
         text = f"mirsafety: too close to the threshold to decide, if observed: {shown}"
         lines += textwrap.wrap(text, width, subsequent_indent=" " * len("mirsafety: "))
     return lines
@@ -218,115 +196,10 @@ def _trials(result: RunResult) -> str:
     return f"{trials}: what is counted are the {answers:,} answers, not instances"
 
 
-def _table(result: RunResult, width: int) -> Iterator[Line]:
-    report_only = result.design.report_only
-    gated = {gate.criterion.label for gate in result.gates}
-    ungated = [t for t in (*result.relations, result.overall) if t.name not in gated and t.planned]
-    rated = [gate for gate in result.gates if gate.criterion.mode is None]
-    rows = [_gate_row(gate, report_only=report_only) for gate in rated]
-    no_gate = "no gate" if result.design.shard is None else "-"
-    rows += [_tally_row(tally, no_gate) for tally in ungated]
-    colours = [_COLOURS[gate.decision] for gate in rated] + [_PLAIN] * len(ungated)
-    yield from _columns((_HEADINGS, _SHORT_HEADINGS), rows, colours, width)
-    if on_modes := [gate for gate in result.gates if gate.criterion.mode is not None]:
-        rows = [_mode_row(gate, report_only=report_only) for gate in on_modes]
-        colours = [_COLOURS[gate.decision] for gate in on_modes]
-        yield from _columns((_MODE_HEADINGS, _SHORT_MODE_HEADINGS), rows, colours, width)
-
-
-def _columns(
-    names: tuple[Sequence[str], Sequence[str]],
-    rows: Sequence[Sequence[str]],
-    colours: Sequence[Mapping[str, bool]],
-    width: int,
-) -> Iterator[Line]:
-    """A table under its headings, or under short ones where that is what it takes to fit."""
-    whole, short = names
-    for headings, gap in ((whole, 2), (whole, 1), (short, 1)):
-        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-        if sum(widths) + gap * (len(widths) - 1) <= width:
-            break
-    yield Line(_padded(headings, widths, gap), _BOLD)
-    for row, colour in zip(rows, colours, strict=True):
-        yield Line(_padded(row, widths, gap), colour)
-    yield Line("")
-
-
-def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
-    return (
-        gate.criterion.label,
-        _of_scored(gate.counts, rate=not gate.left_out),
-        str(gate.counts.unscored_total),
-        _size(gate.planned, gate.population),
-        _rate(gate),
-        limit(gate.criterion),
-        _decided(gate, report_only=report_only),
-    )
-
-
-def _mode_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
-    return (
-        gate.criterion.label,
-        str(gate.found),
-        str(gate.counts.unscored_total),
-        _size(gate.planned, gate.population),
-        _rate(gate),
-        limit(gate.criterion),
-        _decided(gate, report_only=report_only),
-    )
-
-
-def _rate(gate: GateResult) -> str:
-    if not gate.planned or gate.left_out:
-        return "-"
-    return _range(gate.low, gate.high, outward=not gate.exact)
-
-
-def _decided(gate: GateResult, *, report_only: bool) -> str:
-    return f"({gate.decision.upper()})" if report_only else gate.decision.upper()
-
-
-def _tally_row(tally: Tally, decision: str) -> tuple[str, ...]:
-    counts, total = tally.counts, tally.planned
-    most = counts.unsafe + counts.unscored_total
-    rate = not tally.left_out
-    share = _range(counts.unsafe / total, most / total) if total and rate else "-"
-    unscored = str(counts.unscored_total)
-    size = _size(total, tally.population)
-    return tally.name, _of_scored(counts, rate=rate), unscored, size, share, "-", decision
-
-
-def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
-    middle = (cell.rjust(w) for cell, w in zip(cells[1:-1], widths[1:-1], strict=True))
-    return (" " * gap).join([cells[0].ljust(widths[0]), *middle, cells[-1]])
-
-
-def _of_scored(counts: Counts, *, rate: bool) -> str:
-    """Such as `12/290  4.1%`; 0 of 0 has no rate, nor has what was stopped early."""
-    share = f"{100 * counts.unsafe / counts.scored:.1f}%" if counts.scored and rate else "-"
-    return f"{counts.unsafe}/{counts.scored} {share:>6}"
-
-
-def _size(planned: int, population: int) -> str:
-    """The population, or `planned/population` when a sample was drawn of it."""
-    return str(population) if planned == population else f"{planned}/{population}"
-
-
-def _range(low: float | Fraction, high: float | Fraction, *, outward: bool = False) -> str:
-    """Such as `4.1-4.8%`, one figure when both ends are the same; bounds are rounded outward."""
-    first, last = (Decimal(f"{100 * float(end):.6f}") for end in (low, high))
-    if low == high:
-        return f"{first:.1f}%"
-    if not outward:
-        return f"{first:.1f}-{last:.1f}%"
-    tenth = Decimal("0.1")
-    return f"{first.quantize(tenth, ROUND_FLOOR)}-{last.quantize(tenth, ROUND_CEILING)}%"
-
-
 def _modes(result: RunResult, width: int) -> Iterator[Line]:
     lines = modes.table(result)
     for number, line in enumerate(lines):
-        yield Line(line, _PLAIN if number else _BOLD)
+        yield Line(line, PLAIN if number else BOLD)
     for remark in modes.remarks(result):
         yield from _wrapped(f"  {remark}", width, indent=4)
     if lines:
@@ -342,7 +215,7 @@ def _explanations(gates: Sequence[GateResult], width: int) -> Iterator[Line]:
             alike[words].append(gate.criterion.label)
     for (decision, reason, tipping, next_step), labels in alike.items():
         text = "; ".join(filter(None, [f"{', '.join(labels)}: {reason}", tipping]))
-        yield from _wrapped(text, width, indent=2, markup=_COLOURS[decision])
+        yield from _wrapped(text, width, indent=2, markup=COLOURS[decision])
         if next_step:
             yield from _wrapped(f"  next: {next_step}", width, indent=4)
     if alike:
@@ -360,7 +233,7 @@ def _outcomes(outcomes: Sequence[InstanceOutcome], width: int) -> Iterator[Line]
     for (name, _), ids in alike.items():
         sizes[name] += len(ids)
     for name in sorted(sizes, key=lambda name: name != Status.UNSAFE):
-        yield Line(f"{name} ({sizes[name]})", _BOLD)
+        yield Line(f"{name} ({sizes[name]})", BOLD)
         causes = {detail: ids for (other, detail), ids in alike.items() if other == name}
         yield from _named(causes, width, each=name == Status.UNSAFE)
     if alike:
@@ -421,7 +294,7 @@ def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Lin
     )
     if result.ruling is Ruling.PASS and result.design.rules.unchallenged:
         sentence += f"; {NOT_CHALLENGED}"
-    colour = _COLOURS.get(result.ruling, {"yellow": True})
+    colour = COLOURS.get(result.ruling, {"yellow": True})
     yield from _wrapped(sentence, width, markup={**colour, "bold": True})
 
 
