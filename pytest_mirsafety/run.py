@@ -14,7 +14,7 @@ from importlib.metadata import version
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, TypedDict
 
-from . import evaluation, gates
+from . import evaluation, gates, reasoning
 from .config import Settings
 from .errors import RunError, StoreError, UnscoredError
 from .gates.challenge import Challenge
@@ -120,7 +120,6 @@ class Run:
         from .engine.keeping import Keeper
         from .images import ImageLimits, ImageReader
         from .judges.kept import keeping, recalled
-        from .reasoning import separate
         from .store import ALL, SQLiteStore
         from .store.verdicts import Verdicts
 
@@ -143,7 +142,9 @@ class Run:
         judge = keeping(plan.judge, verdicts, self._keeper)
         trial = None if plan.canaries is None else Trial(plan.judge, plan.canaries.canaries)
         settings = replace(engine_settings(plan), recall=partial(recalled, judge), trial=trial)
-        self._engine = Engine(plan.backend, judge, images, self._store, separate, settings)
+        own = plan.model.settings.reasoning_markers
+        parted = partial(reasoning.separate, markers=reasoning.DEFAULT if own is None else own)
+        self._engine = Engine(plan.backend, judge, images, self._store, parted, settings)
         self._engine.plan(list(self._selected.values()))
         if plan.design.stops_when_decided:
             self._decider = Decider(
@@ -374,7 +375,10 @@ class Run:
             else None,
             sample_seed=plan.sample.seed if plan.sample else None,
             thresholds_from=plan.thresholds_from,
-            policy=policy_lines(plan.settings),
+            policy=(
+                *policy_lines(plan.settings),
+                *reasoning.in_words(plan.model.settings.reasoning_markers),
+            ),
             attempt=self._attempt,
             answers_asked=progress.asked if progress else 0,
             answers_from_store=progress.from_store if progress else 0,

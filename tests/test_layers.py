@@ -25,6 +25,7 @@ LAYERS = (
         "merging",
         "messages",
         "model_forms",
+        "model_tables",
         "reasoning",
         "results",
         "sampling",
