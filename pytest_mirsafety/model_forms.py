@@ -52,7 +52,7 @@ def check_model(model: ModelSettings) -> None:
     """Do nothing when these settings fit together.
 
     Raises:
-        ValueError: one of them has no meaning beside the others, or exceeds what the model can hold.
+        ValueError: one of them has no meaning beside the others, or exceeds what the model holds.
     """
     provider, given = model.provider, model.model_fields_set
     served = model.base_url is not None
