@@ -38,8 +38,9 @@ _LENGTHS_OF_ANSWERS: Final = ("max_tokens", "max_completion_tokens")
 def needless_keys(provider: str, *, served: bool) -> frozenset[str]:
     """The settings that mean nothing to this provider; `served`: a `base_url` names its server."""
     needless = _NOT_BY_PROVIDER.get(provider, frozenset())
-    if provider == "vllm" and served:
-        needless |= _OF_A_SERVER  # somebody else started it
+    if provider == "vllm":
+        # Either somebody else started it, or a server of ours is asked with a key of ours.
+        needless |= _OF_A_SERVER if served else {"api_key_env"}
     return needless
 
 

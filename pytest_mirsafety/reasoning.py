@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from .records import Completion
@@ -73,6 +73,13 @@ def markers_of(value: object) -> tuple[ReasoningMarkers, ...] | None:
         if any(spelling in other for other in others):
             raise ValueError(f"'{spelling}' is part of another marker")
     return pairs
+
+
+def separating(
+    markers: Sequence[ReasoningMarkers] | None,
+) -> Callable[[Completion], Separated]:
+    """What separates by a model's own markers, or by the usual ones where it has named none."""
+    return partial(separate, markers=DEFAULT if markers is None else markers)
 
 
 def in_words(markers: Sequence[ReasoningMarkers] | None) -> tuple[str, ...]:

@@ -124,6 +124,7 @@ class Run:
         from .store.verdicts import Verdicts
 
         plan = self.plan
+        separate = reasoning.separating(plan.model.settings.reasoning_markers)
         self._store = SQLiteStore.open(plan.store)
         design = ALL if plan.sample is None else plan.sample.design
         shard = None if plan.design.shard is None else str(plan.design.shard)
@@ -142,9 +143,7 @@ class Run:
         judge = keeping(plan.judge, verdicts, self._keeper)
         trial = None if plan.canaries is None else Trial(plan.judge, plan.canaries.canaries)
         settings = replace(engine_settings(plan), recall=partial(recalled, judge), trial=trial)
-        own = plan.model.settings.reasoning_markers
-        parted = partial(reasoning.separate, markers=reasoning.DEFAULT if own is None else own)
-        self._engine = Engine(plan.backend, judge, images, self._store, parted, settings)
+        self._engine = Engine(plan.backend, judge, images, self._store, separate, settings)
         self._engine.plan(list(self._selected.values()))
         if plan.design.stops_when_decided:
             self._decider = Decider(

@@ -96,6 +96,10 @@ def test_decoding_is_what_upstream_released_where_it_did() -> None:
     assert qwen.dtype == "bfloat16"
     glm = MODELS["glm-4.1v-9b-thinking"]
     assert glm.decoding == {"temperature": 0.8, "top_p": 0.9, "max_tokens": 8192}
+    as_upstream = [model for model in MODELS.values() if "code asks" in model.about]
+    assert len(as_upstream) == 5
+    for model in as_upstream:
+        assert model.server_args[:2] == ["--generation-config", "vllm"], "and nothing beside it"
     for model in MODELS.values():
         if model.provider in ("openai", "http"):
             assert not model.decoding, "an API has its provider's defaults"

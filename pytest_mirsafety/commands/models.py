@@ -25,6 +25,8 @@ _MARKS: Final[Mapping[str, str]] = {_OWN: "+", _OVERRIDDEN: "*", _BUILT_IN: " "}
 _DEFAULT: Final = "default"
 _VALUE: Final = 2000
 _INDENT: Final = 14
+_LEFT_TO_A_SERVER: Final = ("image_transport", "concurrency")
+"""What suits a model that is loaded here is found out where it is loaded, unless it is set."""
 _WIDTH: Final = 79
 _KEPT: Final = "\N{NO-BREAK SPACE}"
 _LEGEND: Final = (
@@ -214,9 +216,10 @@ def _images_in_words(settings: ModelSettings) -> str:
 
 
 def _decoding_in_words(settings: ModelSettings) -> str:
+    told = settings.decoding.get("temperature") is not None
     words = {
         "recorded": "nothing is sent: the answers are recorded",
-        "greedy": "greedy, since temperature is 0",
+        "greedy": "greedy, " + ("since temperature is 0" if told else "as no temperature is set"),
         "sampled": f"sampled, at temperature {settings.decoding.get('temperature')}",
         "own": "the provider's own: no temperature is sent",
     }
@@ -246,13 +249,15 @@ def _reasoning_in_words(settings: ModelSettings) -> str:
 
 def _fields(model: NamedModel, configuration: Configuration) -> list[tuple[str, object, str]]:
     """Each field that has a meaning for the provider: its key, its value, where that is from."""
-    from ..model_forms import needless_keys
+    from ..model_forms import loads_weights, needless_keys
 
     settings = model.settings
     file = "" if configuration.file is None else configuration.file.name
     written = configuration.written.get(model.name, frozenset())
     values = settings.model_dump()
-    needless = needless_keys(settings.provider, served=settings.base_url is not None)
+    served = settings.base_url is not None
+    needless = needless_keys(settings.provider, served=served)
+    left = _LEFT_TO_A_SERVER if loads_weights(settings.provider, served=served) else ()
     fields = []
     for key in type(settings).model_fields:
         if key not in settings.model_fields_set:
@@ -261,8 +266,8 @@ def _fields(model: NamedModel, configuration: Configuration) -> list[tuple[str, 
             origin = one_line(file)
         else:
             origin = _TYPED if _origin(model, configuration) == _TYPED else _BUILT_IN
-        unset = origin == _DEFAULT and (key in needless or values[key] in (None, "", {}, []))
-        if not unset:
+        unset = key in needless or key in left or values[key] in (None, "", {}, [])
+        if origin != _DEFAULT or not unset:
             fields.append((key, _plain(values[key]), origin))
     return fields
 
