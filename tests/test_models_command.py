@@ -90,11 +90,11 @@ llava-ov: LLaVA-OneVision 7B; decoding is our choice
   mirsafety.toml  decoding = { temperature = 0.7 }
   mirsafety.toml  concurrency = 4
   built-in        reasoning_markers = []
-  defaults: image_transport = "base64", timeout = 600.0, max_retries = 8,
-    image_tokens = 1000, judge_cut_answers = false,
-    allow_screening_judge = false, single_image = false,
-    needs_remote_code = false, dtype = "auto", trust_remote_code = false,
-    tensor_parallel = 1, data_parallel = 1, start_timeout = 1800.0
+  defaults: timeout = 600.0, max_retries = 8, image_tokens = 1000,
+    judge_cut_answers = false, allow_screening_judge = false,
+    single_image = false, needs_remote_code = false, dtype = "auto",
+    trust_remote_code = false, tensor_parallel = 1, data_parallel = 1,
+    start_timeout = 1800.0
 """
     )
 
@@ -189,6 +189,7 @@ def test_tools_get_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert one["fields"]["concurrency"] == {"value": 4, "from": "mirsafety.toml"}
     assert one["fields"]["provider"] == {"value": "vllm", "from": "built-in"}
     assert one["fields"]["max_retries"] == {"value": 8, "from": "default"}
+    assert "image_transport" not in one["fields"], "the server that is started decides"
 
 
 def test_a_typo_gets_the_nearest_names(capsys: pytest.CaptureFixture[str]) -> None:
