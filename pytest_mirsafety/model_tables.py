@@ -68,8 +68,9 @@ def _outdated(builtin: Mapping[str, Any], own: Mapping[str, Any]) -> frozenset[s
     provider = own.get("provider", builtin["provider"])
     if not isinstance(provider, str):
         return frozenset()
+    known = builtin.get("base_url")
     served = own.get("base_url") is not None
-    moved = provider != builtin["provider"] or served
+    moved = provider != builtin["provider"] or own.get("base_url", known) != known
     outdated = needless_keys(provider, served=served)
     if moved:
         outdated |= {"base_url", "api_key_env"}

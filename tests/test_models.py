@@ -228,6 +228,15 @@ def test_another_provider_gets_only_what_it_understands(name: str, provider: str
         assert made.api_key_env is None, "a key is for the endpoint that it was meant for"
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_to_repeat_what_is_known_changes_nothing(name: str) -> None:
+    repeated = dict(model_tables.tables()[name])
+    for own in ({}, {"provider": repeated["provider"], "model": repeated["model"]}, repeated):
+        assert parse({"models": {name: own}}, "mirsafety.toml").models[name] == MODELS[name]
+    where = {key: repeated[key] for key in ("base_url",) if key in repeated}
+    assert parse({"models": {name: where}}, "mirsafety.toml").models[name] == MODELS[name]
+
+
 def overridden(text: str) -> Mapping[str, ModelSettings]:
     return load_text(text, "mirsafety.toml").models
 
