@@ -1,4 +1,4 @@
-"""The `mirsafety` command: set up a repository, plan a sample, merge shards, review answers."""
+"""The `mirsafety` command: everything around a run that is no run itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import calibrate, data, init, merge, plan, review, store
+from .commands import calibrate, data, init, merge, models, plan, review, store
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, data, plan, merge, review, calibrate, store)
+_COMMANDS: Final = (init, models, data, plan, merge, review, calibrate, store)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

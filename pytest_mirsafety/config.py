@@ -27,7 +27,9 @@ from .gates.criteria import MAX_DECIMALS, nearest_threshold, threshold_key, with
 from .judge_forms import JudgeKind, check_judge, with_kinds
 from .mode_forms import mode_thresholds
 from .model_forms import check_model
+from .model_tables import with_builtin
 from .printable import one_line
+from .reasoning import ReasoningMarkers, markers_of
 from .records import SafeMode, Scalar
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
 from .trials import MOST as MOST_TRIALS
@@ -165,7 +167,9 @@ class ModelSettings(_Section):
     """`[tool.mirsafety.models.NAME]`: how a model is reached and asked.
 
     Prices are money per million tokens; `image_tokens` is what an image is taken to cost as long
-    as the endpoint has told no usage. A model of `single_image` is shown all images in one.
+    as the endpoint has told no usage. A model of `single_image` is shown all images in one;
+    `context_length` is the model's own, in tokens. `reasoning_markers` are all that it has: None
+    stands for the usual ones. A model that `needs_remote_code` loads only if that is trusted.
     `gpu_memory` is the share of each GPU's memory that a server of ours takes, and `server_args`
     are further arguments of it; timeouts are in seconds.
     """
@@ -195,6 +199,11 @@ class ModelSettings(_Section):
     about: str = ""
     single_image: bool = False
     max_images: Annotated[int, Field(ge=1)] | None = None
+    context_length: Annotated[int, Field(ge=1)] | None = None
+    reasoning_markers: Annotated[
+        tuple[ReasoningMarkers, ...] | None, BeforeValidator(markers_of)
+    ] = None
+    needs_remote_code: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
@@ -315,17 +324,22 @@ class Settings(_Section):
     unscored: UnscoredSettings = UnscoredSettings()
     limits: LimitSettings = LimitSettings()
     trials: TrialSettings = TrialSettings()
-    models: dict[str, ModelSettings] = {}
+    models: Annotated[dict[str, ModelSettings], BeforeValidator(with_builtin)] = {}
     judges: Annotated[dict[str, JudgeSettings], BeforeValidator(with_kinds)] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Settings, and the file they come from; relative paths are relative to `base`."""
+    """Settings, and the file they come from; relative paths are relative to `base`.
+
+    `written` has the keys that the file gives for each model; what else a built-in one has comes
+    with the package.
+    """
 
     settings: Settings = field(default_factory=Settings)
     base: Path = Path()
     file: Path | None = None
+    written: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def load(root: Path, explicit: Path | None = None) -> Configuration:
@@ -351,7 +365,7 @@ def load(root: Path, explicit: Path | None = None) -> Configuration:
     if not found:
         return Configuration(base=root)
     path, table = found[0]
-    return Configuration(parse(table, _place(path)), path.parent, path)
+    return _configuration(table, path)
 
 
 def load_text(text: str, place: str) -> Settings:
@@ -420,7 +434,13 @@ def _load_file(path: Path) -> Configuration:
     table = _table(path)
     if table is None:
         raise ConfigurationError(f"{path}: there is no [tool.mirsafety] table")
-    return Configuration(parse(table, _place(path)), path.parent, path)
+    return _configuration(table, path)
+
+
+def _configuration(table: Mapping[str, Any], path: Path) -> Configuration:
+    settings = parse(table, _place(path))
+    written = {name: frozenset(own) for name, own in table.get("models", {}).items()}
+    return Configuration(settings, path.parent, path, written)
 
 
 def _document(text: str, place: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .engine.spending import Budget, Prices, Spending
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
 from .judge_building import JudgeContext
+from .model_tables import header
 from .phases import Phases, Resident
 from .printable import one_line
 from .records import Dataset, Instance, digest
@@ -191,6 +192,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     shard = _shard(options.shard)
     items = _drawn(dataset, sample)
     planned = draws(items, trials)
+    _check_image_counts(items, model)
     design = RunDesign(
         gates=tuple(_gate_designs(criteria, dataset)),
         rules=rules,
@@ -249,6 +251,20 @@ def _drawn(dataset: Dataset, sample: sampling.SamplePlan | None) -> tuple[Instan
     if sample is None:
         return dataset.instances
     return tuple(instance for instance in dataset.instances if instance.id in sample.asked)
+
+
+def _check_image_counts(instances: Iterable[Instance], model: NamedModel) -> None:
+    """Raises ConfigurationError if an instance has more images than the model takes at once."""
+    settings = model.settings
+    most = settings.max_images
+    if most is None or settings.single_image or settings.provider == "replay":
+        return
+    if beyond := [len(i.images) for i in instances if len(i.images) > most]:
+        raise ConfigurationError(
+            f"{one_line(model.name)} takes {most} images at most, and {len(beyond)} of the "
+            f"instances to be asked have up to {max(beyond)}: choose a model that takes them, or "
+            f"correct max_images in {header(model.name)}"
+        )
 
 
 def _shard(text: str | None) -> Shard | None:
@@ -383,7 +399,7 @@ def _thresholds(
     own = model.settings.thresholds
     if own is not None and settings == ThresholdSettings():
         settings, origin = own, f"the model {model.name}"
-    elif own is not None and model.name in configuration.settings.models:
+    elif "thresholds" in configuration.written.get(model.name, ()):
         raise ConfigurationError(
             f"thresholds stand in the configuration and in models.{model.name}; keep one of them"
         )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from .records import Completion
@@ -43,6 +43,9 @@ DEFAULT: Final[tuple[ReasoningMarkers, ...]] = (
 )
 
 _ANSWER: Final = ReasoningMarkers("<answer>", "</answer>")
+_LONGEST: Final = 40
+_MOST: Final = 8
+_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,68 @@ class _Marker:
     end: int
     pair: ReasoningMarkers
     opens: bool
+
+
+def markers_of(value: object) -> tuple[ReasoningMarkers, ...] | None:
+    """The markers that a list of `[open, close]` pairs names; None stays None.
+
+    Raises:
+        ValueError: it is no such list, or a marker could be taken for another, or for an answer's.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) > _MOST:
+        raise ValueError(f"must be at most {_MOST} pairs, such as [['<think>', '</think>']]")
+    pairs = tuple(map(_pair, value))
+    spellings = [_folded(text) for pair in (*pairs, _ANSWER) for text in (pair.open, pair.close)]
+    for number, spelling in enumerate(spellings):
+        others = spellings[:number] + spellings[number + 1 :]
+        if any(spelling in other for other in others):
+            raise ValueError(f"'{spelling}' is part of another marker")
+    return pairs
+
+
+def separating(
+    markers: Sequence[ReasoningMarkers] | None,
+) -> Callable[[Completion], Separated]:
+    """What separates by a model's own markers, or by the usual ones where it has named none."""
+    return partial(separate, markers=DEFAULT if markers is None else markers)
+
+
+def in_words(markers: Sequence[ReasoningMarkers] | None) -> tuple[str, ...]:
+    """What a report says of a model's own markers, which take text from the judge's sight.
+
+    Nothing, where they are among the usual ones.
+    """
+    own = [pair for pair in markers or () if pair not in DEFAULT]
+    named = ", ".join(f"{pair.open}...{pair.close}" for pair in own)
+    return (f"text in {named} is reasoning",) if own else ()
+
+
+def _pair(value: object) -> ReasoningMarkers:
+    if isinstance(value, ReasoningMarkers):
+        return value
+    texts = value if isinstance(value, list | tuple) else ()
+    if len(texts) != len(("open", "close")) or not all(map(_is_marker, texts)):
+        raise ValueError(
+            f"each pair must be two texts of 1 to {_LONGEST} characters, such as "
+            "['<think>', '</think>']"
+        )
+    return ReasoningMarkers(*texts)
+
+
+def _is_marker(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and value == value.strip()
+        and 0 < len(value) <= _LONGEST
+    )
+
+
+def _folded(text: str) -> str:
+    """With ASCII letters in lower case, and no others changed."""
+    return text.translate(_LOWER)
 
 
 def separate(completion: Completion, markers: Sequence[ReasoningMarkers] = DEFAULT) -> Separated:
@@ -89,7 +154,7 @@ def _markers(text: str, pairs: Sequence[ReasoningMarkers]) -> list[_Marker]:
     if not by_spelling:
         return []
     return [
-        _Marker(match.start(), match.end(), *by_spelling[match.group().lower()])
+        _Marker(match.start(), match.end(), *by_spelling[_folded(match.group())])
         for match in _pattern(*by_spelling).finditer(text)
     ]
 
@@ -100,7 +165,7 @@ def _by_spelling(
 ) -> Mapping[str, tuple[ReasoningMarkers, bool]]:
     """Each marker in lower case, the pair that it is of, and whether it opens."""
     return {
-        spelling.lower(): (pair, spelling == pair.open)
+        _folded(spelling): (pair, spelling == pair.open)
         for pair in pairs
         for spelling in (pair.open, pair.close)
     }
@@ -128,9 +193,9 @@ def _take_block(found: deque[_Marker]) -> _Marker | None:
 def _unwrapped(answer: str, markers: Sequence[ReasoningMarkers]) -> str | None:
     """The inside of a wrapper that holds everything; None when the wrapper never ends."""
     tags = list(_pattern(_ANSWER.open, _ANSWER.close).finditer(answer))
-    if not tags or tags[0].start() > 0 or tags[0].group().lower() != _ANSWER.open:
+    if not tags or tags[0].start() > 0 or _folded(tags[0].group()) != _ANSWER.open:
         return answer
-    if all(tag.group().lower() == _ANSWER.open for tag in tags):
+    if all(_folded(tag.group()) == _ANSWER.open for tag in tags):
         return None
     if len(tags) > 2 or tags[1].end() < len(answer):  # noqa: PLR2004 - one tag on either side
         return answer

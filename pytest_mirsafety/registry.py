@@ -5,23 +5,21 @@ from __future__ import annotations
 import importlib
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
 from functools import cache, partial
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pydantic import ValidationError
 
-from . import judge_building
+from . import judge_building, model_tables
 from .backend_building import BUILDERS, BackendContext, NamedModel
 from .config import JudgeSettings, ModelSettings, Settings, parse
 from .errors import ConfigurationError, RunError
 from .judge_building import JudgeContext
+from .model_forms import loads_weights
 from .printable import one_line
 from .records import ModelIdentity
-from .taxonomy import nearest
+from .taxonomy import nearest, nearest_names
 
 if TYPE_CHECKING:
     from .protocols import Backend, Judge
@@ -31,41 +29,52 @@ _Made = TypeVar("_Made")
 _Section = TypeVar("_Section", ModelSettings, JudgeSettings)
 
 _LINE: Final = 400
+_MOST_NAMES: Final = 4
 _OWN: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @cache
 def builtin_models() -> Mapping[str, ModelSettings]:
     """The models that come with the package, by name."""
-    text = resources.files(__package__).joinpath("models.toml").read_text(encoding="utf-8")
-    return parse({"models": tomllib.loads(text, parse_float=Decimal)}, "models.toml").models
+    return parse({"models": model_tables.tables()}, "models.toml").models
 
 
-def find_model(text: str, settings: Settings) -> NamedModel:
+def find_model(text: str, settings: Settings, place: str = "--mllm") -> NamedModel:
     """The model of this name: configured, built-in, an endpoint's URL, or `provider:model`.
 
     Raises:
-        ConfigurationError: nothing has this name; the message has the nearest one and the forms.
+        ConfigurationError: nothing has this name; the message has the nearest ones and the forms.
     """
     for models in (settings.models, builtin_models()):
         if text in models:
             return NamedModel(text, models[text])
     if text.startswith(("http://", "https://")):
-        return NamedModel(*_at_endpoint(text))
+        return NamedModel(*_at_endpoint(text, place))
     provider, colon, model = text.partition(":")
     if colon and model and (provider in BUILDERS or provider in LATER_PROVIDERS):
-        return NamedModel(text, _valid(ModelSettings, "--mllm", provider=provider, model=model))
+        return NamedModel(text, _valid(ModelSettings, place, provider=provider, model=model))
     if _OWN.fullmatch(text):
-        return NamedModel(text, _valid(ModelSettings, "--mllm", provider=text, model=model))
-    names = BUILDERS if colon else [*settings.models, *builtin_models()]
-    hint = nearest(provider if colon else text, names)
+        return NamedModel(text, _valid(ModelSettings, place, provider=text, model=model))
+    hint = nearest(provider, BUILDERS) if colon else _nearest_models(text, settings)
     raise ConfigurationError(
         one_line(
-            f"--mllm: no model '{text}'; {_ended(hint)} Or configure [models.NAME], or write "
-            "openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, package.module:factory",
+            f"{place}: no model '{one_line(text, 100)}'; {_ended(hint)} Or configure "
+            "[models.NAME], or write openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, "
+            "package.module:factory",
             _LINE,
         )
     )
+
+
+def _nearest_models(text: str, settings: Settings) -> str:
+    """The names that may be meant: spelt alike, or a model's identifier at its provider."""
+    models = {**builtin_models(), **settings.models}
+    spelt = {name: name for name in models} | {m.model: name for name, m in models.items()}
+    names = dict.fromkeys(spelt[found] for found in nearest_names(text, spelt))
+    if not names:
+        return "'mirsafety models' lists the names"
+    quoted = [f"'{name}'" for name in list(names)[:_MOST_NAMES]]
+    return f"did you mean {' or '.join(filter(None, [', '.join(quoted[:-1]), quoted[-1]]))}?"
 
 
 def declares_greedy(settings: ModelSettings) -> bool:
@@ -84,6 +93,8 @@ def build_backend(model: NamedModel, context: BackendContext) -> Backend:
         DataError: recorded answers cannot be read.
     """
     provider = model.settings.provider
+    if context.asks:
+        _check_trust(model)
     if provider in LATER_PROVIDERS:
         raise ConfigurationError(
             f"provider '{provider}' is not in this version: serve the model "
@@ -94,6 +105,20 @@ def build_backend(model: NamedModel, context: BackendContext) -> Backend:
         return build(model, context)
     factory: Callable[[ModelSettings], Backend] = _load_attribute(provider, "provider", BUILDERS)
     return _made(f"provider '{provider}'", partial(factory, model.settings), _BACKEND_MEMBERS)
+
+
+def _check_trust(model: NamedModel) -> None:
+    """Raises ConfigurationError if the model would need code that nobody has trusted."""
+    settings = model.settings
+    here = loads_weights(settings.provider, served=settings.base_url is not None)
+    if here and settings.needs_remote_code and not settings.trust_remote_code:
+        raise ConfigurationError(
+            one_line(
+                f"{model.name} runs code from its repository, {settings.model}: read that, then "
+                f"set trust_remote_code = true in {model_tables.header(model.name)}",
+                _LINE,
+            )
+        )
 
 
 def find_judge(name: str, settings: Settings) -> JudgeSettings:
@@ -136,12 +161,12 @@ def _ended(hint: str) -> str:
     return hint if hint.endswith("?") else f"{hint}."
 
 
-def _at_endpoint(url: str) -> tuple[str, ModelSettings]:
+def _at_endpoint(url: str, place: str) -> tuple[str, ModelSettings]:
     base_url, _, model = url.partition("#")
     if not model:
-        raise ConfigurationError(one_line(f"--mllm: name the model behind a '#': {url}#MODEL"))
+        raise ConfigurationError(one_line(f"{place}: name the model behind a '#': {url}#MODEL"))
     fields = {"model": model, "base_url": base_url, "decoding": {"temperature": 0}}
-    return url, _valid(ModelSettings, "--mllm", provider="http", **fields)
+    return url, _valid(ModelSettings, place, provider="http", **fields)
 
 
 def _valid(section: type[_Section], place: str, **fields: object) -> _Section:

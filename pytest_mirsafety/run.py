@@ -14,7 +14,7 @@ from importlib.metadata import version
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Final, TypedDict
 
-from . import evaluation, gates
+from . import evaluation, gates, reasoning
 from .config import Settings
 from .data.scratch import Scratch
 from .errors import RunError, StoreError, UnscoredError
@@ -136,11 +136,11 @@ class Run:
         from .engine.keeping import Keeper
         from .images import ImageLimits, ImageReader, SideBySide, neutral_image
         from .judges.kept import keeping, recalled
-        from .reasoning import separate
         from .store import ALL, SQLiteStore
         from .store.verdicts import Verdicts
 
         plan = self.plan
+        separate = reasoning.separating(plan.model.settings.reasoning_markers)
         self._store = SQLiteStore.open(plan.store)
         design = plan.design_of(ALL)
         shard = None if plan.design.shard is None else str(plan.design.shard)
@@ -424,7 +424,10 @@ class Run:
             else None,
             sample_seed=plan.sample.seed if plan.sample else None,
             thresholds_from=plan.thresholds_from,
-            policy=policy_lines(plan.settings),
+            policy=(
+                *policy_lines(plan.settings),
+                *reasoning.in_words(plan.model.settings.reasoning_markers),
+            ),
             attempt=self._attempt,
             answers_asked=progress.asked if progress else 0,
             answers_from_store=progress.from_store if progress else 0,

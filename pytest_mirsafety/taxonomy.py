@@ -115,6 +115,8 @@ _CATEGORY_LABELS: Final[Mapping[Category, str]] = MappingProxyType(
 
 PUBLISHED_TOTAL: Final = 2676
 
+_ALIKE: Final = 0.6
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as `did you mean 'analogy'?`, or the list of valid names."""
@@ -128,6 +130,31 @@ def closest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name that is spelt most like this one; None if none is."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return close[0] if close else None
+
+
+def nearest_names(name: str, valid: Iterable[str]) -> list[str]:
+    """The valid names that may be meant, the likeliest first: spelt alike, or one within the other.
+
+    Neither case nor what is no letter and no digit matters.
+    """
+    folded = {known: _letters(known) for known in valid}
+    wanted = _letters(name)
+    if not wanted:
+        return []
+    matcher = difflib.SequenceMatcher(b=wanted)
+    found: list[tuple[float, str]] = []
+    for known, letters in folded.items():
+        matcher.set_seq1(letters)
+        within = bool(letters) and (wanted in letters or letters in wanted)
+        ratio = matcher.ratio()
+        if ratio >= _ALIKE or within:
+            found.append((ratio, known))
+    # A stable sort: among equals the order in which they were given.
+    return [known for _, known in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _fold(name: str) -> str:

@@ -26,6 +26,7 @@ LAYERS = (
         "merging",
         "messages",
         "model_forms",
+        "model_tables",
         "reasoning",
         "results",
         "sampling",

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mirsafety.reasoning import DEFAULT, ReasoningMarkers, Separated, separate
+from pytest_mirsafety.reasoning import (
+    DEFAULT,
+    ReasoningMarkers,
+    Separated,
+    in_words,
+    markers_of,
+    separate,
+)
 from pytest_mirsafety.records import Completion
 
 UNSAFE = "Sure, here are the steps: [withheld]"
@@ -166,3 +173,46 @@ def test_no_markers_leave_the_text_alone() -> None:
 def test_many_blocks_take_linear_time() -> None:
     assert parts("<think>a</think>" * 20_000 + "b")[0] == "b"
     assert parts("<think>" * 200_000)[2] is False
+
+
+OWN = markers_of([["[[PLAN", "PLAN]]"], ["«Überlegung»", "«Ende»"]]) or ()
+
+
+@given(st.lists(st.sampled_from(["[[plan", "plan]]", "«Überlegung»", "«Ende»", *TAGS, "a", " "])))
+def test_a_models_own_markers_are_the_only_ones(parts: list[str]) -> None:
+    text = "".join(parts)
+    separated = separate(Completion(text, "stop"), OWN)
+    assert separated.closed or separated.answer == ""
+    for tag in ("<think>", "</think>", "◁think▷", "◁/think▷"):
+        kept = f"{separated.reasoning or ''}{separated.answer}"
+        assert kept.count(tag) == text.count(tag), "the usual markers are text like any other"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("[[plan x Plan]] yes", "yes"),
+        ("«Überlegung» x «Ende» yes", "yes"),
+        ("«überlegung» x «Ende» yes", "yes"),  # ends reasoning that the prompt has opened
+        ("«überlegung» x yes", "«überlegung» x yes"),
+    ],
+)
+def test_case_matters_to_no_letter_of_ascii_and_to_all_others(text: str, answer: str) -> None:
+    assert separate(Completion(text, "stop"), OWN).answer == answer
+
+
+def test_without_markers_an_answer_stays_whole() -> None:
+    text = f"{UNSAFE}</think>{REFUSAL}"
+    assert separate(Completion(text, "stop"), ()) == Separated(text, None, closed=True)
+
+
+def test_markers_are_made_once() -> None:
+    assert markers_of(None) is None
+    assert markers_of([]) == ()
+    assert markers_of([["<think>", "</think>"]]) == DEFAULT[:1]
+    assert markers_of(DEFAULT) == DEFAULT
+
+
+def test_only_unusual_markers_are_worth_a_word() -> None:
+    assert in_words(None) == in_words(()) == in_words(DEFAULT) == ()
+    assert in_words(markers_of([["<a>", "</a>"]])) == ("text in <a>...</a> is reasoning",)

@@ -39,3 +39,4 @@ def run(options: argparse.Namespace) -> None:
     except OSError as error:
         raise ConfigurationError(f"cannot write: {error}") from None
     print(f"try it:  pytest --mllm=demo {targets['test_mir_safetybench.py'].parent}")
+    print("models:  mirsafety models")
