@@ -14,6 +14,9 @@ from ..printable import one_line
 from ..records import ModelIdentity, digest
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_PLACE: Final = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*", re.ASCII)
+"""How the hub names a model: everything else is a path."""
+
 _WHOLE: Final = 2**25
 """Bytes of a file up to which all of it is part of a folder's digest."""
 
@@ -35,6 +38,24 @@ class Checkpoint:
     def source(self) -> str:
         """What a library loads it by."""
         return self.model if self.folder is None else str(self.folder)
+
+
+def locate(model: str, base: Path, revision: str | None, whose: str) -> Checkpoint:
+    """The folder of this path, relative to `base`, or the model of this name on the hub.
+
+    The name may end in `@COMMIT`, where no `revision` is given. `whose` begins the message.
+
+    Raises:
+        ConfigurationError: it is no folder, and no name.
+    """
+    if (folder := base / model).is_dir():
+        return Checkpoint(model, folder, revision)
+    name, _, commit = model.partition("@")
+    if commit and revision is None:
+        model, revision = name, commit
+    if not _PLACE.fullmatch(model):
+        raise ConfigurationError(f"{whose}: there is no folder {one_line(str(folder))}")
+    return Checkpoint(model, None, revision)
 
 
 def identify(checkpoint: Checkpoint, provider: str, whose: str) -> ModelIdentity:
