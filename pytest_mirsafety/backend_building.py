@@ -65,10 +65,11 @@ def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
 
 def _build_transformers(model: NamedModel, context: BackendContext) -> Backend:
     from .backends.transformers import TransformersBackend, TransformersSettings
+    from .checkpoints.devices import check_installed
     from .checkpoints.identity import locate
 
     settings = model.settings
-    return TransformersBackend(
+    backend = TransformersBackend(
         TransformersSettings(
             checkpoint=locate(settings.model, context.base, settings.revision, "the model"),
             system=settings.system,
@@ -80,6 +81,9 @@ def _build_transformers(model: NamedModel, context: BackendContext) -> Backend:
             batch_size=settings.batch_size,
         )
     )
+    if context.asks:
+        check_installed("running a model here")
+    return backend
 
 
 def _build_replay(model: NamedModel, context: BackendContext) -> Backend:

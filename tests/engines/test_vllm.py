@@ -139,7 +139,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """The server is started, asked by four runs beside one in process, and ended: then tests look."""
+    """The server is started, asked by four runs beside one in process, and ended: tests look."""
     folder = tmp_path_factory.mktemp("vllm")
     with vllm_server(folder) as server:
         models: dict[Transport, str] = {
