@@ -25,6 +25,10 @@ from .decoding import Decoding
 from .drawing import Noise, RepetitionPenalty, seed_of
 
 _DETAIL: Final = 240
+_FOREIGN: Final = (
+    "it brings code of its own, which runs only with trust_remote_code = true in its table of the "
+    "configuration: read it first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class MultimodalModel:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it holds for every request
             problem = one_line(f"{type(error).__name__}: {error}", _DETAIL)
+            if "trust_remote_code" in str(error) and not options.trust_remote_code:
+                problem = _FOREIGN
         if problem:
             raise MisconfiguredError(f"{whose}: {problem}")
 
