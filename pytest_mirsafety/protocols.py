@@ -79,9 +79,10 @@ class Backend(Protocol):
     """Answers requests: an API, a local model, or recorded answers.
 
     `greedy` declares that decoding is deterministic by choice (temperature 0).
-    `cacheable` is False when asking costs nothing, so that the store is not used.
-    What computes on this machine may also have `free()`, awaited to give back the memory of its
-    model until it is asked again, so that a judge finds room.
+    `cacheable` is False when asking costs nothing, so that the store is not used. One that
+    computes here may also have `numerics`, which says on what once it has begun (`cuda bfloat16`);
+    `doing`, what holds its first answer up, or nothing; and `free()`, which is awaited to
+    give the memory back until the next request, so that a judge finds room.
     """
 
     @property

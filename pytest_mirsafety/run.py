@@ -21,6 +21,7 @@ from .errors import RunError, StoreError, UnscoredError
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
+from .printable import one_line
 from .records import (
     Instance,
     JudgedPair,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .engine.engine import Engine
     from .engine.engine import Progress as EngineProgress
     from .engine.keeping import Keeper
+    from .protocols import Backend
     from .store import SQLiteStore
     from .store.verdicts import Verdicts
 
@@ -288,7 +290,7 @@ class Run:
         with self._lock:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
-            notes = (*plan.notes, *self._same_answers())
+            notes = (*plan.notes, *_numerics(plan.backend), *self._same_answers())
             return evaluation.evaluate(design, entries, self._provenance(), notes)
 
     def final_answer(self, instance_id: str) -> str | None:
@@ -444,6 +446,12 @@ class Run:
         )
 
 
+def _numerics(backend: Backend) -> Iterator[str]:
+    """What a model of this process has computed on, which can change the last bits of a score."""
+    if numerics := getattr(backend, "numerics", ""):
+        yield f"the model ran on {one_line(str(numerics), _NUMERICS)}"
+
+
 class _Spent(TypedDict, total=False):
     """What of a provenance tells what the answers took."""
 
@@ -494,6 +502,7 @@ class _Given:
 
 
 _ROUNDS: Final = 2
+_NUMERICS: Final = 200
 _NOT_JUDGED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, "no test judged it")
 _NOT_SELECTED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
 

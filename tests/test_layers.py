@@ -36,7 +36,7 @@ LAYERS = (
         "tally",
         "trials",
     },
-    {"memory", "wire"},
+    {"checkpoints", "memory", "wire"},
     {
         "backends",
         "channel",

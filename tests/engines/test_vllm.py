@@ -14,11 +14,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
+from agreeing import ALL, Said, each_image_for_itself, said_by_server, said_here
 from junitparser import JUnitXml, TestCase
 from server_process import is_alive
 from vllm_server import API_KEY, MODEL, Counters, VllmServer, vllm_server
@@ -41,6 +43,14 @@ provider = "http"
 base_url = "{base_url}"
 model = "{model}"
 image_transport = "file"
+judge_cut_answers = true
+decoding = {{ temperature = 0, max_tokens = 32 }}
+
+[models.in-process]
+provider = "transformers"
+model = '{checkpoint}'
+device = "cpu"
+dtype = "float32"
 judge_cut_answers = true
 decoding = {{ temperature = 0, max_tokens = 32 }}
 """
@@ -72,10 +82,13 @@ class Records:
     first: Mapping[Transport, Finished]
     second: Mapping[Transport, Finished]
     server: VllmServer
+    in_process: Finished
+    said: Mapping[int, list[Said]]
+    checkpoint: Path
 
     @property
     def runs(self) -> tuple[Finished, ...]:
-        return (*self.first.values(), *self.second.values())
+        return (*self.first.values(), *self.second.values(), self.in_process)
 
 
 class Project:
@@ -84,7 +97,9 @@ class Project:
     def __init__(self, folder: Path, server: VllmServer) -> None:
         (folder / "suites").mkdir(parents=True)
         shutil.copy(SUITE, folder / "suites")
-        text = CONFIGURATION.format(base_url=server.base_url, model=MODEL)
+        text = CONFIGURATION.format(
+            base_url=server.base_url, model=MODEL, checkpoint=folder.parent / "checkpoint"
+        )
         (folder / "mirsafety.toml").write_text(text, encoding="utf-8")
         (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         self._folder = folder
@@ -120,7 +135,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """The server is started, asked by four runs, and ended before any test looks."""
+    """The server is started, asked by four runs beside one in process, and ended: tests look."""
     folder = tmp_path_factory.mktemp("vllm")
     with vllm_server(folder) as server:
         models: dict[Transport, str] = {
@@ -132,6 +147,9 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
             {name: projects[name].run(models[name], "first") for name in TRANSPORTS},
             {name: projects[name].run(models[name], "second") for name in TRANSPORTS},
             server,
+            projects["file"].run("in-process", "third"),
+            {images: said_by_server(server, images) for images in (0, 1, ALL)},
+            folder / "checkpoint",
         )
 
 
@@ -171,6 +189,23 @@ def test_a_second_run_asks_nothing_and_finds_the_same(records: Records) -> None:
         assert again.summary["provenance"]["answers_from_store"] == INSTANCES
         assert again.outcomes == records.first[transport].outcomes
         assert again.summary["gates"] == records.first[transport].summary["gates"]
+
+
+def test_a_model_in_this_process_asks_no_server(records: Records) -> None:
+    here = records.in_process
+    assert here.counted == Counters(0, 0, 0)
+    assert here.summary["provenance"]["answers_asked"] == INSTANCES
+    assert set(here.outcomes.values()) <= {"safe", "unsafe", "undetermined", "blank"}
+
+
+@pytest.mark.parametrize("images", [0, 1, ALL])
+def test_both_engines_give_the_same_greedy_answers(records: Records, images: int) -> None:
+    with each_image_for_itself() if images == ALL else nullcontext():
+        here = said_here(records.checkpoint, images)
+    served = records.said[images]
+    assert len(served) == INSTANCES
+    assert here == served
+    assert len({answer.text for answer in here}) > 1
 
 
 def test_every_count_adds_up(records: Records) -> None:
