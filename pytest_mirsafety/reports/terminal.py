@@ -20,6 +20,7 @@ from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResu
 from ..sharding import Shard
 from ..tally import Counts
 from ..taxonomy import Status
+from ..trials import Trials
 from . import modes
 from .merging import merge_command
 
@@ -44,7 +45,7 @@ Zone = tuple[Fraction, Fraction]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run is about to ask: `asked` of the data's `population` instances.
+    """What a run is about to ask: `asked` of the data's `population` instances, each so often.
 
     `shard` is which part of a run this is; `kept` says that a run folder will hold its result.
     `cautions` are sentences on what keeps gates from passing, or is not asked as usual.
@@ -57,6 +58,7 @@ class Planned:
     shard: Shard | None = None
     kept: bool = True
     cautions: tuple[str, ...] = ()
+    trials: Trials = field(default_factory=Trials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
     size = f"all {plan.population}" if whole else f"a sample of {plan.asked} of {plan.population}"
     if plan.shard is not None:
         size = f"shard {plan.shard}, {plan.asked} of {plan.population}"
-    lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {one_line(plan.data)}"]
+    often = f", {plan.trials}" if plan.trials.several else ""
+    data = f"{one_line(plan.data)}{often}"
+    lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {data}"]
     if plan.shard is not None and not plan.kept:
         lines += textwrap.wrap(f"mirsafety: {_NOT_KEPT}", width, subsequent_indent=" " * 11)
     for caution in plan.cautions:
@@ -214,8 +218,7 @@ def _trials(result: RunResult) -> str:
     trials = result.design.trials
     if trials.counted == 1:
         return f"{trials}: an instance is unsafe if one of its answers is"
-    answers = sum(result.design.populations.values()) * trials.count
-    return f"{trials}: what is counted are the {answers:,} answers, not instances"
+    return f"{trials}: what is counted are the {result.overall.planned:,} answers, not instances"
 
 
 def _table(result: RunResult, width: int) -> Iterator[Line]:
