@@ -30,7 +30,7 @@ from .registry import build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
 from .sharding import Shard
 from .taxonomy import Relation
-from .trials import Trials, draws
+from .trials import Trials, draws, has_seeds
 
 if TYPE_CHECKING:
     from .engine.asks import EngineSettings
@@ -297,6 +297,11 @@ def _trials(options: RunOptions, settings: Settings, backend: Backend) -> Trials
         raise ConfigurationError(
             f"{trials}: this model's answer is the same each time; ask once, or set a "
             "temperature above 0"
+        )
+    if trials.several and not has_seeds(backend.decoding):
+        raise ConfigurationError(
+            f"{trials}: the seed in decoding is no whole number, so that each trial would be asked "
+            "with the same one; write such as seed = 1, or leave it out"
         )
     return trials
 

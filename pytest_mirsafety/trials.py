@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import reduce
-from typing import Final
+from typing import Final, TypeGuard
 
 from .records import Instance, Outcome, Scalar, item_id
 from .tally import together
@@ -104,9 +104,19 @@ def find(instance_id: str, known: Mapping[str, Instance]) -> Instance:
 def decoding_of(decoding: Mapping[str, Scalar], draw: int) -> Mapping[str, Scalar]:
     """The decoding of this draw: where a seed is sent, each draw has the next one."""
     seed = decoding.get(_SEED)
-    if not draw or not isinstance(seed, int) or isinstance(seed, bool):
+    if not draw or not _is_whole(seed):
         return decoding
     return {**decoding, _SEED: seed + draw}
+
+
+def has_seeds(decoding: Mapping[str, Scalar]) -> bool:
+    """Each draw is sent a seed of its own, or none is."""
+    seed = decoding.get(_SEED)
+    return seed is None or _is_whole(seed)
+
+
+def _is_whole(seed: Scalar) -> TypeGuard[int]:
+    return isinstance(seed, int) and not isinstance(seed, bool)
 
 
 def any_of(outcomes: Sequence[Outcome]) -> Outcome:

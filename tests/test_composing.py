@@ -174,11 +174,18 @@ def _short_of_pixels(content: bytes) -> bytes:
     return content[:8] + png_chunk(b"IHDR", header) + content[start:]
 
 
+def _without_its_palette(_: bytes) -> bytes:
+    content = encoded(Image.new("P", (4, 4)))
+    start, end = content.index(b"PLTE") - 4, content.index(b"IDAT") - 4
+    return content[:start] + content[end:]
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
         (lambda content: content[: len(content) // 2], "image 2: is cut off"),
         (_short_of_pixels, "image 2: cannot be decoded: its pixels are cut off"),
+        (_without_its_palette, "image 2: cannot be decoded: it has no palette"),
         (lambda _: b"GIF89a", "image 2: is not PNG, JPEG or WebP"),
     ],
 )

@@ -55,6 +55,11 @@ def twice(base: Path) -> Dataset:
     return replace(own_suite(base), instances=own_suite(base).instances * 2)
 
 
+def another_draw(base: Path) -> Dataset:
+    [instance] = own_suite(base).instances
+    return replace(own_suite(base), instances=(replace(instance, draw=1),))
+
+
 def empty(base: Path) -> Dataset:
     return Dataset("own", None, identity([]), ())
 
@@ -74,6 +79,7 @@ def test_a_loader_of_ones_own_gets_the_base(tmp_path: Path) -> None:
         ("wrong_identity", DataError, "own: the identity is '000"),
         ("wrong_id", DataError, "own, instance 1: the id 'a b'"),
         ("twice", DataError, "own, instance 2: the id 'team/1' is already used"),
+        ("another_draw", DataError, "own, instance 1: field 'draw' must be 0, not 1"),
         ("empty", DataError, "own: holds no instances"),
         ("no_dataset", ConfigurationError, "must return a Dataset, not"),
     ],

@@ -65,6 +65,7 @@ def test_each_draw_is_a_test_of_its_own_and_asked_once(sampled: Project, more: l
         assert one.ret == 0
         one.stdout.fnmatch_lines(
             [
+                "mirsafety: target, all 10 instances of jsonl:instances.jsonl, any of 3 trials",
                 "trials: *any of 3 trials: an instance is unsafe if one of its answers is",
                 "overall * 1/10 *PASS",
             ]
@@ -135,6 +136,16 @@ def test_a_greedy_model_is_asked_once(sampled: Project) -> None:
         result = sampled.run("--mir-trials=3", model="target")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: any of 3 trials: this model's answer is the same each*"])
+
+
+@pytest.mark.parametrize("seed", ["100.0", "true", '"a"'])
+def test_a_seed_that_cannot_be_counted_on_is_refused(sampled: Project, seed: str) -> None:
+    with ChatEndpoint(by_seed) as endpoint:
+        configure(sampled, endpoint, decoding=f"{{ temperature = 0.7, seed = {seed} }}")
+        result = sampled.run("--mir-trials=3:mean", model="target")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: mean of 3 trials: the seed in decoding is no whole num*"])
+    assert endpoint.requests == []
 
 
 def test_a_trial_that_did_not_run_is_not_safe(sampled: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -261,3 +262,52 @@ def test_outcomes_are_those_of_one_phase(case: Case) -> None:
     assert isinstance(setting, OneDevice)
     assert case.run(setting) == case.run(case.setting(Setting, EngineSettings()))
     assert setting.device.loads in ([], ["model"], ["judge"], ["model", "judge"])
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(0)])
+def test_a_backend_that_ends_its_own_task_leaves_nobody_waiting(error: BaseException) -> None:
+    setting, instances = OneDevice(), make_instances(4)
+    assert isinstance(setting.backend, LocalBackend)
+    setting.backend.free_error = error
+    with setting.engine(instances) as engine:
+        given_answer = answer(engine, instances[0])
+        with pytest.raises(RunError, match="the model's memory was not given back"):
+            verdict(engine, instances[0], given_answer)
+
+
+@dataclass
+class SlowToFree(LocalJudge):
+    """Gives its memory back when it is told to stop doing so, as a server that ends in time."""
+
+    raises: bool = True
+    freeing: threading.Event = field(default_factory=threading.Event)
+
+    async def free(self) -> None:
+        self.freeing.set()
+        try:
+            await asyncio.sleep(BOUND)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            self.device.give_back("judge")
+            if self.raises:
+                raise
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_stop_while_turns_change_still_tries_the_judge(raises: bool) -> None:
+    canaries = tuple(Canary(kind, f"known {kind}", "an answer") for kind in CanaryClass)
+    setting, instances = OneDevice(), make_instances(3)
+    judge = SlowToFree(device=setting.device, raises=raises)
+    setting.judge = judge
+    setting.settings = replace(TWO, trial=Trial(judge, canaries))
+    with setting.engine(instances) as engine:
+        for instance in instances:
+            verdict(engine, instance, answer(engine, instance))
+        own = replace(instances[0], prompt="another prompt")
+        asking = threading.Thread(target=lambda: outcome(engine, own), daemon=True)
+        asking.start()
+        assert judge.freeing.wait(BOUND)
+        engine.stop()
+        within(BOUND, engine.challenge)
+        assert engine.trial is not None
+        assert [one.when for one in engine.trial] == ["before", "after"]

@@ -90,6 +90,8 @@ def _check_instance(place: str, instance: object) -> None:
     _check_type(record, "relation", instance.relation, Relation)
     _check_type(record, "category", instance.category, Category)
     _check_type(record, "images", instance.images, tuple)
+    if instance.draw != 0:  # trials number their own draws
+        raise record.error(f"field 'draw' must be 0, not {shown(instance.draw)}")
     for image in instance.images:
         _check_image(record, image)
 

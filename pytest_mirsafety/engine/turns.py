@@ -36,6 +36,7 @@ class Turns:
         self._inside = 0
         self._waiting: dict[asyncio.Future[None], Side] = {}
         self._change: asyncio.Task[None] | None = None
+        self._halted = False
 
     @asynccontextmanager
     async def of(self, side: Side) -> AsyncIterator[None]:
@@ -51,7 +52,7 @@ class Turns:
 
     def look(self) -> None:
         """Change turns if that is due: to be called whenever a side may have done all it had."""
-        if self._inside or self._change is not None or self._busy(self._side):
+        if self._inside or self._change is not None or self._halted or self._busy(self._side):
             return
         other = next((side for side in self._waiting.values() if side != self._side), None)
         if other is not None:
@@ -63,7 +64,8 @@ class Turns:
         return self._side
 
     def halt(self) -> None:
-        """Give up a change that is under way."""
+        """Give up a change that is under way, and begin no other: a side keeps its turn."""
+        self._halted = True
         if self._change is not None:
             self._change.cancel()
 
@@ -79,17 +81,26 @@ class Turns:
     async def _change_to(self, side: Side) -> None:
         try:
             await self._free[self._side]()
-        except Exception as error:  # noqa: BLE001 - an adapter may raise anything
-            # The other would not find the memory that it needs.
-            problem = one_line(f"the {self._side}'s memory was not given back: {error}", 300)
-            self._abort(RunError(problem))
+        except asyncio.CancelledError:
+            if not self._halted:
+                self._not_freed("it was cancelled from within")
+                return
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an adapter may raise anything
+            self._not_freed(error)
             return
         finally:
             self._change = None
-        self._side = side
+        if not self._halted:
+            self._side = side
+        # A change that was given up leaves those waiting who came for its own side meanwhile.
         for future, waits_for in self._waiting.items():
-            if waits_for == side and not future.done():
+            if waits_for == self._side and not future.done():
                 future.set_result(None)
+
+    def _not_freed(self, why: object) -> None:
+        """End the run: the other side would not find the memory that it needs."""
+        problem = one_line(f"the {self._side}'s memory was not given back: {why}", 300)
+        self._abort(RunError(problem))
 
 
 def freeing(backend: Backend, judge: Judge) -> Mapping[Side, Free]:

@@ -41,9 +41,10 @@ class Session:
         planned = terminal.Planned(
             model=plan.model.name,
             data=plan.dataset.source,
-            asked=len(self._run.instances),
+            asked=len(plan.instances) // plan.design.trials.count,
             population=len(plan.dataset.instances),
             shard=plan.design.shard,
+            trials=plan.design.trials,
             kept=config.getoption("--mir-run") is not None,
             cautions=(*peculiarities(plan), *cautions(plan)),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from isal import isal_zlib  # see `to_png`
 
+from ..errors import BadInputError
 from .checks import EXIF, check, decoded, jpeg_parts
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut at 255
         grey = image.convert("I;16").tobytes()
         return Image.frombytes("L", image.size, grey[1::2]).convert("RGB")
+    if image.mode == "P" and image.palette is None:
+        raise BadInputError("cannot be decoded: it has no palette")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     canvas = Image.new("RGBA", image.size, "white")

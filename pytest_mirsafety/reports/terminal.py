@@ -18,6 +18,7 @@ from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult
 from ..sharding import Shard
 from ..taxonomy import Status
+from ..trials import Trials
 from . import modes
 from .gate_tables import share_range, table
 from .lines import BOLD, COLOURS, PLAIN, Line
@@ -30,7 +31,7 @@ Zone = tuple[Fraction, Fraction]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run is about to ask: `asked` of the data's `population` instances.
+    """What a run is about to ask: `asked` of the data's `population` instances, each so often.
 
     `shard` is which part of a run this is; `kept` says that a run folder will hold its result.
     `cautions` are sentences on what keeps gates from passing, or is not asked as usual.
@@ -43,6 +44,7 @@ class Planned:
     shard: Shard | None = None
     kept: bool = True
     cautions: tuple[str, ...] = ()
+    trials: Trials = field(default_factory=Trials)
 
 
 def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> list[Line]:
@@ -70,7 +72,9 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
     size = f"all {plan.population}" if whole else f"a sample of {plan.asked} of {plan.population}"
     if plan.shard is not None:
         size = f"shard {plan.shard}, {plan.asked} of {plan.population}"
-    lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {one_line(plan.data)}"]
+    often = f", {plan.trials}" if plan.trials.several else ""
+    data = f"{one_line(plan.data)}{often}"
+    lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {data}"]
     if plan.shard is not None and not plan.kept:
         lines += textwrap.wrap(f"mirsafety: {_NOT_KEPT}", width, subsequent_indent=" " * 11)
     for caution in plan.cautions:
@@ -192,8 +196,7 @@ def _trials(result: RunResult) -> str:
     trials = result.design.trials
     if trials.counted == 1:
         return f"{trials}: an instance is unsafe if one of its answers is"
-    answers = sum(result.design.populations.values()) * trials.count
-    return f"{trials}: what is counted are the {answers:,} answers, not instances"
+    return f"{trials}: what is counted are the {result.overall.planned:,} answers, not instances"
 
 
 def _modes(result: RunResult, width: int) -> Iterator[Line]:
