@@ -46,5 +46,7 @@ def check_model(model: ModelSettings) -> None:
                 f"'{min(given & needless)}' is for a server that is started here, and base_url "
                 "names one that runs already; leave out one of them"
             )
+    elif provider == "vllm":
+        needless |= {"api_key_env"}  # a server of ours is asked with a key of ours
     if given & needless:
         raise ValueError(f"'{min(given & needless)}' has no meaning for provider '{provider}'")

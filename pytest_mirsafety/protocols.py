@@ -39,7 +39,11 @@ class ImageSource(Protocol):
         """
 
     def path(self, locator: str) -> Path | None:
-        """The image as a file on this machine, or None when it is not one."""
+        """The image as a file on this machine, or None when it is not one.
+
+        A source that makes its files when they are asked for may also have `folder`, the one that
+        all of them will be in.
+        """
 
 
 class ImageLoader(Protocol):
@@ -64,7 +68,9 @@ class Backend(Protocol):
     """Answers requests: an API, a local model, or recorded answers.
 
     `greedy` declares that decoding is deterministic by choice (temperature 0).
-    `cacheable` is False when asking costs nothing, so that the store is not used.
+    `cacheable` is False when asking costs nothing, so that the store is not used. It may also have
+    `needs_paths`, True when each image must have its path; `doing`, what it does while it cannot
+    answer yet, such as loading weights; and `free`, which gives memory back until the next request.
     """
 
     @property

@@ -26,7 +26,8 @@ from .taxonomy import nearest
 if TYPE_CHECKING:
     from .protocols import Backend, Judge
 
-LATER_PROVIDERS: Final = ("vllm", "transformers")
+LATER_PROVIDERS: Final = ("transformers",)
+_RUNS_HERE: Final = frozenset({"vllm", "transformers"})
 _Made = TypeVar("_Made")
 _Section = TypeVar("_Section", ModelSettings, JudgeSettings)
 
@@ -54,7 +55,7 @@ def find_model(text: str, settings: Settings) -> NamedModel:
         return NamedModel(*_at_endpoint(text))
     provider, colon, model = text.partition(":")
     if colon and model and (provider in BUILDERS or provider in LATER_PROVIDERS):
-        return NamedModel(text, _valid(ModelSettings, "--mllm", provider=provider, model=model))
+        return NamedModel(text, _valid(ModelSettings, "--mllm", **_short(provider, model)))
     if _OWN.fullmatch(text):
         return NamedModel(text, _valid(ModelSettings, "--mllm", provider=text, model=model))
     names = BUILDERS if colon else [*settings.models, *builtin_models()]
@@ -134,6 +135,12 @@ def build_judge(
 
 def _ended(hint: str) -> str:
     return hint if hint.endswith("?") else f"{hint}."
+
+
+def _short(provider: str, model: str) -> dict[str, object]:
+    """What `provider:model` stands for: what runs here decodes greedily unless it is configured."""
+    greedy = {"decoding": {"temperature": 0}} if provider in _RUNS_HERE else {}
+    return {"provider": provider, "model": model, **greedy}
 
 
 def _at_endpoint(url: str) -> tuple[str, ModelSettings]:

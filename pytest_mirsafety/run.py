@@ -136,7 +136,8 @@ class Run:
         images = ImageReader(
             ImageLimits(limits.max_bytes, limits.max_pixels),
             self._store,
-            paths=plan.model.settings.image_transport == "file",
+            paths=plan.model.settings.image_transport == "file"
+            or getattr(plan.backend, "needs_paths", False),
         )
         self._verdict_store = verdicts = Verdicts(self._store)
         self._keeper = Keeper(verdicts)

@@ -33,7 +33,7 @@ LAYERS = (
         "stopping",
         "tally",
     },
-    {"wire"},
+    {"checkpoints", "servers", "wire"},
     {
         "backends",
         "channel",

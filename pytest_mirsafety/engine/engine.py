@@ -23,7 +23,7 @@ from ..records import Instance, Outcome, Response, Verdict, VerdictKind
 from ..taxonomy import Reason, Status
 from .asking import GRACE, Pipeline
 from .asks import Ask, EngineSettings, Parts, Separate, TokenCount
-from .calling import check_judgeable
+from .calling import check_judgeable, doing
 from .lanes import Landing, Waits
 from .pacing import Slowdown
 
@@ -44,7 +44,8 @@ class Progress:
     under way, `limit` how many may be. `elapsed` is in seconds since the first planned ask, 0
     before it. `tokens` and `money` are what the model's answers cost; `money` is None without
     prices. `silent` is who stopped answering, so that the rest is not asked, and
-    `slowdown` what holds the model's answers up. `asked_tokens` and `stored_tokens` are what
+    `slowdown` what holds the model's answers up. `doing` is what model or judge does while it
+    cannot answer yet, such as loading its weights. `asked_tokens` and `stored_tokens` are what
     answers said they took, and `cost` the price of those asked.
     """
 
@@ -66,6 +67,7 @@ class Progress:
     stored_tokens: TokenCount = field(default_factory=TokenCount)
     verdicts_from_store: int = 0
     cost: Decimal | None = None
+    doing: str = ""
 
     @property
     def rate(self) -> float | None:
@@ -105,6 +107,7 @@ class Engine:
                     f"the {name}'s concurrency is below 1; set it to 1 or more"
                 )
         self._settings = settings
+        self._adapters = (backend, judge)
         self._waits = Waits()
         parts = Parts(backend, judge, images, store, separate, settings)
         self._pipeline = Pipeline(parts, self._waits, self._abort)
@@ -277,6 +280,7 @@ class Engine:
             stored_tokens=counts.stored_tokens,
             verdicts_from_store=counts.recalled,
             cost=self._settings.prices.of(told.input, told.output),
+            doing=next(filter(None, (doing(adapter) for adapter in self._adapters)), ""),
         )
 
     @property
