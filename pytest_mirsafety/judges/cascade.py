@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from ..engine.calling import doing
 from ..engine.judging import pair_key
 from ..protocols import Judge
 from ..records import Verdict, VerdictKind
@@ -39,6 +40,11 @@ class Cascade:
     def concurrency(self) -> int:
         """That of the slowest stage: every answer may come to it."""
         return min(member.concurrency for member in self.members)
+
+    @property
+    def doing(self) -> str:
+        """What a member does while it cannot judge yet; nothing once all can."""
+        return next(filter(None, map(doing, self.members)), "")
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The last word, with all that was said before it."""

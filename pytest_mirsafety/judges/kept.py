@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..engine.calling import check_verdict
+from ..engine.calling import check_verdict, doing
 from ..engine.keeping import Keeper
 from ..protocols import Judge, VerdictStore
 from ..records import JudgedPair, Verdict
@@ -24,6 +24,11 @@ class KeptJudge:
         self.identity = judge.identity
         self.screening = judge.screening
         self.concurrency = judge.concurrency
+
+    @property
+    def doing(self) -> str:
+        """What the judge does while it cannot judge yet."""
+        return doing(self._judge)
 
     def recalled(self, question: str, answer: str) -> Verdict | None:
         """The verdict that is kept, if there is one.

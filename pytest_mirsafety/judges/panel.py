@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
-from ..engine.calling import check_verdict
+from ..engine.calling import check_verdict, doing
 from ..engine.judging import pair_key
 from ..errors import MisconfiguredError, RetryableError, RunError
 from ..printable import one_line
@@ -120,6 +120,11 @@ class Panel:
     def concurrency(self) -> int:
         """That of its slowest member, since each is asked about each answer."""
         return min(member.concurrency for member in self.members)
+
+    @property
+    def doing(self) -> str:
+        """What a member does while it cannot judge yet; nothing once all can."""
+        return next(filter(None, map(doing, self.members)), "")
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The panel's verdict from one of each member, in their order."""

@@ -37,6 +37,8 @@ _SHARE: Final = ("downloading weights", "loading weights", "capturing graphs")
 
 def stage(line: str) -> str | None:
     """What the server does now, in words, if this line of its log tells."""
+    if _is_usage(line):
+        return None
     for pattern, words in _STAGES:
         if pattern.search(line):
             share = _PERCENT.search(line) if words in _SHARE else None
@@ -97,11 +99,14 @@ _CAUSES: Final = (
         "max_model_len is too small for the images: raise it, or leave it out",
     ),
     (
-        _words(r"limit[_-]mm[_-]per[_-]prompt|at most \d+ (image|multi)"),
+        _words(
+            r"at most \d+ (image|multi)",
+            r"limit[_-]mm[_-]per[_-]prompt.{0,60}(exceed|must|invalid|not |greater|support)",
+        ),
         "the model does not take so many images a prompt: check --limit-mm-per-prompt",
     ),
     (
-        _words(r"trust[_-]remote[_-]code"),
+        _words(r"custom code|set .{0,40}trust[_-]remote[_-]code"),
         (
             "the checkpoint brings code of its own: set trust_remote_code = true for this model if "
             "you trust it"
@@ -117,21 +122,21 @@ _CAUSES: Final = (
     ),
     (
         _words(
-            r"repo(sitory)? ?id|repository not found|invalid repository|not a (local folder|valid "
-            r"model)|RevisionNotFound|invalid rev|404 client error|EntryNotFound",
-            r"no such file or directory: .{0,200}(safetensors|config\.json)",
-        ),
-        "there is no such model, neither as a folder nor on the hub: check model and revision",
-    ),
-    (
-        _words(
-            r"offline mode|HF_HUB_OFFLINE|LocalEntryNotFound|couldn't connect to .{0,40}hugging",
+            r"offline mode|HF_HUB_OFFLINE|LocalEntryNotFound|outgoing traffic|couldn't connect to .{0,40}hugging",
             r"cannot find the requested files in the (disk|local) cache|name resolution",
         ),
         (
             "it is not on this machine, and the hub cannot be reached: download it before, or name "
             "its folder"
         ),
+    ),
+    (
+        _words(
+            r"repo(sitory)? ?id|repository not found|invalid repository|not a (local folder|valid "
+            r"model)|RevisionNotFound|invalid rev|404 client error|EntryNotFound",
+            r"no such file or directory: .{0,200}(safetensors|config\.json)",
+        ),
+        "there is no such model, neither as a folder nor on the hub: check model and revision",
     ),
     (
         _words(r"model architectures? .{0,200}not supported|has no vllm implementation"),
@@ -169,7 +174,7 @@ def diagnose(lines: Sequence[str]) -> Diagnosis:
         # The first that says it: what follows are its consequences.
         if (found := next((line for line in lines if _tells(pattern, line)), None)) is not None:
             return Diagnosis(cause, _evidence(found))
-    raised = [line for line in lines if _RAISED.search(line) and "root cause" not in line]
+    raised = [line for line in lines if _tells(_RAISED, line) and "root cause" not in line]
     return Diagnosis("", _evidence(raised[-1]) if raised else "")
 
 
@@ -188,8 +193,11 @@ def last_lines(lines: Iterable[str]) -> str:
 def _tells(pattern: re.Pattern[str], line: str) -> bool:
     # What it was told, what it notes and what it may be told are no failures.
     spoken = " INFO " in line or " WARNING " in line or " DEBUG " in line or "non-default" in line
-    usage = line.lstrip().startswith(("[", "usage:", "File ", "Route:"))
-    return not spoken and not usage and pattern.search(line) is not None
+    return not spoken and not _is_usage(line) and pattern.search(line) is not None
+
+
+def _is_usage(line: str) -> bool:
+    return line.lstrip().startswith(("[-", "usage:", "File "))
 
 
 def _evidence(line: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ GRACE: Final = 10.0
 """Seconds that a server has to end by itself when it is asked to."""
 
 _SLACK: Final = 30.0
+_GONE: Final = 5.0
 _KEPT: Final = 2000
 """Lines of its log that are held."""
 
@@ -102,7 +104,13 @@ class GuardedProcess:
         for pipe in (guardian.stdout, guardian.stderr):
             if pipe is not None:
                 pipe.close()
-        return self.group is None or not _is_there(self.group)
+        until = time.monotonic() + _GONE
+        while self.group is not None and _is_there(self.group):
+            if time.monotonic() > until:
+                return False
+            self._kill_group()
+            time.sleep(0.05)
+        return True
 
     def drain(self, patience: float) -> None:
         """Wait until the last of its lines is read, or `patience` seconds."""
@@ -153,8 +161,16 @@ def _lines(pipe: IO[bytes]) -> Iterator[str]:
 
 
 def _is_there(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except OSError:
+    """Whether a process of this group runs; the dead whom nobody buries do not."""
+    proc = Path("/proc")
+    if not (proc / "self").exists():
+        with suppress(OSError):
+            os.killpg(group, 0)
+            return True
         return False
-    return True
+    for stat in proc.glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its_group = stat.read_text("utf-8", "replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False

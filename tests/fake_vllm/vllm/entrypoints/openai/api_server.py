@@ -56,9 +56,13 @@ class Handler(BaseHTTPRequestHandler):
         content = body["messages"][-1]["content"]
         parts = content if isinstance(content, list) else []
         images = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        record(event="request", model=body["model"], images=images, temperature=body["temperature"])
-        if MODE == "die-after-3":
-            die_after(3)
+        record(
+            event="request", model=body["model"], images=images, temperature=body.get("temperature")
+        )
+        if MODE.startswith("die-after-"):
+            die_after(int(MODE.rpartition("-")[2]))
+        if MODE == "slow-answers":
+            time.sleep(600)
         if (problem := self.refusal(images)) is not None:
             self.send(400, {"error": {"message": problem, "type": "BadRequestError", "code": 400}})
             return
@@ -164,6 +168,8 @@ def main() -> None:
         print(FAILURES[MODE], file=sys.stderr, flush=True)
         print("RuntimeError: Engine core initialization failed. See root cause above.", flush=True)
         raise SystemExit(1)
+    if MODE == "pausing":
+        time.sleep(2)
     while MODE == "slow":
         time.sleep(0.1)
     if (gate := os.environ.get("FAKE_VLLM_GATE")) is not None:
