@@ -35,8 +35,7 @@ def vllm(project: Project, monkeypatch: pytest.MonkeyPatch) -> VllmProject:
 
 def errors_of(result: pytest.RunResult) -> list[str]:
     """What pytest says after `ERROR:`, all lines of it."""
-    text = "\n".join(result.errlines + result.outlines)
-    return text.partition("ERROR: ")[2].splitlines()
+    return "\n".join(result.errlines).partition("ERROR: ")[2].splitlines()
 
 
 def summary_of(vllm: VllmProject) -> dict[str, Any]:
@@ -217,7 +216,9 @@ def test_a_start_that_fails_is_one_clear_line_and_the_last_ones(
     assert said in first
     assert "its last lines:" in rest
     assert any("Engine core initialization failed" in line for line in rest)
-    assert not (vllm.path / "s.json").exists()
+    summary = summary_of(vllm)
+    assert (summary["ruling"], summary["exit_code"]) == ("inconclusive", 4)
+    assert {i["status"] for i in summary["instances"]} == {"unscored"}
     assert len(vllm.starts) == 1
     assert vllm.nothing_is_left()
 

@@ -122,7 +122,8 @@ _CAUSES: Final = (
     ),
     (
         _words(
-            r"offline mode|HF_HUB_OFFLINE|LocalEntryNotFound|outgoing traffic|couldn't connect to .{0,40}hugging",
+            r"offline mode|HF_HUB_OFFLINE|LocalEntryNotFound|outgoing traffic",
+            r"couldn't connect to .{0,40}hugging",
             r"cannot find the requested files in the (disk|local) cache|name resolution",
         ),
         (
@@ -171,9 +172,10 @@ _KILLED: Final = -9
 def diagnose(lines: Sequence[str]) -> Diagnosis:
     """The likely cause of a failure, by the last lines of the log."""
     for pattern, cause in _CAUSES:
-        # The first that says it: what follows are its consequences.
-        if (found := next((line for line in lines if _tells(pattern, line)), None)) is not None:
-            return Diagnosis(cause, _evidence(found))
+        if found := [line for line in lines if _tells(pattern, line)]:
+            # The first that says it: what follows are its consequences. Rather not a line of code.
+            said = next(filter(_RAISED.search, found), found[0])
+            return Diagnosis(cause, _evidence(said))
     raised = [line for line in lines if _tells(_RAISED, line) and "root cause" not in line]
     return Diagnosis("", _evidence(raised[-1]) if raised else "")
 
