@@ -13,7 +13,7 @@ from .printable import one_line
 from .records import ModelIdentity, digest
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_ON_THE_HUB: Final = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?", re.ASCII)
+_ON_THE_HUB: Final = re.compile(r"\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 _WHOLE: Final = 2**25
 """Bytes of a file up to which all of it is part of a folder's digest."""
 

@@ -63,7 +63,8 @@ def find_model(text: str, settings: Settings) -> NamedModel:
     raise ConfigurationError(
         one_line(
             f"--mllm: no model '{text}'; {_ended(hint)} Or configure [models.NAME], or write "
-            "openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, package.module:factory",
+            "openai:MODEL, vllm:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, "
+            "package.module:factory",
             _LINE,
         )
     )

@@ -35,19 +35,27 @@ def folder_of_images(instances: Iterable[Instance]) -> Path:
 
 def _folders(refs: Iterable[ImageRef]) -> Iterator[str]:
     made: dict[int, str | None] = {}
+    known: dict[str, str] = {}
     for ref in refs:
         source = ref.source
         if id(source) not in made:
-            folder = getattr(source, "folder", None)
-            made[id(source)] = found = None if folder is None else os.path.realpath(folder)
+            own = getattr(source, "folder", None)
+            made[id(source)] = found = None if own is None else os.path.realpath(own)
             if found is not None:
                 yield found
         if made[id(source)] is None and (path := _path(ref)) is not None:
-            yield os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - many, and all strings
+            folder, name = os.path.split(path)
+            if folder not in known:  # what a folder leads to is found out once
+                known[folder] = os.path.realpath(folder)
+            path = os.path.join(known[folder], name)  # noqa: PTH118 - many, and all strings
+            if os.path.islink(path):  # noqa: PTH114 - as above
+                path = os.path.realpath(path)
+            yield os.path.dirname(path)  # noqa: PTH120 - as above
 
 
-def _path(ref: ImageRef) -> Path | None:
+def _path(ref: ImageRef) -> str | None:
     try:
-        return ref.source.path(ref.locator)
+        found = ref.source.path(ref.locator)
+        return None if found is None else str(found)
     except BadInputError:  # whoever asks with it is told
         return None

@@ -192,17 +192,17 @@ class VllmServer:
             )
         port = port or _free_port()
         token, mark = secrets.token_urlsafe(32), f"mirsafety-{secrets.token_hex(8)}"
-        process = self._process = GuardedProcess(
-            command(settings, port, mark, media),
-            {
-                "VLLM_NO_USAGE_STATS": "1",
-                **environ,
-                KEY: token,
-                "PYTHONUNBUFFERED": "1",
-            },
-            hidden=(token,),
-            on_line=self._read,
-        )
+        added = {KEY: token, "PYTHONUNBUFFERED": "1"}
+        try:
+            process = self._process = GuardedProcess(
+                command(settings, port, mark, media),
+                {"VLLM_NO_USAGE_STATS": "1", **environ, **added},
+                hidden=(token,),
+                on_line=self._read,
+            )
+        except OSError as error:
+            problem = error.strerror or str(error)
+            raise StartError(f"{self._title} cannot start: {one_line(problem, 200)}") from None
         await self._wait(process, f"http://{HOST}:{port}/v1/models", token, mark)
         self._address = Address(f"http://{HOST}:{port}/v1", {KEY: token})
 
