@@ -130,7 +130,7 @@ def test_its_exit_code_and_last_lines_are_known(processes: list[GuardedProcess])
     process = saying("import sys; print('out'); sys.stdout.flush(); sys.exit('err')")
     processes.append(process)
     eventually(lambda: process.over)
-    process.drain(60)
+    assert process.end()
     assert process.exit_code == 1
     assert process.lines == ("out", "err")
 
@@ -139,7 +139,7 @@ def test_a_command_that_is_not_there_is_over_at_once(processes: list[GuardedProc
     process = GuardedProcess(["/no/such/program"], os.environ)
     processes.append(process)
     eventually(lambda: process.over)
-    process.drain(60)
+    assert process.end()
     assert process.lines == ("/no/such/program: No such file or directory",)
 
 
@@ -152,7 +152,7 @@ def test_lines_are_printable_and_hide_what_is_secret(processes: list[GuardedProc
     process = saying(script, hidden=("s3cret",), on_line=told.append)
     processes.append(process)
     eventually(lambda: process.over)
-    process.drain(60)
+    assert process.end()
     assert process.lines[:2] == ("1%", "2%")
     assert process.lines[-2:] == ("key=[key]!", "end")
     assert tuple(told) == process.lines
@@ -164,7 +164,7 @@ def test_a_log_that_never_ends_is_held_in_part(processes: list[GuardedProcess]) 
     process = saying("for number in range(20_000): print(number)")
     processes.append(process)
     eventually(lambda: process.over)
-    process.drain(60)
+    assert process.end()
     assert process.lines[-1] == "19999"
     assert len(process.lines) == 2000
 

@@ -112,10 +112,6 @@ class GuardedProcess:
             time.sleep(0.05)
         return True
 
-    def drain(self, patience: float) -> None:
-        """Wait until the last of its lines is read, or `patience` seconds."""
-        self._threads[0].join(patience)
-
     def _read_log(self) -> None:
         if (pipe := self._guardian.stderr) is not None:
             for line in _lines(pipe):

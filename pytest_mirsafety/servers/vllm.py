@@ -95,11 +95,6 @@ class VllmServer:
         """
         return f"{self._stage}, {time.monotonic() - self._begun:.0f} s" if self._stage else ""
 
-    @property
-    def process(self) -> GuardedProcess | None:
-        """Its process, while there is one."""
-        return self._process
-
     async def address(self) -> Address:
         """Where it is; starts it if it does not run, and waits until it answers.
 
