@@ -39,14 +39,14 @@ _SLICE: Final = 0.5
 class Progress:
     """How far a run is. Every planned instance ends as `judged` or as `unscored`.
 
-    `answered` are the planned instances whose answer is there, `from_store` those of them that
-    the store had. `asked` counts the requests sent, beyond the plan too; `in_flight` those
-    under way, `limit` how many may be. `elapsed` is in seconds since the first planned ask, 0
-    before it. `tokens` and `money` are what the model's answers cost; `money` is None without
-    prices. `silent` is who stopped answering, so that the rest is not asked, and
-    `slowdown` what holds the model's answers up. `doing` is what model or judge does while it
-    cannot answer yet, such as loading its weights. `asked_tokens` and `stored_tokens` are what
-    answers said they took, and `cost` the price of those asked.
+    `answered` are the planned instances whose answer is there, `from_store` those of them that the
+    store had. `asked` counts the requests sent, beyond the plan too; `in_flight` those under way,
+    `limit` how many may be. `elapsed` is in seconds since the first planned ask, or since model and
+    judge were seen to be able to answer; 0 before it. `tokens` and `money` are what the model's
+    answers cost; `money` is None without prices. `silent` is who stopped answering, so that the
+    rest is not asked, and `slowdown` what holds the model's answers up. `doing` is what model or
+    judge does while it cannot answer yet, such as loading its weights. `asked_tokens` and
+    `stored_tokens` are what answers said they took, and `cost` the price of those asked.
     """
 
     planned: int
@@ -113,6 +113,7 @@ class Engine:
         self._pipeline = Pipeline(parts, self._waits, self._abort)
         self._planned: dict[str, Ask] = {}
         self._started: float | None = None
+        self._able = 0.0
         self._fatal: BaseException | None = None
         self._fatal_at: TracebackType | None = None
         self._lock = threading.Lock()
@@ -261,6 +262,9 @@ class Engine:
         """How far the run is at this moment."""
         counts, target = self._pipeline.counts, self._pipeline.target
         spending, told = self._pipeline.spending, self._pipeline.asked_tokens
+        busy = next(filter(None, (doing(adapter) for adapter in self._adapters)), "")
+        if busy:
+            self._able = time.monotonic()
         return Progress(
             planned=len(self._planned),
             answered=counts.answered,
@@ -269,7 +273,9 @@ class Engine:
             unscored=counts.unscored,
             asked=target.asked,
             in_flight=target.in_flight,
-            elapsed=0.0 if self._started is None else time.monotonic() - self._started,
+            elapsed=0.0
+            if self._started is None
+            else time.monotonic() - max(self._started, self._able),
             limit=target.limit,
             tokens=spending.tokens,
             money=spending.money,
@@ -280,7 +286,7 @@ class Engine:
             stored_tokens=counts.stored_tokens,
             verdicts_from_store=counts.recalled,
             cost=self._settings.prices.of(told.input, told.output),
-            doing=next(filter(None, (doing(adapter) for adapter in self._adapters)), ""),
+            doing=busy,
         )
 
     @property
