@@ -85,14 +85,18 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
     from .backends.media import folder_of_images
     from .backends.openai import OpenAISettings
     from .backends.vllm import VllmBackend
-    from .servers.arguments import VllmSettings
+    from .servers.arguments import VllmSettings, numerics
     from .servers.vllm import CONCURRENCY, VllmServer, check_installed
 
     if context.asks:
         check_installed()
     settings = model.settings
     folder = checkpoints.find_folder(settings.model, context.base)
-    identity = checkpoints.identify("vllm", settings.model, folder, settings.revision)
+    arguments = tuple(settings.server_args)
+    identity = checkpoints.with_numerics(
+        checkpoints.identify("vllm", settings.model, folder, settings.revision),
+        numerics(settings.dtype, arguments),
+    )
     # What is composed here is no file that a server could open.
     by_file = not settings.single_image and "image_transport" not in settings.model_fields_set
     transport = "file" if by_file else settings.image_transport
@@ -110,7 +114,7 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
             images=1
             if settings.single_image
             else max((len(instance.images) for instance in context.instances), default=1),
-            arguments=tuple(settings.server_args),
+            arguments=arguments,
             start_timeout=settings.start_timeout,
         ),
         context.environ,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -72,6 +73,13 @@ def identify(
     return ModelIdentity(
         provider, name, None, revision or f"files-{folder_digest(folder, what)[:12]}"
     )
+
+
+def with_numerics(identity: ModelIdentity, numerics: str) -> ModelIdentity:
+    """The same weights computed in another way than they are saved: another model."""
+    if not numerics:
+        return identity
+    return replace(identity, revision=f"{identity.revision or 'unpinned'}+{numerics}")
 
 
 def folder_digest(folder: Path, what: str = "the model") -> str:

@@ -104,7 +104,7 @@ def _model(judge: JudgeSettings, context: JudgeContext) -> TextModel:
 
 def _served_here(judge: JudgeSettings, context: JudgeContext) -> TextModel:
     from . import checkpoints
-    from .servers.arguments import VllmSettings
+    from .servers.arguments import VllmSettings, numerics
     from .servers.vllm import CONCURRENCY, VllmServer, check_installed
     from .text_models.endpoint import EndpointModelSettings
     from .text_models.vllm import VllmModel
@@ -137,7 +137,7 @@ def _served_here(judge: JudgeSettings, context: JudgeContext) -> TextModel:
         concurrency=judge.concurrency if chosen else CONCURRENCY,
         timeout=judge.timeout,
     )
-    return VllmModel(settings, identity, server, "" if judge.dtype == "auto" else judge.dtype)
+    return VllmModel(settings, identity, server, numerics(judge.dtype, tuple(judge.server_args)))
 
 
 def _local(judge: JudgeSettings, context: JudgeContext) -> TextModel:

@@ -74,6 +74,25 @@ def test_the_answers_are_found_again_wherever_the_checkpoint_lies(vllm: VllmProj
     assert len(vllm.starts) == 2
 
 
+def test_weights_that_are_computed_in_another_way_are_another_model(vllm: VllmProject) -> None:
+    for number, settings in enumerate(
+        (
+            "",
+            "dtype = 'float32'",
+            "dtype = 'float32'\nserver_args = ['--quantization', 'fp8']",
+            "dtype = 'float32'\nserver_args = ['--quantization=awq']",
+        ),
+        start=1,
+    ):
+        vllm.configure(settings)
+        assert vllm.run(model="m").ret == 0
+        assert len(vllm.starts) == number
+    faster = "gpu_memory = 0.4\nmax_model_len = 99\nserver_args = ['--enforce-eager']"
+    vllm.configure(faster)
+    assert vllm.run(model="m").ret == 0
+    assert len(vllm.starts) == number
+
+
 def test_images_are_sent_by_their_paths_in_the_narrowest_folder(vllm: VllmProject) -> None:
     vllm.run()
     argv = vllm.started()["argv"]

@@ -20,7 +20,7 @@ from pytest_mirsafety.backends.vllm import VllmBackend
 from pytest_mirsafety.errors import ConfigurationError, GoneError, RetryableError, StartError
 from pytest_mirsafety.records import ModelIdentity, Request, TextPrompt, Turn
 from pytest_mirsafety.servers import gpu, vllm
-from pytest_mirsafety.servers.arguments import VllmSettings, command
+from pytest_mirsafety.servers.arguments import VllmSettings, command, numerics
 from pytest_mirsafety.servers.vllm import VllmServer
 from pytest_mirsafety.text_models.endpoint import EndpointModelSettings
 from pytest_mirsafety.text_models.vllm import VllmModel
@@ -274,3 +274,18 @@ def test_memory_that_does_not_come_back_is_told(
     environ = smi("echo 0, GPU-aa, 9000; echo 1, GPU-bb, 600")
     assert gpu.not_returned({"0": 100, "1": 200}, environ) == "8.7 GiB of GPU 0"
     assert gpu.not_returned({"0": 8800, "1": 200}, environ) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same_as"),
+    [
+        (("--enforce-eager", "--port", "81", "--max_num_seqs=4"), ()),
+        (("--limit-mm-per-prompt.image", "5", "--quantization", "fp8"), ("--quantization", "fp8")),
+    ],
+)
+def test_what_leaves_answers_alone_makes_no_other_model(
+    arguments: tuple[str, ...], same_as: tuple[str, ...]
+) -> None:
+    assert numerics("auto", arguments) == numerics("auto", same_as)
+    assert numerics("auto", same_as) != numerics("float32", same_as)
+    assert numerics("auto", ("--quantization", "awq")) != numerics("auto", same_as)

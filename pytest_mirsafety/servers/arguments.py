@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ..errors import ConfigurationError
 from ..printable import one_line
+from ..records import digest
 
 HOST: Final = "127.0.0.1"
 _LIMIT: Final = "--limit-mm-per-prompt"
@@ -31,6 +32,16 @@ _OURS: Final[Mapping[str, str]] = {
     "--trust-remote-code": "it is the setting trust_remote_code",
 }
 """Arguments that the run sets itself, with the reason."""
+
+_OF_NO_ANSWER: Final = frozenset(
+    {
+        *("--port", "--enforce-eager", "--limit-mm-per-prompt", "--max-model-len"),
+        *("--gpu-memory-utilization", "--max-num-seqs", "--max-num-batched-tokens"),
+        *("--tensor-parallel-size", "--data-parallel-size", "--pipeline-parallel-size"),
+        *("--download-dir", "--uvicorn-log-level", "--enable-log-requests", "--disable-log-stats"),
+    }
+)
+"""Arguments that change how fast a model answers, or how much of it, and not what it is."""
 
 _SHORTEST: Final = len("--hos")
 
@@ -75,6 +86,23 @@ def check_arguments(settings: VllmSettings) -> None:
             f"instances with {settings.images}; raise it, or leave it out"
         )
     fixed_port(settings.arguments)
+
+
+def numerics(dtype: str, arguments: tuple[str, ...]) -> str:
+    """What of the settings makes another model of the same weights; empty where nothing does.
+
+    The number format, and a digest of all arguments that are not known to leave answers alone,
+    such as a quantization.
+    """
+    kept: list[str] = []
+    keeps = True
+    for argument in arguments:
+        if name := _spelling(argument):
+            keeps = name.partition(".")[0] not in _OF_NO_ANSWER
+        if keeps:
+            kept.append(argument)
+    digits = f"args-{digest(kept)[:8]}" if kept else ""
+    return "+".join(filter(None, ("" if dtype == "auto" else dtype, digits)))
 
 
 def command(settings: VllmSettings, port: int, mark: str, media: Path | None) -> list[str]:

@@ -126,10 +126,11 @@ def record(**fields: Any) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="api_server.py")
-    for name in ("model", "host", "dtype", "revision", "load-format", "allowed-local-media-path"):
+    for name in ("model", "host", "dtype", "revision", "load-format", "quantization"):
         parser.add_argument(f"--{name}")
     for name in ("port", "max-model-len", "tensor-parallel-size", "data-parallel-size"):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--allowed-local-media-path")
     parser.add_argument("--gpu-memory-utilization", type=float)
     parser.add_argument("--limit-mm-per-prompt", type=json.loads, default={})
     parser.add_argument("--served-model-name", nargs="+")
