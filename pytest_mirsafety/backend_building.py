@@ -88,8 +88,6 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
     from .servers.arguments import VllmSettings, numerics
     from .servers.vllm import CONCURRENCY, VllmServer, check_installed
 
-    if context.asks:
-        check_installed()
     settings = model.settings
     folder = checkpoints.find_folder(settings.model, context.base)
     arguments = tuple(settings.server_args)
@@ -97,6 +95,8 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
         checkpoints.identify("vllm", settings.model, folder, settings.revision),
         numerics(settings.dtype, arguments),
     )
+    if context.asks:
+        check_installed()
     # What is composed here is no file that a server could open.
     by_file = not settings.single_image and "image_transport" not in settings.model_fields_set
     transport = "file" if by_file else settings.image_transport

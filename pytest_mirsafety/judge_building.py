@@ -109,13 +109,13 @@ def _served_here(judge: JudgeSettings, context: JudgeContext) -> TextModel:
     from .text_models.endpoint import EndpointModelSettings
     from .text_models.vllm import VllmModel
 
-    if context.asks:
-        check_installed()
     model = judge.model or ""
     folder = checkpoints.find_folder(model, context.base, "the judge's model")
     if folder is None:
         checkpoints.check_pinned(model, judge.revision)
     identity = checkpoints.identify("vllm", model, folder, judge.revision, "the judge's model")
+    if context.asks:
+        check_installed()
     server = VllmServer(
         VllmSettings(
             source=str(folder or model),
