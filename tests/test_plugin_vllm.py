@@ -200,6 +200,12 @@ def test_without_vllm_one_line_says_what_to_install(
     assert "install pytest-mirsafety with the extra 'vllm'" in line
 
 
+def test_a_folder_called_vllm_is_not_it(vllm: VllmProject) -> None:
+    vllm.project.write("vllm/__init__.py", "raise SystemExit('not the server')")
+    assert vllm.run().ret == 0
+    assert len(vllm.starts) == 1
+
+
 def test_a_port_that_is_taken_is_one_line(vllm: VllmProject) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -109,7 +109,9 @@ def command(settings: VllmSettings, port: int, mark: str, media: Path | None) ->
     """The server's command line; it holds nothing secret."""
     own = settings
     # Not `vllm serve`: it looks for a distribution named vllm, and the CPU build has another name.
-    line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", own.source]
+    # -P: a folder called vllm beside the tests is not it.
+    line = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
+    line += ["--model", own.source]
     line += ["--served-model-name", own.name, mark, "--host", HOST, "--port", str(port)]
     given = {_spelling(argument).partition(".")[0] for argument in own.arguments}
     optional: dict[str, object] = {

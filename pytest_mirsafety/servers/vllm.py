@@ -56,7 +56,8 @@ def check_installed() -> None:
     Raises:
         MissingExtraError: it is not.
     """
-    if importlib.util.find_spec("vllm") is None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:  # a mere folder of that name
         raise MissingExtraError("starting a vLLM server", "vllm")
 
 
