@@ -24,8 +24,6 @@ from vllm_runs import VllmProject, eventually, is_running, prompts_asked
 
 from pytest_mirsafety.hooks import progress
 
-TWO_EACH = {"analogy": 10, "jump": 10}
-
 
 @pytest.fixture
 def vllm(project: Project, monkeypatch: pytest.MonkeyPatch) -> VllmProject:
@@ -219,21 +217,19 @@ def test_a_port_that_is_taken_is_one_line(vllm: VllmProject) -> None:
 # What the server says itself
 
 
-@pytest.mark.parametrize("workers", [(), ("-n2",)])
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("mode", "said", "workers"),
     [
-        ("memory", "did not start: it does not fit into the memory"),
-        ("weights", "did not start: there are no safetensors weights"),
-        ("code", "set trust_remote_code = true for this model"),
-        ("odd", "did not start: RuntimeError: the flux is out of phase"),
+        ("memory", "did not start: it does not fit into the memory", ()),
+        ("memory", "did not start: it does not fit into the memory", ("-n2",)),
+        ("weights", "did not start: there are no safetensors weights", ()),
+        ("code", "set trust_remote_code = true for this model", ()),
+        ("odd", "did not start: RuntimeError: the flux is out of phase", ()),
     ],
 )
 def test_a_start_that_fails_is_one_clear_line_and_the_last_ones(
     vllm: VllmProject, mode: str, said: str, workers: tuple[str, ...]
 ) -> None:
-    if workers and mode != "memory":
-        pytest.skip("one is enough")
     vllm.behave(mode)
     result = vllm.run("--mir-summary=s.json", *workers)
     assert result.ret == 4
