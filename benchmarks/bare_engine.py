@@ -59,7 +59,7 @@ def _prompt(template: Any, instance: Instance) -> str:  # noqa: ANN401 - a proce
 
 def _vllm(options: argparse.Namespace) -> Generate:
     from transformers import AutoProcessor
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams  # type: ignore[attr-defined]
 
     template = AutoProcessor.from_pretrained(options.checkpoint)
     engine = LLM(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -99,10 +100,71 @@ def _build_replay(model: NamedModel, context: BackendContext) -> Backend:
     return ReplayBackend.from_path(context.base / source, context.instances)
 
 
+def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
+    """A server of ours, or the endpoint that `base_url` names."""
+    if model.settings.base_url is not None:
+        return _build_openai(model, context)
+    from .backends.media import folder_of_images
+    from .backends.openai import OpenAISettings
+    from .backends.vllm import VllmBackend
+    from .checkpoints.identity import identify, locate, with_numerics
+    from .servers.arguments import VllmSettings, numerics
+    from .servers.vllm import CONCURRENCY, VllmServer, check_installed
+
+    settings = model.settings
+    checkpoint = locate(settings.model, context.base, settings.revision, "the model")
+    arguments = tuple(settings.server_args)
+    identity = with_numerics(
+        identify(checkpoint, "vllm", "the model", pinned=False),
+        numerics(settings.dtype, arguments),
+    )
+    if context.asks:
+        check_installed()
+    # What is composed here is no file that a server could open.
+    by_file = not settings.single_image and "image_transport" not in settings.model_fields_set
+    transport = "file" if by_file else settings.image_transport
+    server = VllmServer(
+        VllmSettings(
+            source=checkpoint.source,
+            name=identity.model,
+            revision=checkpoint.revision if checkpoint.folder is None else None,
+            dtype=settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            max_model_len=settings.max_model_len,
+            tensor_parallel=settings.tensor_parallel,
+            data_parallel=settings.data_parallel,
+            gpu_memory=settings.gpu_memory,
+            images=1
+            if settings.single_image
+            else max((len(instance.images) for instance in context.instances), default=1),
+            arguments=arguments,
+            start_timeout=settings.start_timeout,
+        ),
+        context.environ,
+        partial(folder_of_images, context.instances) if transport == "file" else None,
+    )
+    chosen = "concurrency" in settings.model_fields_set
+    return VllmBackend(
+        OpenAISettings(
+            provider="vllm",
+            model=identity.model,
+            system=settings.system,
+            decoding=settings.decoding,
+            image_transport=transport,
+            image_detail=settings.image_detail,
+            concurrency=settings.concurrency if chosen else CONCURRENCY,
+            timeout=settings.timeout,
+        ),
+        identity,
+        server,
+    )
+
+
 BUILDERS: Final[Mapping[str, Callable[[NamedModel, BackendContext], Backend]]] = {
     "openai": _build_openai,
     "http": _build_openai,
     "replay": _build_replay,
     "transformers": _build_transformers,
+    "vllm": _build_vllm,
 }
 """What makes the backend of each provider."""

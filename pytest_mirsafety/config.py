@@ -258,6 +258,15 @@ class JudgeSettings(_Section):
     canaries: Name | None = None
     canary_count: Annotated[int, Field(ge=3, le=1000)] = 20
     canary_misses: Annotated[int, Field(ge=0, le=999)] = 2
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
+    gpu_memory: (
+        Annotated[float, Field(gt=0, le=1, strict=False), BeforeValidator(_plain_number)] | None
+    ) = None
+    server_args: list[str] = []
+    start_timeout: Annotated[
+        float, Field(gt=0, le=86400, strict=False), BeforeValidator(_plain_number)
+    ] = 1800.0
 
     @model_validator(mode="after")
     def _a_judge_that_misses_all(self) -> Self:

@@ -33,6 +33,13 @@ class MissingExtraError(ConfigurationError):
         )
 
 
+class StartError(RunError):
+    """A server that the run starts itself did not start.
+
+    The first line says why and what to do; the others are what the server said last.
+    """
+
+
 class DataError(RunError):
     """A dataset is malformed; the message names the file and the record."""
 
@@ -91,6 +98,10 @@ class MisconfiguredError(BackendError):
 
     Its key, the model's name, image support, the context length: the detail says what to change.
     """
+
+
+class GoneError(MisconfiguredError):
+    """What answered has died and does not come back: nothing more is asked of it."""
 
 
 class JudgeError(UnscoredError):

@@ -80,6 +80,8 @@ def _card(judge: JudgeSettings) -> str:
 def _model(judge: JudgeSettings, context: JudgeContext) -> TextModel:
     if judge.provider == "transformers":
         return _local(judge, context)
+    if judge.provider == "vllm" and judge.base_url is None:
+        return _served_here(judge, context)
     from .text_models.endpoint import EndpointModel, EndpointModelSettings
 
     hosted = judge.provider == "openai"
@@ -98,6 +100,42 @@ def _model(judge: JudgeSettings, context: JudgeContext) -> TextModel:
         ),
         context.environ,
     )
+
+
+def _served_here(judge: JudgeSettings, context: JudgeContext) -> TextModel:
+    from .checkpoints.identity import identify, locate
+    from .servers.arguments import VllmSettings, numerics
+    from .servers.vllm import CONCURRENCY, VllmServer, check_installed
+    from .text_models.endpoint import EndpointModelSettings
+    from .text_models.vllm import VllmModel
+
+    whose = "the judge's model"
+    checkpoint = locate(judge.model or "", context.base, judge.revision, whose)
+    identity = identify(checkpoint, "vllm", whose)
+    if context.asks:
+        check_installed()
+    server = VllmServer(
+        VllmSettings(
+            source=checkpoint.source,
+            name=identity.model,
+            revision=checkpoint.revision if checkpoint.folder is None else None,
+            dtype=judge.dtype,
+            max_model_len=judge.max_model_len,
+            tensor_parallel=judge.tensor_parallel,
+            gpu_memory=judge.gpu_memory,
+            arguments=tuple(judge.server_args),
+            start_timeout=judge.start_timeout,
+        ),
+        context.environ,
+    )
+    chosen = "concurrency" in judge.model_fields_set
+    settings = EndpointModelSettings(
+        model=identity.model,
+        provider="vllm",
+        concurrency=judge.concurrency if chosen else CONCURRENCY,
+        timeout=judge.timeout,
+    )
+    return VllmModel(settings, identity, server, numerics(judge.dtype, tuple(judge.server_args)))
 
 
 def _local(judge: JudgeSettings, context: JudgeContext) -> TextModel:

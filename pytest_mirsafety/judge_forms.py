@@ -30,12 +30,14 @@ _OF_ANY: Final = frozenset(
 )
 _OF_A_PANEL: Final = _OF_ANY - {"provider"} | {"members", "rule", "quorum"}
 _OF_A_MODEL: Final = _OF_ANY | {"model", "revision", "clip_tokens"}
+_OF_AN_ENDPOINT: Final = frozenset({"base_url", "api_key_env", "concurrency", "timeout"})
+_OF_A_SERVER: Final = frozenset(
+    {"dtype", "max_model_len", "tensor_parallel", "gpu_memory", "server_args", "start_timeout"}
+)
 _BY_PROVIDER: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
-        **dict.fromkeys(
-            ("http", "openai", "vllm"),
-            frozenset({"base_url", "api_key_env", "concurrency", "timeout"}),
-        ),
+        **dict.fromkeys(("http", "openai"), _OF_AN_ENDPOINT),
+        "vllm": _OF_AN_ENDPOINT | _OF_A_SERVER,
         "transformers": frozenset({"device", "dtype"}),
     }
 )
@@ -87,13 +89,26 @@ def check_judge(judge: JudgeSettings) -> None:
         raise ValueError(f'kind "{kind}" needs provider, which is one of {", ".join(places)}')
     if judge.model is None:
         raise ValueError(f'kind "{kind}" needs model')
-    if provider in ("http", "vllm") and judge.base_url is None:
+    if provider == "http" and judge.base_url is None:
         raise ValueError(
-            f'provider "{provider}" needs base_url: serve the model (vllm serve MODEL) and name '
-            "its address, such as http://127.0.0.1:8001/v1"
+            'provider "http" needs base_url: serve the model and name its address, such as '
+            'http://127.0.0.1:8001/v1; or take provider = "vllm", which serves it'
         )
+    if provider == "vllm":
+        _check_server(judge)
     allowed = _OF_A_MODEL | _BY_PROVIDER[provider] | _BY_KIND.get(kind or "", frozenset())
     _refuse(given - allowed, f'kind "{kind}" with provider "{provider}"')
+
+
+def _check_server(judge: JudgeSettings) -> None:
+    given = judge.model_fields_set
+    if judge.base_url is not None and (needless := given & _OF_A_SERVER):
+        raise ValueError(
+            f"'{min(needless)}' is for a server that is started here, and base_url names one that "
+            "runs already; leave out one of them"
+        )
+    if judge.base_url is None and "api_key_env" in given:
+        raise ValueError("'api_key_env' has no meaning for a server that is started here")
 
 
 def _check_panel(judge: JudgeSettings) -> None:

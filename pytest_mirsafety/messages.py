@@ -13,10 +13,12 @@ from .errors import (
     ConfigurationError,
     DataError,
     FilteredError,
+    GoneError,
     JudgeError,
     MisconfiguredError,
     NotRunError,
     RunError,
+    StartError,
     StoreError,
     TruncatedError,
     UnscoredError,
@@ -39,6 +41,7 @@ Plain = Mapping[str, Any]
 _ERRORS: Final[Mapping[str, type[UnscoredError | RunError]]] = {
     error.__name__: error
     for error in (
+        GoneError,
         MisconfiguredError,
         BadInputError,
         BackendError,
@@ -49,6 +52,7 @@ _ERRORS: Final[Mapping[str, type[UnscoredError | RunError]]] = {
         NotRunError,
         ConfigurationError,
         DataError,
+        StartError,
         StoreError,
         RunError,
     )

@@ -39,7 +39,11 @@ class ImageSource(Protocol):
         """
 
     def path(self, locator: str) -> Path | None:
-        """The image as a file on this machine, or None when it is not one."""
+        """The image as a file on this machine, or None when it is not one.
+
+        A source that makes its files when they are asked for may also have `folder`, the one that
+        all of them will be in.
+        """
 
 
 class ImageLoader(Protocol):
@@ -79,10 +83,11 @@ class Backend(Protocol):
     """Answers requests: an API, a local model, or recorded answers.
 
     `greedy` declares that decoding is deterministic by choice (temperature 0).
-    `cacheable` is False when asking costs nothing, so that the store is not used. One that
-    computes here may also have `numerics`, which says on what once it has begun (`cuda bfloat16`);
-    `doing`, what holds its first answer up, or nothing; and `free()`, which is awaited to
-    give the memory back until the next request, so that a judge finds room.
+    `cacheable` is False when asking costs nothing, so that the store is not used. It may also have
+    `needs_paths`, True when each image must have its path. One that computes here may have
+    `numerics`, which says on what once it has begun (`cuda bfloat16`); `doing`, what it does while
+    it cannot answer yet, such as loading weights; and `free()`, which is awaited to give the memory
+    back until the next request, so that a judge finds room.
     """
 
     @property

@@ -24,7 +24,7 @@ from .taxonomy import nearest, nearest_names
 if TYPE_CHECKING:
     from .protocols import Backend, Judge
 
-LATER_PROVIDERS: Final = ("vllm",)
+_RUNS_HERE: Final = frozenset({"vllm", "transformers"})
 _Made = TypeVar("_Made")
 _Section = TypeVar("_Section", ModelSettings, JudgeSettings)
 
@@ -51,16 +51,16 @@ def find_model(text: str, settings: Settings, place: str = "--mllm") -> NamedMod
     if text.startswith(("http://", "https://")):
         return NamedModel(*_at_endpoint(text, place))
     provider, colon, model = text.partition(":")
-    if colon and model and (provider in BUILDERS or provider in LATER_PROVIDERS):
-        return NamedModel(text, _valid(ModelSettings, place, provider=provider, model=model))
+    if colon and model and provider in BUILDERS:
+        return NamedModel(text, _valid(ModelSettings, place, **_short(provider, model)))
     if _OWN.fullmatch(text):
         return NamedModel(text, _valid(ModelSettings, place, provider=text, model=model))
     hint = nearest(provider, BUILDERS) if colon else _nearest_models(text, settings)
     raise ConfigurationError(
         one_line(
             f"{place}: no model '{one_line(text, 100)}'; {_ended(hint)} Or configure "
-            "[models.NAME], or write openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, "
-            "package.module:factory",
+            "[models.NAME], or write openai:MODEL, vllm:MODEL, http://HOST:PORT/v1#MODEL, "
+            "replay:FILE.jsonl, package.module:factory",
             _LINE,
         )
     )
@@ -97,12 +97,6 @@ def build_backend(model: NamedModel, context: BackendContext) -> Backend:
     provider = model.settings.provider
     if context.asks:
         _check_trust(model)
-    if provider in LATER_PROVIDERS:
-        raise ConfigurationError(
-            f"provider '{provider}' is not in this version: serve the model "
-            f"(vllm serve {model.settings.model}) and use --mllm=http://127.0.0.1:8000/v1#"
-            f"{model.settings.model}"
-        )
     if (build := BUILDERS.get(provider)) is not None:
         return build(model, context)
     factory: Callable[[ModelSettings], Backend] = _load_attribute(provider, "provider", BUILDERS)
@@ -161,6 +155,12 @@ def build_judge(
 
 def _ended(hint: str) -> str:
     return hint if hint.endswith("?") else f"{hint}."
+
+
+def _short(provider: str, model: str) -> dict[str, object]:
+    """What `provider:model` stands for: what runs here decodes greedily unless it is configured."""
+    greedy = {"decoding": {"temperature": 0}} if provider in _RUNS_HERE else {}
+    return {"provider": provider, "model": model, **greedy}
 
 
 def _at_endpoint(url: str, place: str) -> tuple[str, ModelSettings]:

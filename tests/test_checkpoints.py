@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from pytest_mirsafety.checkpoints import identity
-from pytest_mirsafety.checkpoints.identity import Checkpoint, folder_digest, identify, locate
+from pytest_mirsafety.checkpoints.identity import (
+    Checkpoint,
+    folder_digest,
+    identify,
+    locate,
+    with_numerics,
+)
 from pytest_mirsafety.errors import ConfigurationError
+from pytest_mirsafety.records import ModelIdentity
 
 COMMIT = "0123456789" * 4
 
@@ -57,3 +64,33 @@ def test_a_path_is_a_folder_and_anything_else_must_be_a_name(tmp_path: Path) -> 
             identify(place(path, revision=None), "transformers", "the model")
     with pytest.raises(ConfigurationError, match="there is no folder"):
         place(f"org/other@{COMMIT}", revision=COMMIT)
+
+
+@pytest.mark.parametrize("name", ["llava-hf/llava-onevision-qwen2-7b-ov-hf", "gpt2", "a/b.c-d_e"])
+def test_a_served_model_need_not_be_pinned(tmp_path: Path, name: str) -> None:
+    found = locate(name, tmp_path, "main", "the model")
+    assert str(identify(found, "vllm", "the model", pinned=False)) == f"vllm:{name}@main"
+
+
+@pytest.mark.parametrize("name", ["/no/such", "./here", "a/b/c", "~nobody-here/x", "x" * 300 + "/"])
+def test_what_can_only_be_a_folder_must_be_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="the model: there is no folder"):
+        locate(name, tmp_path, None, "the model")
+
+
+def test_where_a_folder_lies_is_no_part_of_what_it_is(tmp_path: Path) -> None:
+    names = []
+    for place in ("one", "other"):
+        folder = tmp_path / place / "tiny"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+        found = locate(str(folder), Path("/"), None, "the model")
+        names.append(str(identify(found, "vllm", "the model")))
+    assert names[0] == names[1]
+    assert names[0].startswith("vllm:tiny@files-")
+
+
+def test_another_number_format_is_another_model() -> None:
+    plain = ModelIdentity("vllm", "org/model", None, "main")
+    assert str(with_numerics(plain, "bfloat16")) == "vllm:org/model@main+bfloat16"
+    assert with_numerics(plain, "") == plain

@@ -37,6 +37,7 @@ from pytest_mirsafety.errors import (
     BackendError,
     BadInputError,
     ConfigurationError,
+    GoneError,
     JudgeError,
     MisconfiguredError,
     NotRunError,
@@ -496,6 +497,57 @@ def test_a_model_that_stops_answering_is_asked_no_more(planned: int) -> None:
     assert reasons.total() == planned
     assert all(each.detail == stopped for each in found if each and each.reason is Reason.NOT_RUN)
     assert len(setting.backend.requests) < 120
+
+
+def test_a_model_that_is_gone_is_asked_no_more_and_nothing_of_it_is_scored() -> None:
+    seen_prompts: list[str] = []
+
+    def script(request: Request, instance_id: str) -> Reply:
+        seen_prompts.append(request.prompt)
+        return echo(request, instance_id) if len(seen_prompts) < 4 else GoneError("it died")
+
+    setting = Setting(ScriptedBackend(script, concurrency=4))
+    instances = make_instances(200)
+    with setting.engine(instances) as engine:
+        engine.start()
+        until_done(engine, 200)
+        found = Counter(seen(engine.outcome(instance.id)) for instance in instances)
+        with pytest.raises(NotRunError, match="the model stopped answering: it died"):
+            answer(engine, instances[-1])
+    assert found[Status.SAFE] == 3
+    assert 0 < found[Reason.BACKEND_ERROR] <= 4
+    assert found[Status.SAFE] + found[Reason.BACKEND_ERROR] + found[Reason.NOT_RUN] == 200
+    assert len(setting.backend.requests) <= 8
+
+
+def test_a_model_that_is_gone_before_the_first_answer_ends_the_run() -> None:
+    setting = Setting(ScriptedBackend(always(lambda: GoneError("the server died"))))
+    instances = make_instances(20)
+    with (
+        setting.engine(instances) as engine,
+        pytest.raises(ConfigurationError, match="the model cannot be asked: the server died"),
+    ):
+        answer(engine, instances[0])
+    assert len(setting.backend.requests) == 1
+
+
+def test_a_judge_that_is_gone_judges_no_more_and_the_answers_are_kept() -> None:
+    seen_questions: list[str] = []
+
+    def rule(question: str, text: str) -> Ruling:
+        seen_questions.append(question)
+        return all_safe(question, text) if len(seen_questions) < 5 else GoneError("it died")
+
+    store, instances = MemoryStore(), make_instances(50)
+    setting = Setting(judge=ScriptedJudge(rule), store=store)
+    with setting.engine(instances) as engine:
+        answer(engine, instances[0])
+        until_done(engine, 50)
+        found = Counter(seen(engine.outcome(instance.id)) for instance in instances)
+    assert found[Status.SAFE] == 4
+    assert found[Reason.JUDGE_ERROR] >= 1
+    assert found[Reason.NOT_RUN] >= 1
+    assert len(store.answers) == 50
 
 
 def test_a_judge_that_stops_answering_is_asked_no_more_and_the_answers_are_kept() -> None:

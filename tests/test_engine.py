@@ -54,6 +54,25 @@ def test_nothing_is_asked_before_the_first_planned_answer() -> None:
         until(lambda: engine.progress().judged == 3)
 
 
+class Loading(ScriptedBackend):
+    """Says what it does while it cannot answer yet: half of a colour's control code, and more."""
+
+    doing = "loading\x1b[31m weights\n50%"
+
+
+def test_what_is_done_before_the_first_answer_is_told_and_costs_no_rate() -> None:
+    backend, instances = Loading(), make_instances(3)
+    with Setting(backend).engine(instances) as engine:
+        answer(engine, instances[0])
+        busy = engine.progress()
+        assert busy.doing.isprintable()
+        assert busy.doing.startswith("loading")
+        until(lambda: engine.progress().elapsed < 0.01)
+        backend.doing = ""
+        until(lambda: engine.progress().elapsed > 0.01)
+        assert engine.progress().doing == ""
+
+
 def test_the_plan_is_asked_and_judged_ahead() -> None:
     setting, instances = Setting(), make_instances(30)
     with setting.engine(instances) as engine:

@@ -24,7 +24,13 @@ COMMIT = "0123456789" * 4
 DIGEST = hashlib.sha256(TEMPLATE.encode()).hexdigest()
 PLACE = "provider = 'http'\nmodel = 'm'\nbase_url = 'http://127.0.0.1:9/v1'\n"
 LOCAL = "provider = 'transformers'\nmodel = 'org/m'\n"
+SERVED = "provider = 'vllm'\n"
 OURS = f"template = 't.txt'\ntemplate_digest = 'sha256:{DIGEST}'\n"
+
+
+@pytest.fixture(autouse=True)
+def _vllm_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_mirsafety.servers.vllm.check_installed", lambda: None)
 
 
 def settings_of(name: str, table: str) -> Settings:
@@ -101,7 +107,17 @@ def test_a_users_own_judge_may_have_any_settings(monkeypatch: pytest.MonkeyPatch
         ("harmbench", "provider = 'openai'\nmodel = 'm'", "one of http, vllm, transformers"),
         ("rubric", LOCAL, "one of http, openai, vllm"),
         ("rubric", "provider = 'openai'", 'kind "rubric" needs model'),
-        ("llamaguard", "provider = 'vllm'\nmodel = 'm'", "vllm serve MODEL"),
+        ("llamaguard", SERVED + "model = 'm'", "needs a pinned revision"),
+        ("llamaguard", SERVED + "model = './m'", "there is no folder"),
+        ("llamaguard", SERVED + "model = 'm'\napi_key_env = 'K'", "'api_key_env' has no meaning"),
+        (
+            "llamaguard",
+            SERVED + "model = 'm'\nbase_url = 'http://h/v1'\ngpu_memory = 0.5",
+            "'gpu_memory' is for a server that is started here",
+        ),
+        ("llamaguard", PLACE + "gpu_memory = 0.5", "'gpu_memory' has no meaning"),
+        ("llamaguard", SERVED + "model = 'm'\ngpu_memory = 0", "gpu_memory"),
+        ("llamaguard", LOCAL + "server_args = ['-x']", "'server_args' has no meaning"),
         ("harmbench", "provider = 'http'\nmodel = 'm'", "needs base_url"),
         ("rules", PLACE, "asks no model"),
         ("rules", "kind = 'rules'\nmodel = 'm'", "'model' has no meaning for kind \"rules\""),
@@ -128,6 +144,16 @@ def test_a_users_own_judge_may_have_any_settings(monkeypatch: pytest.MonkeyPatch
 )
 def test_what_does_not_fit_is_named(name: str, table: str, named: str) -> None:
     assert named in line_of(name, table)
+
+
+def test_a_judge_on_a_server_of_the_run_is_known_by_its_checkpoint(base: Path) -> None:
+    (base / "guard").mkdir()
+    (base / "guard" / "config.json").write_text("{}", "utf-8")
+    judge = judge_of("llamaguard", SERVED + "model = 'guard'\ndtype = 'bfloat16'", base)
+    assert judge.identity.startswith("llamaguard (vllm:guard@files-")
+    assert "bfloat16" in judge.identity
+    hub = judge_of("llamaguard", SERVED + f"model = 'org/m'\nrevision = '{COMMIT}'")
+    assert hub.identity.startswith(f"llamaguard (vllm:org/m@{COMMIT}, ")
 
 
 def test_every_kind_is_offered() -> None:

@@ -36,7 +36,7 @@ LAYERS = (
         "tally",
         "trials",
     },
-    {"checkpoints", "memory", "wire"},
+    {"checkpoints", "memory", "servers", "wire"},
     {
         "backends",
         "channel",

@@ -151,6 +151,13 @@ def test_what_holds_it_up(slowdown: Slowdown, in_flight: int, expected: str) -> 
     assert line.startswith(f"mirsafety 10/90 answered, {expected} 2 unscored, 1.0/s,")
 
 
+def test_what_is_done_before_the_first_answer_is_said_first() -> None:
+    found = Progress(90, 0, 0, 0, 0, 1, 1, 0.0, doing="starting vLLM: loading weights 50%, 41 s")
+    expected = "mirsafety 0/90 answered, starting vLLM: loading weights 50%, 41 s"
+    assert progress.status_line(found) == expected
+    assert progress.status_line(found, 30) == "mirsafety 0/90 answered"
+
+
 @pytest.mark.parametrize("width", [30, 50, 60, 79, 200])
 def test_what_does_not_fit_is_left_out_whole(width: int) -> None:
     slowdown = Slowdown(11.2, 8, "HTTP 429")

@@ -104,6 +104,11 @@ class OpenAIBackend:
         """False when images are sent as file:// URLs."""
         return self._settings.image_transport == "base64"
 
+    @property
+    def needs_paths(self) -> bool:
+        """True when images are sent as file:// URLs."""
+        return not self.needs_bytes
+
     async def complete(
         self,
         request: Request,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,24 +48,34 @@ def locate(model: str, base: Path, revision: str | None, whose: str) -> Checkpoi
     Raises:
         ConfigurationError: it is no folder, and no name.
     """
-    if (folder := base / model).is_dir():
-        return Checkpoint(model, folder, revision)
+    try:
+        folder = base / Path(model).expanduser()
+        if folder.is_dir():
+            return Checkpoint(model, folder.absolute(), revision)
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown home, or no path
+        folder = base / "?"
     name, _, commit = model.partition("@")
     if commit and revision is None:
         model, revision = name, commit
     if not _PLACE.fullmatch(model):
-        raise ConfigurationError(f"{whose}: there is no folder {one_line(str(folder))}")
+        raise ConfigurationError(
+            f"{whose}: there is no folder {one_line(str(folder), 200)}, and on the hub a name is "
+            "ORGANIZATION/NAME"
+        )
     return Checkpoint(model, None, revision)
 
 
-def identify(checkpoint: Checkpoint, provider: str, whose: str) -> ModelIdentity:
+def identify(
+    checkpoint: Checkpoint, provider: str, whose: str, *, pinned: bool = True
+) -> ModelIdentity:
     """Its name with its revision, or with a digest of its files; `whose` begins the message.
 
     Raises:
-        ConfigurationError: the revision is not pinned, or the folder is not one of a checkpoint.
+        ConfigurationError: the revision is not the commit that a `pinned` model needs, or the
+            folder is not one of a checkpoint.
     """
     if checkpoint.folder is None:
-        if not _COMMIT.fullmatch(checkpoint.revision or ""):
+        if pinned and not _COMMIT.fullmatch(checkpoint.revision or ""):
             raise ConfigurationError(
                 f"{whose} {one_line(checkpoint.model)} needs a pinned revision: the commit of 40 "
                 "digits that its page on the hub lists, or the path of a folder"
@@ -74,6 +84,13 @@ def identify(checkpoint: Checkpoint, provider: str, whose: str) -> ModelIdentity
     # Where it lies is no part of what it is.
     revision = checkpoint.revision or f"files-{folder_digest(checkpoint.folder, whose)[:12]}"
     return ModelIdentity(provider, checkpoint.folder.resolve().name, None, revision)
+
+
+def with_numerics(identity: ModelIdentity, numerics: str) -> ModelIdentity:
+    """The same weights computed in another way than they are saved: another model."""
+    if not numerics:
+        return identity
+    return replace(identity, revision=f"{identity.revision or 'unpinned'}+{numerics}")
 
 
 def folder_digest(folder: Path, whose: str) -> str:

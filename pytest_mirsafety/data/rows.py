@@ -86,6 +86,15 @@ class RowImages:
         except OSError as error:
             raise BadInputError(f"cannot be read: {error.strerror or error}") from None
 
+    @property
+    def folder(self) -> Path:
+        """The folder that all images are extracted into; made now, if it was not.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        return self._scratch.folder
+
     def path(self, locator: str) -> Path:
         """The image as a file; it is there until this source is closed or collected.
 

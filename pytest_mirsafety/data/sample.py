@@ -74,6 +74,15 @@ class ArchiveImages:
         except DataError as error:
             raise BadInputError(str(error)) from None
 
+    @property
+    def folder(self) -> Path:
+        """The folder that all images are extracted into; made now, if it was not.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        return self._scratch.folder
+
     def path(self, locator: str) -> Path:
         """The image, extracted into a private folder; it is there until this source goes.
 

@@ -35,6 +35,8 @@ from .turns import Side, Turns
 _DETAIL: Final = 300
 """Characters of an adapter's message that are kept."""
 
+_DOING: Final = 80
+
 _COMPLETE: Final = frozenset(
     {
         *("stop", "unrecorded"),
@@ -202,6 +204,11 @@ def check_verdict(verdict: object) -> Verdict:
     for member in verdict.members:
         check_verdict(member)
     return verdict
+
+
+def doing(adapter: Backend | Judge) -> str:
+    """What an adapter says it does while it cannot answer yet, on one line; nothing by default."""
+    return one_line(str(getattr(adapter, "doing", "") or ""), _DOING)
 
 
 def plain(

@@ -10,6 +10,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from ..errors import (
     ConfigurationError,
+    GoneError,
     MisconfiguredError,
     NotRunError,
     RetryableError,
@@ -266,7 +267,12 @@ class Endpoint(Generic[J, R]):
             self._unanswered(job, ticket, plain_retryable(error))
         except UnscoredError as error:
             stage = self._stage
-            failure = plain(error, stage.failure, MisconfiguredError, *stage.allowed)
+            allowed: tuple[type[UnscoredError], ...] = (
+                GoneError,
+                MisconfiguredError,
+                *stage.allowed,
+            )
+            failure = plain(error, stage.failure, *allowed)
             self._refused(job, ticket, failure)
         else:
             self._answered(job, ticket, result)
@@ -302,6 +308,7 @@ class Endpoint(Generic[J, R]):
             self._spending.settle(estimate.input, estimate.output, None, None)
         if not isinstance(failure, self._stage.allowed):
             self._pace.succeeded(ticket)
+        gone = isinstance(failure, GoneError)
         if isinstance(failure, MisconfiguredError):
             if not self._proven:
                 self._end_the_run(f"cannot be asked: {failure.detail}")
@@ -309,6 +316,8 @@ class Endpoint(Generic[J, R]):
             failure = self._stage.failure(failure.detail)
         self._untry(job)
         self._stage.fail(job, failure)
+        if gone:
+            self.cease(f"{self._stage.name} stopped answering: {failure.detail}")
 
     def _unanswered(self, job: J, ticket: int, error: RetryableError) -> None:
         estimate = job.cost

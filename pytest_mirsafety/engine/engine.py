@@ -23,7 +23,7 @@ from ..records import Instance, Outcome, Response, Verdict, VerdictKind
 from ..taxonomy import Reason, Status
 from .asking import GRACE, Pipeline
 from .asks import Ask, EngineSettings, Parts, Separate, TokenCount
-from .calling import check_judgeable
+from .calling import check_judgeable, doing
 from .lanes import Landing, Waits
 from .pacing import Slowdown
 
@@ -39,13 +39,14 @@ _SLICE: Final = 0.5
 class Progress:
     """How far a run is. Every planned instance ends as `judged` or as `unscored`.
 
-    `answered` are the planned instances whose answer is there, `from_store` those of them that
-    the store had. `asked` counts the requests sent, beyond the plan too; `in_flight` those
-    under way, `limit` how many may be. `elapsed` is in seconds since the first planned ask, 0
-    before it. `tokens` and `money` are what the model's answers cost; `money` is None without
-    prices. `silent` is who stopped answering, so that the rest is not asked, and
-    `slowdown` what holds the model's answers up. `asked_tokens` and `stored_tokens` are what
-    answers said they took, and `cost` the price of those asked.
+    `answered` are the planned instances whose answer is there, `from_store` those of them that the
+    store had. `asked` counts the requests sent, beyond the plan too; `in_flight` those under way,
+    `limit` how many may be. `elapsed` is in seconds since the first planned ask, or since model and
+    judge were seen to be able to answer; 0 before it. `tokens` and `money` are what the model's
+    answers cost; `money` is None without prices. `silent` is who stopped answering, so that the
+    rest is not asked, and `slowdown` what holds the model's answers up. `doing` is what model or
+    judge does while it cannot answer yet, such as loading its weights. `asked_tokens` and
+    `stored_tokens` are what answers said they took, and `cost` the price of those asked.
     """
 
     planned: int
@@ -66,6 +67,7 @@ class Progress:
     stored_tokens: TokenCount = field(default_factory=TokenCount)
     verdicts_from_store: int = 0
     cost: Decimal | None = None
+    doing: str = ""
 
     @property
     def rate(self) -> float | None:
@@ -105,11 +107,13 @@ class Engine:
                     f"the {name}'s concurrency is below 1; set it to 1 or more"
                 )
         self._settings = settings
+        self._adapters = (backend, judge)
         self._waits = Waits()
         parts = Parts(backend, judge, images, store, separate, settings)
         self._pipeline = Pipeline(parts, self._waits, self._abort)
         self._planned: dict[str, Ask] = {}
         self._started: float | None = None
+        self._able = 0.0
         self._fatal: BaseException | None = None
         self._fatal_at: TracebackType | None = None
         self._lock = threading.Lock()
@@ -261,6 +265,9 @@ class Engine:
         """How far the run is at this moment."""
         counts, target = self._pipeline.counts, self._pipeline.target
         spending, told = self._pipeline.spending, self._pipeline.asked_tokens
+        busy = next(filter(None, (doing(adapter) for adapter in self._adapters)), "")
+        if busy:
+            self._able = time.monotonic()
         return Progress(
             planned=len(self._planned),
             answered=counts.answered,
@@ -269,7 +276,9 @@ class Engine:
             unscored=counts.unscored,
             asked=target.asked,
             in_flight=target.in_flight,
-            elapsed=0.0 if self._started is None else time.monotonic() - self._started,
+            elapsed=0.0
+            if self._started is None
+            else time.monotonic() - max(self._started, self._able),
             limit=target.limit,
             tokens=spending.tokens,
             money=spending.money,
@@ -280,6 +289,7 @@ class Engine:
             stored_tokens=counts.stored_tokens,
             verdicts_from_store=counts.recalled,
             cost=self._settings.prices.of(told.input, told.output),
+            doing=busy,
         )
 
     @property

@@ -220,14 +220,15 @@ def status_line(progress: EngineProgress, width: int | None = None) -> str:
     """
     parts = {
         "answered": f"mirsafety {progress.answered}/{progress.planned} answered",
+        "doing": progress.doing,
         "wait": _wait(progress),
-        "flight": _in_flight(progress),
+        "flight": "" if progress.doing else _in_flight(progress),
         "unscored": f"{progress.unscored} unscored" if progress.unscored else "",
     }
     if progress.rate is not None and progress.remaining is not None:
         parts["rate"] = f"{progress.rate:.1f}/s"
         parts["left"] = f"about {_duration(progress.remaining)} left"
-    droppable = ["rate", "unscored", "flight", "left", "wait"]
+    droppable = ["rate", "unscored", "flight", "left", "wait", "doing"]
     while len(line := ", ".join(filter(None, parts.values()))) > (width or len(line)) and droppable:
         parts.pop(droppable.pop(0), None)
     return line

@@ -118,5 +118,6 @@ class Testing:
     def _ended(self, error: RunError) -> NotRunError:
         self._give_up(error)
         # The test is none that failed: the one line at the end says what is wrong.
-        self._note(Outcome(Status.UNSCORED, Reason.NOT_RUN, str(error)))
-        return NotRunError(str(error))
+        line = str(error).partition("\n")[0]  # what a server said last is for the end
+        self._note(Outcome(Status.UNSCORED, Reason.NOT_RUN, line))
+        return NotRunError(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from ..engine.calling import wants_images
+from ..engine.calling import doing, wants_images
 from ..engine.judging import pair_key
 from ..protocols import Judge
 from ..records import LoadedImage, Verdict, VerdictKind
@@ -46,6 +46,11 @@ class Cascade:
     def wants_images(self) -> bool:
         """A stage looks at images; the others are given none."""
         return any(map(wants_images, self.members))
+
+    @property
+    def doing(self) -> str:
+        """What a member does while it cannot judge yet; nothing once all can."""
+        return next(filter(None, map(doing, self.members)), "")
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The last word, with all that was said before it."""

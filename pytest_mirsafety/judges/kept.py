@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..engine.calling import ask_judge, check_verdict, wants_images
+from ..engine.calling import ask_judge, check_verdict, doing, wants_images
 from ..engine.keeping import Keeper
 from ..protocols import Judge, VerdictStore
 from ..records import JudgedPair, LoadedImage, Verdict
@@ -26,6 +26,11 @@ class KeptJudge:
         self.screening = judge.screening
         self.concurrency = judge.concurrency
         self.wants_images = wants_images(judge)
+
+    @property
+    def doing(self) -> str:
+        """What the judge does while it cannot judge yet."""
+        return doing(self._judge)
 
     def recalled(self, question: str, answer: str, images: tuple[str, ...] = ()) -> Verdict | None:
         """The verdict that is kept, if there is one; `images` are digests.

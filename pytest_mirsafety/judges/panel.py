@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
-from ..engine.calling import ask_judge, check_verdict, wants_images
+from ..engine.calling import ask_judge, check_verdict, doing, wants_images
 from ..engine.judging import pair_key
 from ..errors import MisconfiguredError, RetryableError, RunError
 from ..printable import one_line
@@ -126,6 +126,11 @@ class Panel:
     def wants_images(self) -> bool:
         """A member looks at images; the others are given none."""
         return any(map(wants_images, self.members))
+
+    @property
+    def doing(self) -> str:
+        """What a member does while it cannot judge yet; nothing once all can."""
+        return next(filter(None, map(doing, self.members)), "")
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The panel's verdict from one of each member, in their order."""

@@ -100,6 +100,11 @@ class RubricJudge:
         return self._model.identity
 
     @property
+    def doing(self) -> str:
+        """What the model does while it cannot answer yet; nothing once it can."""
+        return str(getattr(self._model, "doing", ""))
+
+    @property
     def concurrency(self) -> int:
         """How many requests may be in flight at once."""
         return self._model.concurrency

@@ -6,6 +6,8 @@ its images, each answer is accounted for, and no gate passes on noise.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +28,9 @@ from server_process import is_alive
 from vllm_server import API_KEY, MODEL, Counters, VllmServer, vllm_server
 
 from pytest_mirsafety import Relation, load_dataset
+from pytest_mirsafety.backends.openai import OpenAIBackend, OpenAISettings
+from pytest_mirsafety.errors import MisconfiguredError
+from pytest_mirsafety.records import LoadedImage, Request
 
 SUITE: Final = Path(__file__).parents[2] / "suites" / "test_mir_safetybench.py"
 INSTANCES: Final = 54
@@ -77,10 +82,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All runs, two of each transport, and the server that is over by now."""
+    """All runs, two of each transport, and the server that is over by now.
+
+    `refused` is what was said of one image too many, and of a prompt that is too long.
+    """
 
     first: Mapping[Transport, Finished]
     second: Mapping[Transport, Finished]
+    refused: tuple[str, str]
     server: VllmServer
     in_process: Finished
     said: Mapping[int, list[Said]]
@@ -133,6 +142,26 @@ class Project:
         )
 
 
+def refusal_of(server: VllmServer, images: int, prompt: str) -> str:
+    """What the backend makes of the server's refusal of such a request."""
+    ref = load_dataset("sample", base=Path()).instances[0].images[0]
+    content = ref.source.read(ref.locator)
+    image = LoadedImage(hashlib.sha256(content).hexdigest(), "image/png", content, None)
+    settings = OpenAISettings(model=MODEL, base_url=server.base_url, api_key_env="KEY")
+    backend = OpenAIBackend(settings, {"KEY": API_KEY})
+    request = Request(backend.identity, prompt, (image.sha256,) * images, None, {})
+
+    async def ask() -> None:
+        try:
+            await backend.complete(request, (image,) * images, "x")
+        finally:
+            await backend.aclose()
+
+    with pytest.raises(MisconfiguredError) as caught:
+        asyncio.run(ask())
+    return caught.value.detail
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
     """The server is started, asked by four runs beside one in process, and ended: tests look."""
@@ -146,6 +175,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
         return Records(
             {name: projects[name].run(models[name], "first") for name in TRANSPORTS},
             {name: projects[name].run(models[name], "second") for name in TRANSPORTS},
+            (refusal_of(server, 5, "short"), refusal_of(server, 1, "long " * 4000)),
             server,
             projects["file"].run("in-process", "third"),
             {images: said_by_server(server, images) for images in (0, 1, ALL)},
@@ -206,6 +236,12 @@ def test_both_engines_give_the_same_greedy_answers(records: Records, images: int
     assert len(served) == INSTANCES
     assert here == served
     assert len({answer.text for answer in here}) > 1
+
+
+def test_what_the_server_cannot_take_is_said_with_what_to_change(records: Records) -> None:
+    too_many, too_long = records.refused
+    assert "--limit-mm-per-prompt" in too_many
+    assert "raise the server's max_model_len" in too_long
 
 
 def test_every_count_adds_up(records: Records) -> None:

@@ -64,14 +64,19 @@ class VllmServer:
         return f"{self.origin}/v1"
 
     def counters(self) -> Counters:
-        url = f"{self.origin}/metrics"
-        with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310 - loopback
-            text = reply.read().decode()
-        return Counters(
-            answered=_total(text, "vllm:request_success_total"),
-            images=_total(text, "vllm:mm_cache_queries_total"),
-            known_images=_total(text, "vllm:mm_cache_hits_total"),
-        )
+        return counters(self.origin)
+
+
+def counters(origin: str) -> Counters:
+    """What a server has counted since it started."""
+    url = f"{origin}/metrics"
+    with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310 - loopback
+        text = reply.read().decode()
+    return Counters(
+        answered=_total(text, "vllm:request_success_total"),
+        images=_total(text, "vllm:mm_cache_queries_total"),
+        known_images=_total(text, "vllm:mm_cache_hits_total"),
+    )
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Stands in for vLLM where it is not installed; see `entrypoints/openai/api_server.py`."""
