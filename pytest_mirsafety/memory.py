@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 _QUERY: Final = (
-    "nvidia-smi",
     "--query-gpu=index,uuid,name,memory.total,memory.free",
     "--format=csv,noheader,nounits",
 )
@@ -27,15 +27,29 @@ class Memory:
     total: int
     free: int
 
+    @property
+    def used(self) -> int:
+        """What is not free."""
+        return self.total - self.free
+
 
 def gpus(environ: Mapping[str, str]) -> tuple[Memory, ...]:
     """The NVIDIA GPUs that a program started with this environment would see, in its order.
 
-    None where there are none, or no driver that tells of them.
+    None where there are none, or no driver that tells of them. Blocks as long as that takes.
     """
+    program = shutil.which("nvidia-smi", path=environ.get("PATH"))
+    if program is None:
+        return ()
     try:
-        told = subprocess.run(  # noqa: S603 - no argument comes from outside
-            _QUERY, capture_output=True, text=True, timeout=_PATIENCE, check=True
+        told = subprocess.run(  # noqa: S603 - NVIDIA's own tool
+            [program, *_QUERY],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ()

@@ -196,7 +196,7 @@ def test_the_command_line_may_name_a_folder(project: Any) -> None:
     assert (model.settings.provider, model.settings.model) == ("transformers", "./here")
     result = project.run("--mllm=transformers:./here")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: the model: there is no folder *here"])
+    result.stderr.fnmatch_lines(["ERROR: the model: there is no folder *here, and on the hub*"])
 
 
 @pytest.mark.parametrize("options", [(), ("--mir-dry-run",)])

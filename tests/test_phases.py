@@ -59,7 +59,8 @@ def test_gpus_are_those_that_a_program_would_see(
     machine: Path, visible: str | None, expected: list[str]
 ) -> None:
     (machine / "told").write_text(SMI, encoding="utf-8")
-    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    more = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    environ = {"PATH": os.environ["PATH"], **more}
     found = memory.gpus(environ)
     assert [one.device.partition(" (")[0] for one in found] == expected
     if expected[:1] == ["GPU 0"]:
@@ -67,7 +68,9 @@ def test_gpus_are_those_that_a_program_would_see(
 
 
 def test_a_machine_without_a_driver_has_no_gpus(machine: Path) -> None:
-    assert memory.gpus({}) == ()  # the program fails: it has nothing to tell
+    assert (
+        memory.gpus({"PATH": os.environ["PATH"]}) == ()
+    )  # the program fails: it has nothing to tell
 
 
 def test_main_memory_is_known_where_the_system_tells() -> None:

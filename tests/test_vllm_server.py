@@ -235,6 +235,8 @@ def test_a_commands_images_are_the_datasets(tmp_path: Path) -> None:
 
 # The GPU's memory
 
+MIB = 2**20
+
 
 @pytest.fixture
 def smi(tmp_path: Path) -> Callable[[str], Mapping[str, str]]:
@@ -252,10 +254,10 @@ def smi(tmp_path: Path) -> Callable[[str], Mapping[str, str]]:
 def test_memory_in_use_is_that_of_the_visible_gpus(
     smi: Callable[[str], Mapping[str, str]],
 ) -> None:
-    environ = smi("echo 0, GPU-aa, 100; echo 1, GPU-bb, 200; echo 2, GPU-cc, [N/A]")
-    assert gpu.used_memory(environ) == {"0": 100, "1": 200}
-    for chosen, found in (("1", {"1": 200}), ("GPU-a", {"0": 100}), ("", {}), ("7", {})):
-        assert gpu.used_memory({**environ, "CUDA_VISIBLE_DEVICES": chosen}) == found
+    environ = smi("echo 0, GPU-aa, A, 900, 800; echo 1, GPU-bb, B, 900, 700")
+    both = {"GPU 0 (A)": 100 * MIB, "GPU 1 (B)": 200 * MIB}
+    assert gpu.used_memory(environ) == both
+    assert gpu.used_memory({**environ, "CUDA_VISIBLE_DEVICES": "1"}) == {"GPU 1 (B)": 200 * MIB}
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo nonsense", "echo a, b"])
@@ -271,9 +273,10 @@ def test_memory_that_does_not_come_back_is_told(
     smi: Callable[[str], Mapping[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "_PATIENCE", 0.0)
-    environ = smi("echo 0, GPU-aa, 9000; echo 1, GPU-bb, 600")
-    assert gpu.not_returned({"0": 100, "1": 200}, environ) == "8.7 GiB of GPU 0"
-    assert gpu.not_returned({"0": 8800, "1": 200}, environ) == ""
+    environ = smi("echo 0, GPU-aa, A, 9900, 900; echo 1, GPU-bb, B, 9900, 9300")
+    before = {"GPU 0 (A)": 100 * MIB, "GPU 1 (B)": 200 * MIB}
+    assert gpu.not_returned(before, environ) == "8.7 GiB of GPU 0 (A)"
+    assert gpu.not_returned({**before, "GPU 0 (A)": 8800 * MIB}, environ) == ""
 
 
 @pytest.mark.parametrize(

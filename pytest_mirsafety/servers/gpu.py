@@ -1,48 +1,26 @@
-"""How much of the GPUs' memory is in use, and whether it came back: NVIDIA's, by nvidia-smi."""
+"""Whether the GPUs' memory came back: NVIDIA's, by nvidia-smi."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from typing import Final
 
-_TOLERANCE: Final = 512
-"""MiB that others may have taken meanwhile."""
+from ..memory import gpus
+
+_TOLERANCE: Final = 512 * 2**20
+"""Bytes that others may have taken meanwhile."""
 
 _PATIENCE: Final = 10.0
-_ASKING: Final = 20.0
-_FIELDS: Final = 3
+_GIB: Final = 2**30
 
 
 def used_memory(environ: Mapping[str, str]) -> dict[str, int]:
-    """MiB in use by the index of each GPU that CUDA_VISIBLE_DEVICES names; empty without any.
+    """Bytes in use of each GPU that is visible in this environment, by its name.
 
     Blocks for as long as nvidia-smi takes.
     """
-    program = shutil.which("nvidia-smi", path=environ.get("PATH"))
-    if program is None:
-        return {}
-    query = ["--query-gpu=index,uuid,memory.used", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(  # noqa: S603 - NVIDIA's own tool
-            [program, *query],
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_ASKING,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    found = {}
-    for line in told.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == _FIELDS and fields[2].isdigit() and _is_visible(fields, environ):
-            found[fields[0]] = int(fields[2])
-    return found
+    return {gpu.device: gpu.used for gpu in gpus(environ)}
 
 
 def not_returned(before: Mapping[str, int], environ: Mapping[str, str]) -> str:
@@ -56,21 +34,12 @@ def not_returned(before: Mapping[str, int], environ: Mapping[str, str]) -> str:
     while True:
         now = used_memory(environ)
         missing = {
-            index: now[index] - used
-            for index, used in before.items()
-            if index in now and now[index] - used > _TOLERANCE
+            name: now[name] - used
+            for name, used in before.items()
+            if name in now and now[name] - used > _TOLERANCE
         }
         if not missing:
             return ""
         if time.monotonic() > until:
-            return ", ".join(f"{mib / 1024:.1f} GiB of GPU {i}" for i, mib in missing.items())
+            return ", ".join(f"{size / _GIB:.1f} GiB of {name}" for name, size in missing.items())
         time.sleep(0.5)
-
-
-def _is_visible(fields: list[str], environ: Mapping[str, str]) -> bool:
-    chosen = environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return True
-    index, uuid = fields[:2]
-    names = [name.strip() for name in chosen.split(",")]
-    return any(name == index or (name and uuid.startswith(name)) for name in names)
