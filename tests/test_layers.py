@@ -18,6 +18,7 @@ LAYERS = (
         "calibration",
         "config",
         "engine",
+        "entropies",
         "evaluation",
         "facts",
         "gates",
@@ -35,6 +36,7 @@ LAYERS = (
     },
     {"wire"},
     {
+        "attention",
         "backends",
         "channel",
         "data",
@@ -66,6 +68,7 @@ WIRE, ADAPTERS, SHELLS = 2, 3, 5
 HEAVY = {
     "PIL",
     "huggingface_hub",
+    "matplotlib",
     "numpy",
     "openai",
     "pyarrow",
