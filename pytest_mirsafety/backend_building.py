@@ -63,6 +63,25 @@ def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
     )
 
 
+def _build_transformers(model: NamedModel, context: BackendContext) -> Backend:
+    from .backends.transformers import TransformersBackend, TransformersSettings
+    from .checkpoints.identity import locate
+
+    settings = model.settings
+    return TransformersBackend(
+        TransformersSettings(
+            checkpoint=locate(settings.model, context.base, settings.revision, "the model"),
+            system=settings.system,
+            decoding=settings.decoding,
+            seed=settings.seed,
+            device=settings.device,
+            dtype=settings.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            batch_size=settings.batch_size,
+        )
+    )
+
+
 def _build_replay(model: NamedModel, context: BackendContext) -> Backend:
     from .backends.replay import ReplayBackend
 
@@ -80,5 +99,6 @@ BUILDERS: Final[Mapping[str, Callable[[NamedModel, BackendContext], Backend]]] =
     "openai": _build_openai,
     "http": _build_openai,
     "replay": _build_replay,
+    "transformers": _build_transformers,
 }
 """What makes the backend of each provider."""

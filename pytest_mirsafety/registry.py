@@ -26,7 +26,7 @@ from .taxonomy import nearest
 if TYPE_CHECKING:
     from .protocols import Backend, Judge
 
-LATER_PROVIDERS: Final = ("vllm", "transformers")
+LATER_PROVIDERS: Final = ("vllm",)
 _Made = TypeVar("_Made")
 _Section = TypeVar("_Section", ModelSettings, JudgeSettings)
 
@@ -72,7 +72,9 @@ def declares_greedy(settings: ModelSettings) -> bool:
     """Whether these settings alone say that decoding is greedy, or that answers are recorded."""
     temperature = settings.decoding.get("temperature")
     zero = temperature == 0 and not isinstance(temperature, bool)
-    return settings.provider == "replay" or zero
+    # A model of this process is greedy as long as no temperature is set.
+    unset = settings.provider == "transformers" and temperature is None
+    return settings.provider == "replay" or zero or unset
 
 
 def build_backend(model: NamedModel, context: BackendContext) -> Backend:

@@ -34,7 +34,7 @@ LAYERS = (
         "stopping",
         "tally",
     },
-    {"wire"},
+    {"checkpoints", "wire"},
     {
         "attention",
         "backends",

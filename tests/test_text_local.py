@@ -1,4 +1,4 @@
-"""What of a model in this process needs no heavy library: its chat template, its files' digest.
+"""What of a model in this process needs no heavy library: its chat template, its limits.
 
 The rest is held on a real checkpoint, in `tests/engines/test_judges.py`.
 """
@@ -6,17 +6,16 @@ The rest is held on a real checkpoint, in `tests/engines/test_judges.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mirsafety.errors import ConfigurationError, JudgeError, MisconfiguredError
+from pytest_mirsafety.errors import JudgeError, MisconfiguredError
 from pytest_mirsafety.records import TextPrompt, Turn
 from pytest_mirsafety.text_models import local
-from pytest_mirsafety.text_models.local import folder_digest, render
+from pytest_mirsafety.text_models.local import render
 
 TURNS = (Turn("user", " asked\n"), Turn("assistant", "said"))
 Messages = list[dict[str, Any]]
@@ -71,26 +70,6 @@ def test_a_template_that_leaves_something_out_is_refused(
 ) -> None:
     with pytest.raises(MisconfiguredError, match="chat template of the judge's model does not fit"):
         render(Templated(template), TURNS)
-
-
-def test_a_folder_is_known_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_WHOLE", 100)
-    monkeypatch.setattr(local, "_HEAD", 10)
-    with pytest.raises(ConfigurationError, match="there is no checkpoint in"):
-        folder_digest(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"x" * 101)
-    seen = [folder_digest(tmp_path)]
-    assert folder_digest(tmp_path) == seen[0]
-    for name, content in (
-        ("config.json", b"{ }"),
-        ("model.safetensors", b"x" * 102),
-        ("model.safetensors", b"y" + b"x" * 101),
-        ("chat_template.jinja", b""),
-    ):
-        (tmp_path / name).write_bytes(content)
-        seen.append(folder_digest(tmp_path))
-    assert len(set(seen)) == len(seen)
 
 
 def test_a_prompt_that_is_too_long_is_no_reply() -> None:

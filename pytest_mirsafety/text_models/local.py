@@ -7,28 +7,21 @@ Everything that computes does so in one worker thread.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ..errors import ConfigurationError, JudgeError, MisconfiguredError, MissingExtraError
+from ..checkpoints.devices import choose_device
+from ..checkpoints.identity import Checkpoint, identify
+from ..errors import JudgeError, MisconfiguredError
 from ..printable import one_line
-from ..records import Clipped, ModelIdentity, TextPrompt, TextReply, Turn, digest
+from ..records import Clipped, ModelIdentity, TextPrompt, TextReply, Turn
 
 _T = TypeVar("_T")
-
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_WHOLE: Final = 2**25
-"""Bytes of a file up to which all of it is part of a folder's digest."""
-
-_HEAD: Final = 2**20
-"""Bytes of a larger one, beside its length: the names and shapes of its tensors."""
 
 _DETAIL: Final = 240
 
@@ -58,18 +51,10 @@ class LocalModel:
     concurrency = 1
 
     def __init__(self, settings: LocalModelSettings) -> None:
-        if settings.folder is None and not _COMMIT.fullmatch(settings.revision or ""):
-            raise ConfigurationError(
-                f"the judge's model {one_line(settings.model)} needs a pinned revision: the "
-                "commit of 40 digits that its page on the hub lists, or the path of a folder"
-            )
         self._settings = settings
-        self._device = _device(settings.device)
-        name, revision = settings.model, settings.revision
-        if settings.folder is not None:  # where it lies is no part of what it is
-            name = settings.folder.resolve().name
-            revision = revision or f"files-{folder_digest(settings.folder)[:12]}"
-        self._identity = ModelIdentity("transformers", name, None, revision)
+        self._checkpoint = Checkpoint(settings.model, settings.folder, settings.revision)
+        self._identity = identify(self._checkpoint, "transformers", "the judge's model")
+        self._device = choose_device(settings.device, "running a judge's model here")
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="mirsafety-judge")
 
     @property
@@ -124,7 +109,7 @@ class LocalModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         own = self._settings
-        source = own.model if own.folder is None else str(own.folder)
+        source = self._checkpoint.source
         common: dict[str, Any] = {"trust_remote_code": False}
         if own.folder is None:
             common["revision"] = own.revision
@@ -238,47 +223,3 @@ def _as_list(tokens: int | list[int] | None) -> list[int]:
     if tokens is None:
         return []
     return tokens if isinstance(tokens, list) else [tokens]
-
-
-def _device(name: str) -> str:
-    """The device of this name; `auto` is the best there is."""
-    try:
-        import torch
-        import transformers  # noqa: F401 - missing is found before anything is asked
-    except ImportError:
-        raise MissingExtraError("running a judge's model here", "transformers") from None
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return next(device for device, found in there.items() if found)
-    if not there.get(name, False):
-        found = ", ".join(device for device, found in there.items() if found)
-        raise ConfigurationError(f"device '{one_line(name, 40)}' is not on this machine: {found}")
-    return name
-
-
-def folder_digest(folder: Path) -> str:
-    """Known by names, sizes and contents of its files; of the largest, by their first part.
-
-    Raises:
-        ConfigurationError: it holds no checkpoint, or cannot be read.
-    """
-    if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"the judge's model: there is no checkpoint in {folder}")
-    try:
-        return digest(list(_file_digests(folder)))
-    except OSError as error:
-        problem = one_line(f"{folder}: {error.strerror or error}", _DETAIL)
-    raise ConfigurationError(f"the judge's model cannot be read: {problem}")
-
-
-def _file_digests(folder: Path) -> Iterator[list[str | int]]:
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                content = file.read(_WHOLE if size <= _WHOLE else _HEAD)
-            yield [path.name, size, hashlib.sha256(content).hexdigest()]

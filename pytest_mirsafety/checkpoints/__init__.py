@@ -1,0 +1,1 @@
+"""Checkpoints that run on this machine: which one it is, and what it computes on."""
