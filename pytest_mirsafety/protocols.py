@@ -64,7 +64,10 @@ class Backend(Protocol):
     """Answers requests: an API, a local model, or recorded answers.
 
     `greedy` declares that decoding is deterministic by choice (temperature 0).
-    `cacheable` is False when asking costs nothing, so that the store is not used.
+    `cacheable` is False when asking costs nothing, so that the store is not used. One that
+    computes here may also have `numerics`, which says on what once it has begun (`cuda bfloat16`);
+    `doing`, which says what holds its first answer up, or nothing; and `free()`, which gives the
+    memory back until the next request.
     """
 
     @property

@@ -20,6 +20,7 @@ from .errors import RunError, StoreError, UnscoredError
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
+from .printable import one_line
 from .records import Instance, JudgedPair, Outcome, Response, Verdict, canonical_json
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .engine.engine import Engine
     from .engine.engine import Progress as EngineProgress
     from .engine.keeping import Keeper
+    from .protocols import Backend
     from .store import SQLiteStore
     from .store.verdicts import Verdicts
 
@@ -265,7 +267,8 @@ class Run:
         with self._lock:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
-            return evaluation.evaluate(design, entries, self._provenance(), plan.notes)
+            notes = (*plan.notes, *_numerics(plan.backend))
+            return evaluation.evaluate(design, entries, self._provenance(), notes)
 
     def final_answer(self, instance_id: str) -> str | None:
         """The final answer that a test was given for its planned request; None without one.
@@ -390,6 +393,12 @@ class Run:
         )
 
 
+def _numerics(backend: Backend) -> Iterator[str]:
+    """What a model of this process has computed on, which can change the last bits of a score."""
+    if numerics := getattr(backend, "numerics", ""):
+        yield f"the model ran on {one_line(str(numerics), _NUMERICS)}"
+
+
 class _Spent(TypedDict, total=False):
     """What of a provenance tells what the answers took."""
 
@@ -438,6 +447,7 @@ class _Given:
 
 
 _ROUNDS: Final = 2
+_NUMERICS: Final = 200
 _NOT_JUDGED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, "no test judged it")
 _NOT_SELECTED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
 

@@ -5,6 +5,8 @@ Everything here blocks, and belongs to one thread.
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -320,9 +322,8 @@ class _Halt:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether less at once may succeed; devices say so in different ways."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
@@ -333,11 +334,9 @@ _NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "out of memor
 
 def empty_cache() -> None:
     """Give back what the device's allocator holds and nobody uses."""
-    import gc
-
-    import torch
-
     gc.collect()
+    if (torch := sys.modules.get("torch")) is None:
+        return
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

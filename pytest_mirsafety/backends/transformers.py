@@ -6,7 +6,6 @@ Nothing is loaded before the first request. Everything that computes does so in 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -252,8 +251,8 @@ class TransformersBackend:
         return self._model
 
     def _unload(self) -> None:
-        self._model = None
-        if "torch" in sys.modules:
+        if self._model is not None:
+            self._model = None
             empty_cache()
 
 

@@ -14,7 +14,7 @@ from ..printable import one_line
 from ..records import ModelIdentity, digest
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_PLACE: Final = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*", re.ASCII)
+_PLACE: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 """How the hub names a model: everything else is a path."""
 
 _WHOLE: Final = 2**25

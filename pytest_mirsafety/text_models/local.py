@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from ..checkpoints.devices import choose_device
 from ..checkpoints.identity import Checkpoint, identify
+from ..checkpoints.loading import load_weights
 from ..errors import JudgeError, MisconfiguredError
 from ..printable import one_line
 from ..records import Clipped, ModelIdentity, TextPrompt, TextReply, Turn
@@ -115,10 +116,11 @@ class LocalModel:
             common["revision"] = own.revision
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **common)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, use_safetensors=True, dtype=own.dtype, **common
-            )
-            return tokenizer, model.to(self._device).eval()
+            options = {**common, "dtype": own.dtype}
+            model = load_weights(AutoModelForCausalLM, source, options)
+            return tokenizer, model.to(self._device)
+        except MisconfiguredError as error:
+            problem = error.detail
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it holds for every prompt
             problem = one_line(f"{type(error).__name__}: {error}", _DETAIL)
         raise MisconfiguredError(f"the judge's model {one_line(own.model, 60)}: {problem}")
