@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 DEFINITION: Final = 1
 """Which definition the numbers follow (docs/method.md); another one is another number."""
+
+NUMBERS: Final = "attention.npz"
+SUMMARY: Final = "attention.json"
+PICTURE: Final = "attention.png"
+FILES: Final = (NUMBERS, SUMMARY, PICTURE)
+"""What a run folder has of it."""
 
 _NUMBER: Final = 4  # bytes of a float32
 
@@ -60,6 +66,16 @@ class AnswerAttention:
     def masses(self) -> NDArray[np.float32]:
         """The attention that there is on these keys, in [0, 1], of this shape; read-only."""
         return _array(self.mass, self.shape)
+
+
+class AttentionStore(Protocol):
+    """Keeps the attention behind answers. Methods are called from several threads."""
+
+    def get(self, request: str, answer: str) -> AnswerAttention | None:
+        """What was measured of this answer to this request: its key, and the text's digest."""
+
+    def put(self, request: str, answer: str, attention: AnswerAttention) -> None:
+        """Keep what was measured; the same answer measured anew replaces it."""
 
 
 def _array(content: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
