@@ -30,6 +30,7 @@ from .sharding import Shard
 from .taxonomy import Relation
 
 if TYPE_CHECKING:
+    from .attention.watching import Watch
     from .engine.asks import EngineSettings
     from .judges.canaries import CanarySet
     from .protocols import Backend, Judge
@@ -52,6 +53,8 @@ class RunOptions:
     shard: str | None = None
     budget: str | None = None
     stop: str | None = None
+    attention: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class RunPlan:
     store: Path
     notes: tuple[str, ...]
     canaries: CanarySet | None = None
+    watch: Watch | None = None
 
     @property
     def settings(self) -> Settings:
@@ -140,7 +144,10 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     differs, notes = _check_data(dataset, settings, options)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
-    context = BackendContext(dataset.instances, written_in, environ, asks=not options.dry_run)
+    watch = _watch(options, model)
+    context = BackendContext(
+        dataset.instances, written_in, environ, asks=not options.dry_run, watch=watch
+    )
     backend = build_backend(model, context)
     names = [settings.judge if options.judge is None else options.judge, *settings.escalate]
     within = JudgeContext(configuration.base, environ, asks=not options.dry_run)
@@ -177,6 +184,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         store=store,
         notes=(*notes, *own_word),
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
+        watch=watch,
     )
 
 
@@ -235,6 +243,26 @@ def _budget(text: str | None, model: ModelSettings) -> Budget | None:
         raise ConfigurationError(f"--mir-budget: {error}") from None
     Spending(budget, _prices(model))  # it says whether prices are missing
     return budget
+
+
+def _watch(options: RunOptions, model: NamedModel) -> Watch | None:
+    """What measures attention, if that was asked for."""
+    if not options.attention:
+        return None
+    if (provider := model.settings.provider) != "transformers":
+        raise ConfigurationError(
+            "--mir-attention needs a model that runs in this process (provider 'transformers'): "
+            f"{one_line(model.name, 100)} is of provider '{one_line(provider, 60)}'"
+        )
+    if not options.kept and not options.dry_run:
+        raise ConfigurationError(
+            "--mir-attention needs --mir-run=FOLDER, where its numbers and its picture go"
+        )
+    from .attention.picture import check_installed
+    from .attention.watching import Watch
+
+    check_installed()
+    return Watch()
 
 
 def _prices(model: ModelSettings) -> Prices:

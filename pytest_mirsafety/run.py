@@ -21,7 +21,15 @@ from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .planning import RunPlan, engine_settings
 from .printable import one_line
-from .records import Instance, JudgedPair, Outcome, Response, Verdict, canonical_json
+from .records import (
+    Instance,
+    JudgedPair,
+    Outcome,
+    Response,
+    Verdict,
+    canonical_json,
+    text_digest,
+)
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
 from .stopping import Decider
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from .engine.engine import Engine
     from .engine.engine import Progress as EngineProgress
     from .engine.keeping import Keeper
+    from .entropies import AnswerAttention
     from .protocols import Backend
     from .store import SQLiteStore
     from .store.verdicts import Verdicts
@@ -124,6 +133,7 @@ class Run:
         from .judges.kept import keeping, recalled
         from .reasoning import separate
         from .store import ALL, SQLiteStore
+        from .store.attention import Attention
         from .store.verdicts import Verdicts
 
         plan = self.plan
@@ -140,6 +150,8 @@ class Run:
             self._store,
             paths=plan.model.settings.image_transport == "file",
         )
+        if plan.watch is not None:
+            plan.watch.store = Attention(self._store)
         self._verdict_store = verdicts = Verdicts(self._store)
         self._keeper = Keeper(verdicts)
         judge = keeping(plan.judge, verdicts, self._keeper)
@@ -285,6 +297,22 @@ class Run:
         if response is None or given != _Given.of(response):
             raise StoreError(f"the answer of {instance_id} is no longer the one that was given")
         return response.answer
+
+    def attention(self, instance_id: str) -> AnswerAttention | None:
+        """What was measured behind the answer that a test was given; None if nothing was.
+
+        To be called before `close`.
+
+        Raises:
+            StoreError: it cannot be read any more.
+        """
+        given, watch = self._given.get(instance_id), self.plan.watch
+        if given is None or watch is None or watch.store is None:
+            return None
+        response = self._running.recall(instance_id)
+        if response is None or given != _Given.of(response):
+            return None
+        return watch.store.get(response.request_key, text_digest(response.text))
 
     @property
     def _running(self) -> Engine:

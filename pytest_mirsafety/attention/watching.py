@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 class Watch:
     """An Observer (`checkpoints.observing`) that measures attention entropy.
 
-    What it keeps waits here for its answer, under the request's key.
+    What it keeps waits here for its answer, under the request's key. `store` is where it goes
+    then; it is set before anything is asked.
     """
 
     def __init__(self) -> None:
+        self.store: AttentionStore | None = None
         self._waiting: dict[str, AnswerAttention] = {}
 
     @contextmanager
@@ -71,12 +73,7 @@ class WatchedBackend:
     def __init__(self, backend: Backend, watch: Watch) -> None:
         self._backend = backend
         self._watch = watch
-        self._store: AttentionStore | None = None
         self._decoding = MappingProxyType({**backend.decoding, "attention": "eager"})
-
-    def keep_in(self, store: AttentionStore) -> None:
-        """Where it is kept from now on."""
-        self._store = store
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the backend has beside
         return getattr(self._backend, name)
@@ -125,12 +122,12 @@ class WatchedBackend:
             BackendError: as the backend, or it was asked before there is a store.
             StoreError: it cannot be stored.
         """
-        if self._store is None:
+        if (store := self._watch.store) is None:
             raise BackendError("there is no store yet")
         completion = await self._backend.complete(request, images, instance_id)
         if (attention := self._watch.take(request.key)) is not None:
             answer = text_digest(completion.text)
-            await asyncio.to_thread(self._store.put, request.key, answer, attention)
+            await asyncio.to_thread(store.put, request.key, answer, attention)
         return completion
 
     async def aclose(self) -> None:

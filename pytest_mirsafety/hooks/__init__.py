@@ -129,6 +129,8 @@ def _options(config: pytest.Config) -> RunOptions:
         shard=option("--mir-shard"),
         budget=option("--mir-budget"),
         stop=option("--mir-stop"),
+        attention=option("--mir-attention"),
+        kept=option("--mir-run") is not None,
     )
 
 

@@ -201,4 +201,5 @@ def _plain(numbers: Any) -> list[Any]:  # noqa: ANN401 - an array of numbers
     """Nested lists in JSON's own types."""
     import numpy as np
 
-    return list(np.where(np.isnan(numbers), None, numbers.astype(object)).tolist())
+    plain: list[Any] = np.where(np.isnan(numbers), np.array(None), numbers).tolist()
+    return plain
