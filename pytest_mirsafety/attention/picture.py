@@ -134,7 +134,8 @@ def _metadata(comparison: Comparison, model: str) -> dict[str, str]:
 
 def _shown(model: str) -> str:
     """The model's name, which may hold anything, as any font can show it."""
-    return one_line(model.encode("ascii", "backslashreplace").decode("ascii"), _NAME)
+    name = model.encode("ascii", "backslashreplace").decode("ascii")
+    return one_line(name, _NAME).replace("\u2026", "...")
 
 
 def _inches(cells: int, least: float, most: float) -> float:

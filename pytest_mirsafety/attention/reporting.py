@@ -211,17 +211,21 @@ def _means(arrays: Mapping[str, NDArray[Any]], status: Status) -> list[float | N
     return [None if np.isnan(m).all() else float(np.nanmean(m)) for m in measures]
 
 
-def _facts(comparison: Comparison, arrays: Mapping[str, NDArray[Any]]) -> dict[str, object]:
-    """The comparison for a machine; null is what has no value."""
+def _length(arrays: Mapping[str, NDArray[Any]], status: Status) -> float:
+    """The median number of tokens of such answers."""
     import numpy as np
 
+    return float(np.median(arrays["tokens"][arrays["outcome"] == str(status)]))
+
+
+def _facts(comparison: Comparison, arrays: Mapping[str, NDArray[Any]]) -> dict[str, object]:
+    """The comparison for a machine; null is what has no value."""
     sides = {}
     for status, number in ((Status.UNSAFE, comparison.unsafe), (Status.SAFE, comparison.safe)):
-        tokens = arrays["tokens"][arrays["outcome"] == str(status)]
         sides[str(status)] = {
             "answers": number,
             "mean_entropy": dict(zip(_MEASURES, _means(arrays, status), strict=True)),
-            "median_tokens": float(np.median(tokens)) if number else None,
+            "median_tokens": _length(arrays, status) if number else None,
         }
     measures = {
         measure: {
@@ -277,6 +281,9 @@ def _sentence(comparison: Comparison, arrays: Mapping[str, NDArray[Any]]) -> str
         if unsafe is not None and safe is not None
     ]
     text = f"attention: {comparison.unsafe:,} unsafe and {comparison.safe:,} safe answers"
+    if comparison.effect is not None:
+        lengths = (f"{_length(arrays, side):.0f}" for side in (Status.UNSAFE, Status.SAFE))
+        text += f", median {' and '.join(lengths)} tokens"
     text += f", mean entropy {', '.join(parts)}" if parts else ""
     if (q := comparison.q) is None:
         return f"{text}; not tested: {comparison.untested}"
