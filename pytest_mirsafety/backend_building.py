@@ -67,6 +67,7 @@ def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
 
 def _build_transformers(model: NamedModel, context: BackendContext) -> Backend:
     from .backends.transformers import TransformersBackend, TransformersSettings
+    from .checkpoints.devices import check_installed
     from .checkpoints.identity import locate
 
     settings, watch = model.settings, context.watch
@@ -83,6 +84,8 @@ def _build_transformers(model: NamedModel, context: BackendContext) -> Backend:
         ),
         observer=watch,
     )
+    if context.asks:
+        check_installed("running a model here")
     if watch is None:
         return backend
     from .attention.watching import WatchedBackend

@@ -25,7 +25,7 @@ _NOT_BY_PROVIDER: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "openai": _OF_WHAT_RUNS_HERE,
         "http": _OF_WHAT_RUNS_HERE,
         "vllm": _OF_WHAT_RUNS_HERE - _OF_A_SERVER,
-        "transformers": _OF_WHAT_RUNS_HERE - _IN_PROCESS | _OF_AN_ENDPOINT,
+        "transformers": _OF_WHAT_RUNS_HERE - _IN_PROCESS | _OF_AN_ENDPOINT | {"concurrency"},
     }
 )
 """What means nothing to each provider; to a user's own it is up to that what it means."""

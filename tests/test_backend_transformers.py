@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from pytest_mirsafety.backends import pictures
 from pytest_mirsafety.backends import transformers as backend_module
@@ -39,7 +40,6 @@ from pytest_mirsafety.errors import (
     BadInputError,
     ConfigurationError,
     MisconfiguredError,
-    MissingExtraError,
 )
 from pytest_mirsafety.records import Completion, LoadedImage, Request, Scalar
 from pytest_mirsafety.registry import declares_greedy, find_model
@@ -88,7 +88,6 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
-    monkeypatch.setattr(backend_module, "check_installed", lambda _: None)
     return fresh(monkeypatch.setattr)
 
 
@@ -200,12 +199,26 @@ def test_the_command_line_may_name_a_folder(project: Any) -> None:
     result.stderr.fnmatch_lines(["ERROR: the model: there is no folder *here"])
 
 
+@pytest.mark.parametrize("options", [(), ("--mir-dry-run",)])
 def test_missing_packages_are_known_before_anything_is_asked(
-    monkeypatch: pytest.MonkeyPatch,
+    project: Any, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(devices, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match="with the extra 'transformers'"):
-        TransformersBackend(settings())
+    project.write("here/config.json", "{}")
+    result = project.run("--mllm=transformers:here", *options)
+    missing = "ERROR: running a model here needs more packages: *the extra 'transformers'"
+    if options:  # nothing is asked, so that nothing is missing
+        assert result.ret == 0
+    else:
+        assert result.ret == 4
+        result.stderr.fnmatch_lines([missing])
+
+
+@pytest.mark.parametrize("key", ["concurrency", "timeout", "base_url", "gpu_memory"])
+def test_settings_of_other_engines_have_no_meaning(key: str) -> None:
+    value = "http://127.0.0.1/v1" if key == "base_url" else 1
+    with pytest.raises(ValidationError, match=f"'{key}' has no meaning for .*'transformers'"):
+        ModelSettings.model_validate({"provider": "transformers", "model": "x", key: value})
 
 
 def test_seeds_are_the_requests_own() -> None:
@@ -278,7 +291,6 @@ def test_each_gets_its_own_answer_whatever_the_memory(
     prompts: list[str], batch_size: int, room: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend_module, "check_installed", lambda _: None)
         patch.setattr(backend_module, "_LINGER", 0)
         model = fresh(patch.setattr)
         model.room = room

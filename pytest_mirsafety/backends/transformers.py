@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..checkpoints.devices import check_installed
 from ..checkpoints.identity import Checkpoint, identify
 from ..checkpoints.observing import Observer
 from ..errors import BackendError, MisconfiguredError, UnscoredError
@@ -54,7 +53,6 @@ class TransformersBackend:
     `doing` says in words what holds the first answer up, and is empty otherwise.
 
     Raises:
-        MissingExtraError: torch or transformers is not installed.
         ConfigurationError: the revision is not pinned, there is no checkpoint, or a decoding
             parameter is not one.
     """
@@ -73,7 +71,6 @@ class TransformersBackend:
             trust_remote_code=settings.trust_remote_code,
             decoding=decoding,
         )
-        check_installed("running a model here")
         self.doing = ""
         self._most = settings.batch_size
         self._numerics = ""

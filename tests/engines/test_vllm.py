@@ -43,6 +43,14 @@ model = "{model}"
 image_transport = "file"
 judge_cut_answers = true
 decoding = {{ temperature = 0, max_tokens = 32 }}
+
+[models.in-process]
+provider = "transformers"
+model = '{checkpoint}'
+device = "cpu"
+dtype = "float32"
+judge_cut_answers = true
+decoding = {{ temperature = 0, max_tokens = 32 }}
 """
 
 Transport = Literal["base64", "file"]
@@ -64,6 +72,13 @@ class Finished:
         """Status or reason of each instance."""
         return {i["id"]: i["reason"] or i["status"] for i in self.summary["instances"]}
 
+    @property
+    def answers(self) -> dict[str, str]:
+        """The answer of each instance, without halves of characters: engines write them apart."""
+        lines = (self.junit.with_suffix("") / "results.jsonl").read_text("utf-8").splitlines()
+        found = map(json.loads, lines)
+        return {r["id"]: (r.get("answer") or "").replace("\ufffd", "") for r in found}
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -72,10 +87,11 @@ class Records:
     first: Mapping[Transport, Finished]
     second: Mapping[Transport, Finished]
     server: VllmServer
+    in_process: Finished
 
     @property
     def runs(self) -> tuple[Finished, ...]:
-        return (*self.first.values(), *self.second.values())
+        return (*self.first.values(), *self.second.values(), self.in_process)
 
 
 class Project:
@@ -84,7 +100,9 @@ class Project:
     def __init__(self, folder: Path, server: VllmServer) -> None:
         (folder / "suites").mkdir(parents=True)
         shutil.copy(SUITE, folder / "suites")
-        text = CONFIGURATION.format(base_url=server.base_url, model=MODEL)
+        text = CONFIGURATION.format(
+            base_url=server.base_url, model=MODEL, checkpoint=folder.parent / "checkpoint"
+        )
         (folder / "mirsafety.toml").write_text(text, encoding="utf-8")
         (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         self._folder = folder
@@ -98,6 +116,7 @@ class Project:
             [
                 *(sys.executable, "-m", "pytest", f"--mllm={model}", "suites"),
                 *(f"--junitxml={junit}", f"--mir-summary={summary}"),
+                f"--mir-run={self._folder / name}",
             ],
             cwd=self._folder,
             env={**os.environ, "MIRSAFETY_API_KEY": API_KEY},
@@ -120,7 +139,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """The server is started, asked by four runs, and ended before any test looks."""
+    """The server is started, asked by four runs beside one in process, and ended: tests look."""
     folder = tmp_path_factory.mktemp("vllm")
     with vllm_server(folder) as server:
         models: dict[Transport, str] = {
@@ -132,6 +151,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
             {name: projects[name].run(models[name], "first") for name in TRANSPORTS},
             {name: projects[name].run(models[name], "second") for name in TRANSPORTS},
             server,
+            projects["file"].run("in-process", "third"),
         )
 
 
@@ -171,6 +191,19 @@ def test_a_second_run_asks_nothing_and_finds_the_same(records: Records) -> None:
         assert again.summary["provenance"]["answers_from_store"] == INSTANCES
         assert again.outcomes == records.first[transport].outcomes
         assert again.summary["gates"] == records.first[transport].summary["gates"]
+
+
+def test_both_engines_give_the_same_greedy_answers(records: Records) -> None:
+    served, here = records.first["file"], records.in_process
+    assert here.counted == Counters(0, 0, 0)
+    assert here.summary["provenance"]["answers_asked"] == INSTANCES
+    assert here.answers == served.answers
+    assert len(set(here.answers.values())) > INSTANCES // 2
+    assert here.outcomes == served.outcomes
+    used = "asked_input_tokens", "asked_output_tokens"
+    assert [here.summary["provenance"][u] for u in used] == [
+        served.summary["provenance"][u] for u in used
+    ]
 
 
 def test_every_count_adds_up(records: Records) -> None:
