@@ -24,6 +24,7 @@ LEAST_MASS: Final = 1e-6
 
 _LAYERS: Final = ("layers", "h", "blocks")
 _DIMENSIONS: Final = 4
+_WRAPPINGS: Final = 3
 _ATTENTION: Final = ("self_attn", "attention", "attn", "self_attention")
 
 
@@ -65,18 +66,25 @@ def attention_modules(model: Any) -> list[Any]:  # noqa: ANN401 - transformers i
     Raises:
         MisconfiguredError: there is none.
     """
-    decoder = model.get_decoder()
-    named = (getattr(decoder, name, None) for name in _LAYERS)
-    layers = next((list(found) for found in named if found is not None), [])
     modules = [
         next((found for name in _ATTENTION if (found := getattr(layer, name, None))), None)
-        for layer in layers
+        for layer in _layers(model)
     ]
     if not any(module is not None for module in modules):
         raise MisconfiguredError(
             f"--mir-attention: the layers of {type(model).__name__} have no attention that is known"
         )
     return modules
+
+
+def _layers(model: Any) -> list[Any]:  # noqa: ANN401 - transformers is untyped here
+    """Those of the language model, which may be wrapped in a model with a head of its own."""
+    for _ in range(_WRAPPINGS):
+        model = model.get_decoder()
+        for name in _LAYERS:
+            if (layers := getattr(model, name, None)) is not None:
+                return list(layers)
+    return []
 
 
 class Meter:

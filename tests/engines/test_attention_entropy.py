@@ -17,7 +17,12 @@ import pytest
 import torch
 from PIL import Image
 from torch.multiprocessing.reductions import StorageWeakRef
-from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaOnevisionForConditionalGeneration,
+)
 from vllm_server import write_checkpoint
 
 from pytest_mirsafety.attention.measuring import LEAST_MASS, Prompts, attention_modules, measured
@@ -33,6 +38,14 @@ PROMPTS: Final = (
     ("No picture at all.", 0),
     ("These two belong together.", 2),
 )
+SMALL: Final = {
+    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
     "grouped": {"num_attention_heads": 4, "num_key_value_heads": 2},
@@ -233,11 +246,32 @@ def test_hooks_are_on_the_language_model_alone_and_are_taken_off(folder: Path) -
         hooked = [m for m in checkpoint.model.modules() if m._forward_hooks]
         assert hooked == attention_modules(checkpoint.model)
         assert not vision & set(hooked)
-    with pytest.raises(TypeError), measured(checkpoint.model, prompts):
-        checkpoint.model.generate(unknown=1)
+    with pytest.raises(ValueError, match="not used"), measured(checkpoint.model, prompts):
+        checkpoint.model.generate(unknown=1)  # which leaves the context by an error
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in checkpoint.model.modules())
     with measured(checkpoint.model, prompts) as meter, pytest.raises(MisconfiguredError):
         meter.results()
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [
+        *((kind, [True] * 4) for kind in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")),
+        *((kind, [True] * 4) for kind in ("gemma3", "llava", "mistral3", "llama4")),
+        ("qwen3_5", [False, False, False, True]),
+    ],
+)
+def test_layers_of_other_architectures_are_found(kind: str, attention: list[bool]) -> None:
+    config = CONFIG_MAPPING[kind]()
+    text = config.get_text_config()
+    for name, value in SMALL.items():
+        if hasattr(text, name):
+            setattr(text, name, value)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation="eager")
+    found = attention_modules(model)
+    assert [module is not None for module in found] == attention
+    assert all("Vision" not in type(module).__name__ for module in found)
 
 
 def test_what_cannot_be_seen_is_refused(folder: Path) -> None:
