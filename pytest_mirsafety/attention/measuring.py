@@ -24,7 +24,6 @@ LEAST_MASS: Final = 1e-6
 
 _LAYERS: Final = ("layers", "h", "blocks")
 _DIMENSIONS: Final = 4
-_WRAPPINGS: Final = 3
 _ATTENTION: Final = ("self_attn", "attention", "attn", "self_attention")
 
 
@@ -79,10 +78,10 @@ def attention_modules(model: Any) -> list[Any]:  # noqa: ANN401 - transformers i
 
 def _layers(model: Any) -> list[Any]:  # noqa: ANN401 - transformers is untyped here
     """Those of the language model, which may be wrapped in a model with a head of its own."""
-    for _ in range(_WRAPPINGS):
-        model = model.get_decoder()
+    decoder = model.get_decoder()
+    for place in (decoder, getattr(decoder, "model", None)):
         for name in _LAYERS:
-            if (layers := getattr(model, name, None)) is not None:
+            if (layers := getattr(place, name, None)) is not None:
                 return list(layers)
     return []
 
