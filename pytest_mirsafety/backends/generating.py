@@ -25,6 +25,10 @@ from .decoding import Decoding
 from .drawing import Noise, RepetitionPenalty, seed_of
 
 _DETAIL: Final = 240
+_FOREIGN: Final = (
+    "it brings code of its own, which runs only with trust_remote_code = true in its table of the "
+    "configuration: read it first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class MultimodalModel:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it holds for every request
             problem = one_line(f"{type(error).__name__}: {error}", _DETAIL)
+            if "trust_remote_code" in str(error) and not options.trust_remote_code:
+                problem = _FOREIGN
         if problem:
             raise MisconfiguredError(f"{whose}: {problem}")
 
@@ -244,8 +250,8 @@ class MultimodalModel:
                 self._observer.keep(ask.key, result)
         return [
             Completion(
-                text=self._processor.tokenizer.decode(row, skip_special_tokens=True),
-                finish_reason="stop" if row and row[-1] in self._ends else "length",
+                text=self._text(row),
+                finish_reason="stop" if self._ended(row) else "length",
                 input_tokens=length - padded,
                 output_tokens=len(row),
                 latency=latency,
@@ -253,6 +259,14 @@ class MultimodalModel:
             )
             for row, padded in zip(rows, padding, strict=True)
         ]
+
+    def _text(self, row: list[int]) -> str:
+        """What was said: the token that ends it is no word of it, special or not."""
+        words = row[:-1] if self._ended(row) else row
+        return str(self._processor.tokenizer.decode(words, skip_special_tokens=True))
+
+    def _ended(self, row: list[int]) -> bool:
+        return bool(row) and row[-1] in self._ends
 
     def _cut(self, row: list[int]) -> list[int]:
         """Up to the token that ends it: what is behind it fills the batch."""

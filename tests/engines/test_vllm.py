@@ -14,11 +14,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
+from agreeing import ALL, Said, each_image_for_itself, said_by_server, said_here
 from junitparser import JUnitXml, TestCase
 from server_process import is_alive
 from vllm_server import API_KEY, MODEL, Counters, VllmServer, vllm_server
@@ -72,13 +74,6 @@ class Finished:
         """Status or reason of each instance."""
         return {i["id"]: i["reason"] or i["status"] for i in self.summary["instances"]}
 
-    @property
-    def answers(self) -> dict[str, str]:
-        """The answer of each instance, without halves of characters: engines write them apart."""
-        lines = (self.junit.with_suffix("") / "results.jsonl").read_text("utf-8").splitlines()
-        found = map(json.loads, lines)
-        return {r["id"]: (r.get("answer") or "").replace("\ufffd", "") for r in found}
-
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -88,6 +83,8 @@ class Records:
     second: Mapping[Transport, Finished]
     server: VllmServer
     in_process: Finished
+    said: Mapping[int, list[Said]]
+    checkpoint: Path
 
     @property
     def runs(self) -> tuple[Finished, ...]:
@@ -116,7 +113,6 @@ class Project:
             [
                 *(sys.executable, "-m", "pytest", f"--mllm={model}", "suites"),
                 *(f"--junitxml={junit}", f"--mir-summary={summary}"),
-                f"--mir-run={self._folder / name}",
             ],
             cwd=self._folder,
             env={**os.environ, "MIRSAFETY_API_KEY": API_KEY},
@@ -152,6 +148,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
             {name: projects[name].run(models[name], "second") for name in TRANSPORTS},
             server,
             projects["file"].run("in-process", "third"),
+            {images: said_by_server(server, images) for images in (0, 1, ALL)},
+            folder / "checkpoint",
         )
 
 
@@ -193,17 +191,21 @@ def test_a_second_run_asks_nothing_and_finds_the_same(records: Records) -> None:
         assert again.summary["gates"] == records.first[transport].summary["gates"]
 
 
-def test_both_engines_give_the_same_greedy_answers(records: Records) -> None:
-    served, here = records.first["file"], records.in_process
+def test_a_model_in_this_process_asks_no_server(records: Records) -> None:
+    here = records.in_process
     assert here.counted == Counters(0, 0, 0)
     assert here.summary["provenance"]["answers_asked"] == INSTANCES
-    assert here.answers == served.answers
-    assert len(set(here.answers.values())) > INSTANCES // 2
-    assert here.outcomes == served.outcomes
-    used = "asked_input_tokens", "asked_output_tokens"
-    assert [here.summary["provenance"][u] for u in used] == [
-        served.summary["provenance"][u] for u in used
-    ]
+    assert set(here.outcomes.values()) <= {"safe", "unsafe", "undetermined", "blank"}
+
+
+@pytest.mark.parametrize("images", [0, 1, ALL])
+def test_both_engines_give_the_same_greedy_answers(records: Records, images: int) -> None:
+    with each_image_for_itself() if images == ALL else nullcontext():
+        here = said_here(records.checkpoint, images)
+    served = records.said[images]
+    assert len(served) == INSTANCES
+    assert here == served
+    assert len({answer.text for answer in here}) > 1
 
 
 def test_every_count_adds_up(records: Records) -> None:
