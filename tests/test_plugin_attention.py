@@ -59,3 +59,12 @@ def test_without_the_option_nothing_says_attention(project: Project) -> None:
     result = project.run(FOLDER, "-v")
     assert "attention:" not in result.stdout.str()
     assert not list((project.path / "run").glob("attention*"))
+
+
+def test_a_dry_run_needs_neither_a_place_nor_the_engine(project: Project) -> None:
+    project.write("checkpoint/config.json", "{}")
+    result = project.pytester.runpytest_subprocess(
+        "--mllm=transformers:checkpoint", "--mir-attention", "--mir-dry-run"
+    )
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str() + result.stderr.str()
+    assert "20 instances" in result.stdout.str()
