@@ -12,6 +12,7 @@ from .config import ModelSettings
 from .judge_building import ENDPOINT_KEY
 
 if TYPE_CHECKING:
+    from .attention.watching import Watch
     from .protocols import Backend
     from .records import Instance
 
@@ -30,13 +31,14 @@ class BackendContext:
 
     `instances` are the dataset's, in its order; relative paths are relative to `base`. The
     variables in `environ` hold keys, so they are never shown. Where nothing `asks`, as in a dry
-    run, no key is needed.
+    run, no key is needed. `watch` is what measures attention, if anything does.
     """
 
     instances: Sequence[Instance]
     base: Path
     environ: Mapping[str, str] = field(repr=False)
     asks: bool = True
+    watch: Watch | None = None
 
 
 def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
@@ -69,7 +71,7 @@ def _build_transformers(model: NamedModel, context: BackendContext) -> Backend:
     from .checkpoints.devices import check_installed
     from .checkpoints.identity import locate
 
-    settings = model.settings
+    settings, watch = model.settings, context.watch
     backend = TransformersBackend(
         TransformersSettings(
             checkpoint=locate(settings.model, context.base, settings.revision, "the model"),
@@ -80,11 +82,16 @@ def _build_transformers(model: NamedModel, context: BackendContext) -> Backend:
             dtype=settings.dtype,
             trust_remote_code=settings.trust_remote_code,
             batch_size=settings.batch_size,
-        )
+        ),
+        observer=watch,
     )
     if context.asks:
         check_installed("running a model here")
-    return backend
+    if watch is None:
+        return backend
+    from .attention.watching import WatchedBackend
+
+    return WatchedBackend(backend, watch)
 
 
 def _build_replay(model: NamedModel, context: BackendContext) -> Backend:

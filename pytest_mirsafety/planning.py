@@ -33,6 +33,7 @@ from .taxonomy import Relation
 from .trials import Trials, draws, has_seeds
 
 if TYPE_CHECKING:
+    from .attention.watching import Watch
     from .engine.asks import EngineSettings
     from .judges.canaries import CanarySet
     from .protocols import Backend, Judge
@@ -56,6 +57,8 @@ class RunOptions:
     budget: str | None = None
     stop: str | None = None
     trials: str | None = None
+    attention: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class RunPlan:
     notes: tuple[str, ...]
     canaries: CanarySet | None = None
     phases: Phases = field(default_factory=Phases)
+    watch: Watch | None = None
 
     @property
     def settings(self) -> Settings:
@@ -176,7 +180,10 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     differs, notes = _check_data(dataset, settings, options)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
-    context = BackendContext(dataset.instances, written_in, environ, asks=not options.dry_run)
+    watch = _watch(options, model)
+    context = BackendContext(
+        dataset.instances, written_in, environ, asks=not options.dry_run, watch=watch
+    )
     backend = build_backend(model, context)
     names = [settings.judge if options.judge is None else options.judge, *settings.escalate]
     within = JudgeContext(configuration.base, environ, asks=not options.dry_run)
@@ -223,6 +230,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         notes=(*notes, *own_word, *filter(None, [shared.why])),
         phases=shared,
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
+        watch=watch,
     )
 
 
@@ -327,6 +335,26 @@ def _budget(text: str | None, model: ModelSettings) -> Budget | None:
         raise ConfigurationError(f"--mir-budget: {error}") from None
     Spending(budget, _prices(model))  # it says whether prices are missing
     return budget
+
+
+def _watch(options: RunOptions, model: NamedModel) -> Watch | None:
+    """What measures attention, if that was asked for."""
+    if not options.attention:
+        return None
+    if (provider := model.settings.provider) != "transformers":
+        raise ConfigurationError(
+            "--mir-attention needs a model that runs in this process (provider 'transformers'): "
+            f"{one_line(model.name, 100)} is of provider '{one_line(provider, 60)}'"
+        )
+    if not options.kept and not options.dry_run:
+        raise ConfigurationError(
+            "--mir-attention needs --mir-run=FOLDER, where its numbers and its picture go"
+        )
+    from .attention.picture import check_installed
+    from .attention.watching import Watch
+
+    check_installed()
+    return Watch()
 
 
 def _prices(model: ModelSettings) -> Prices:

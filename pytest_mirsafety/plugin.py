@@ -61,6 +61,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("--mir-store", metavar="FILE", help="where completed answers are kept")
     option("--mir-summary", metavar="FILE", help="write the summary of the run as JSON")
     option("--mir-run", metavar="FOLDER", help="write the run folder: run.json, results.jsonl")
+    option(
+        "--mir-attention",
+        action="store_true",
+        help="measure attention entropy (provider transformers), into the run folder",
+    )
     option("--mir-shard", metavar="I/N", help="ask one of N parts; mirsafety merge decides")
     option("--mir-budget", metavar="TOKENS|MONEY", help="ask no more than this costs: 2M, 12.50usd")
     option("--mir-stop", metavar="decided", help="skip what no gate's decision depends on")

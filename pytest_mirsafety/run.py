@@ -31,6 +31,7 @@ from .records import (
     Verdict,
     canonical_json,
     item_id,
+    text_digest,
 )
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .engine.engine import Engine
     from .engine.engine import Progress as EngineProgress
     from .engine.keeping import Keeper
+    from .entropies import AnswerAttention
     from .protocols import Backend
     from .store import SQLiteStore
     from .store.verdicts import Verdicts
@@ -139,6 +141,7 @@ class Run:
         from .images import ImageLimits, ImageReader, SideBySide, neutral_image
         from .judges.kept import keeping, recalled
         from .store import ALL, SQLiteStore
+        from .store.attention import Attention
         from .store.verdicts import Verdicts
 
         plan = self.plan
@@ -154,6 +157,8 @@ class Run:
         images = ImageReader(limits, self._store, paths=plan.sends_files)
         files = (lambda: self._scratch.folder) if plan.sends_files else None
         composer = SideBySide(limits, files, keep_content=plan.backend.needs_bytes)
+        if plan.watch is not None:
+            plan.watch.store = Attention(self._store)
         self._verdict_store = verdicts = Verdicts(self._store)
         self._keeper = Keeper(verdicts)
         judge = keeping(plan.judge, verdicts, self._keeper)
@@ -320,6 +325,22 @@ class Run:
         if (given := self._given.get(instance_id)) is None or self._store is None:
             return None
         return self._store.images_of(given.request_key)
+
+    def attention(self, instance_id: str) -> AnswerAttention | None:
+        """What was measured behind the answer that a test was given; None if nothing was.
+
+        To be called before `close`.
+
+        Raises:
+            StoreError: it cannot be read any more.
+        """
+        given, watch = self._given.get(instance_id), self.plan.watch
+        if given is None or watch is None or watch.store is None:
+            return None
+        response = self._running.recall(instance_id)
+        if response is None or given != _Given.of(response):
+            return None
+        return watch.store.get(response.request_key, text_digest(response.text))
 
     @property
     def _running(self) -> Engine:

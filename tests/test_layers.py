@@ -18,6 +18,7 @@ LAYERS = (
         "calibration",
         "config",
         "engine",
+        "entropies",
         "evaluation",
         "facts",
         "gates",
@@ -38,6 +39,7 @@ LAYERS = (
     },
     {"checkpoints", "memory", "servers", "wire"},
     {
+        "attention",
         "backends",
         "channel",
         "data",
@@ -70,6 +72,7 @@ WIRE, ADAPTERS, SHELLS = 2, 3, 5
 HEAVY = {
     "PIL",
     "huggingface_hub",
+    "matplotlib",
     "numpy",
     "openai",
     "pyarrow",

@@ -60,9 +60,12 @@ def add(commands: Commands) -> None:
 
 def run_list(options: argparse.Namespace) -> None:
     """Answers by model, verdicts by judge, and attempts by what they were on."""
+    from ..store.upkeep import Selection
+
     with _opened(options) as store:
         models, judges, attempts = store.models(), store.verdicts.judges(), store.attempts()
-        kept = ", ".join(filter(None, [_answers(models), _verdicts(judges)]))
+        behind = _attention(store.attention.number(Selection()))
+        kept = ", ".join(filter(None, [_answers(models), _verdicts(judges), behind]))
         print(f"{_shown(store.path)}: {kept}, {_size(store.path.stat().st_size)} on disk")
     _print_models(models)
     _print_judges(judges)
@@ -80,10 +83,11 @@ def run_prune(options: argparse.Namespace) -> None:
         answers, verdicts = _selected(store, options, before)
         models = [] if answers is None else store.models(answers)
         judges = [] if verdicts is None else store.verdicts.judges(verdicts)
+        behind = "" if answers is None else _attention(store.attention.number(answers))
         if not options.dry_run:
             store.prune(answers, verdicts)
         would = "would remove" if options.dry_run else "removed"
-        parts = [_answers(models) if answers is not None else "", _verdicts(judges)]
+        parts = [_answers(models) if answers is not None else "", behind, _verdicts(judges)]
         what = " and ".join(filter(None, parts)) or "0 verdicts"
         print(f"{_shown(store.path)}: {would} {what}; attempts stay counted")
     _print_models(models)
@@ -91,22 +95,32 @@ def run_prune(options: argparse.Namespace) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Each answer as a line of JSON (key, model, request, completion), then each verdict."""
+    """Each answer as a line of JSON (key, model, request, completion), then all else.
+
+    That is the attention behind answers, where it was measured, and the verdicts.
+    """
     with _opened(options) as store:
         answers, verdicts = _selected(store, options)
         some = () if answers is None else store.lines(answers)
+        behind = () if answers is None else store.attention.lines(answers)
         others = () if verdicts is None else store.verdicts.lines(verdicts)
         if options.file is None:
-            _write(sys.stdout, chain(some, others))
+            _write(sys.stdout, chain(some, behind, others))
             return
         with _new_file(options.file) as file:
-            numbers = _write(file, some), _write(file, others)
-    parts = (f"{numbers[0]:,} answers" if answers is not None else "", _number(numbers[1]))
+            numbers = _write(file, some), _write(file, behind), _write(file, others)
+    parts = (
+        f"{numbers[0]:,} answers" if answers is not None else "",
+        _attention(numbers[1]),
+        _number(numbers[2]),
+    )
     print(f"wrote {' and '.join(filter(None, parts)) or '0 verdicts'} to {_shown(options.file)}")
 
 
 def run_verify(options: argparse.Namespace) -> int:
     """Whether the file is whole, and every answer and verdict in it what its key says."""
+    from ..store.upkeep import Selection
+
     with _opened(options) as store:
         number = 0
         for number, problem in enumerate(store.problems(), start=1):
@@ -114,7 +128,8 @@ def run_verify(options: argparse.Namespace) -> int:
                 print(one_line(problem, 400))
         name = _shown(store.path)
         if not number:
-            kept = [_answers(store.models()), _verdicts(store.verdicts.judges())]
+            behind = _attention(store.attention.number(Selection()))
+            kept = [_answers(store.models()), _verdicts(store.verdicts.judges()), behind]
             print(f"{name}: {', '.join(filter(None, kept))}, all in order")
             return 0
     count = "1 problem" if number == 1 else f"{number:,} problems"
@@ -240,6 +255,11 @@ def _verdicts(judges: list[JudgeVerdicts]) -> str:
 
 def _number(verdicts: int) -> str:
     return f"{verdicts:,} verdict{'' if verdicts == 1 else 's'}" if verdicts else ""
+
+
+def _attention(answers: int) -> str:
+    """Behind how many it was measured; empty if behind none."""
+    return f"the attention behind {answers:,}" if answers else ""
 
 
 def _size(size: int) -> str:

@@ -130,6 +130,8 @@ def _options(config: pytest.Config) -> RunOptions:
         budget=option("--mir-budget"),
         stop=option("--mir-stop"),
         trials=option("--mir-trials"),
+        attention=option("--mir-attention"),
+        kept=option("--mir-run") is not None,
     )
 
 

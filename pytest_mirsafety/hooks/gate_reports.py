@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -155,10 +156,26 @@ class GateReports:
             session.exitstatus = _never_zero(exitstatus, gates)
         failed = bool(session.testsfailed) or exitstatus == pytest.ExitCode.TESTS_FAILED
         try:
+            self._result = result = self._with_attention(result)
             self._keep(result, int(session.exitstatus), tests_failed=failed)
         except RunError as error:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
             self._trouble = str(error)
+
+    def _with_attention(self, result: RunResult) -> RunResult:
+        """With what `--mir-attention` found, which is written to the run folder.
+
+        Raises:
+            RunError: it cannot be written, or read any more.
+        """
+        if self._run.plan.watch is None:
+            return result
+        from ..attention.reporting import report
+
+        name = self._config.getoption("--mir-run")
+        base = self._config.invocation_params.dir
+        found = report(base / name, result, self._run.attention, shown=name)
+        return replace(result, notes=(*result.notes, *found))
 
     def _keep(self, result: RunResult, code: int, *, tests_failed: bool) -> None:
         """Write the summary and the run folder, where they were asked for.

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from ..entropies import FILES
 from ..errors import ConfigurationError, DataError
 from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
@@ -84,7 +85,8 @@ def claim(folder: Path) -> None:
             )
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
         _replace(folder / MANIFEST, [_pretty(started)])
-        (folder / RESULTS).unlink(missing_ok=True)
+        for name in (RESULTS, *FILES):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
 
@@ -93,7 +95,7 @@ def discard(folder: Path) -> None:
     """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
     if _is_run(folder):
         with suppress(OSError):
-            for name in (MANIFEST, RESULTS):
+            for name in (MANIFEST, RESULTS, *FILES):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 

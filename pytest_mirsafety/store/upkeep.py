@@ -17,6 +17,7 @@ from typing import Final, Self
 from ..errors import StoreError
 from ..records import ModelIdentity, canonical_json
 from .answers import ALL, count_attempts, decode
+from .attention import AttentionUpkeep
 from .file import KNOWS_SHARDS, check, connect, explained, transaction
 from .verdict_upkeep import VerdictSelection, VerdictUpkeep
 
@@ -83,6 +84,7 @@ class StoreUpkeep:
         self._connection = connection
         self._version = version
         self.verdicts = VerdictUpkeep(path, connection, version)
+        self.attention = AttentionUpkeep(path, connection)
 
     @classmethod
     def open(cls, path: Path, *, alone: bool = False, patience: float = 2.0) -> StoreUpkeep:
@@ -182,7 +184,7 @@ class StoreUpkeep:
     ) -> None:
         """Remove these answers and verdicts, and give their space back; None stands for none.
 
-        Attempts stay: they happened.
+        What was measured behind answers goes with them. Attempts stay: they happened.
 
         Raises:
             StoreError: the store cannot be written.
@@ -192,6 +194,7 @@ class StoreUpkeep:
                 if selection is not None:
                     condition, values = selection.condition
                     self._connection.execute(f"DELETE FROM answers WHERE {condition}", values)  # noqa: S608 - ours
+                    self.attention.delete_orphans()
                 if verdicts is not None:
                     self.verdicts.delete(verdicts)
             self._connection.execute("VACUUM")
@@ -220,7 +223,10 @@ class StoreUpkeep:
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the file, line by line; nothing when all is well."""
-        looks = (self._damage, self._wrong_answers, self._wrong_images, self.verdicts.problems)
+        looks = (
+            *(self._damage, self._wrong_answers, self._wrong_images),
+            *(self.verdicts.problems, self.attention.problems),
+        )
         for look in looks:
             try:
                 with explained(self.path):
