@@ -398,13 +398,14 @@ def test_the_gpus_memory_is_looked_at(
     tool.parent.mkdir()
     # In use: little before the server, much ever after.
     tool.write_text(
-        f"#!/bin/sh\nif [ -e {tmp_path}/seen ]; then echo 0, GPU-a, 9000; else echo 0, GPU-a, 10; "
+        f"#!/bin/sh\nif [ -e {tmp_path}/seen ]; then echo 0, GPU-a, A, 9900, 900; "
+        f"else echo 0, GPU-a, A, 9900, 9890; "
         f"fi\ntouch {tmp_path}/seen\n",
         encoding="utf-8",
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("pytest_mirsafety.servers.gpu._PATIENCE", 0.5)
-    with pytest.warns(pytest.PytestWarning, match=r"8\.8 GiB of GPU 0 did not come back"):
+    with pytest.warns(pytest.PytestWarning, match=r"8\.8 GiB of GPU 0 \(A\) did not come back"):
         result = vllm.run()
     assert result.ret == 0
