@@ -103,7 +103,8 @@ def main() -> int:
 def _alone(options: argparse.Namespace, work: Path) -> Side:
     arguments = [options.engine, str(options.checkpoint), f"--tokens={options.tokens}"]
     told = _run([str(HERE / "bare_engine.py"), *arguments, f"--batch={options.batch}"], work)
-    return Side(**json.loads(told.strip().splitlines()[-1]))
+    # An engine may write lines of its own behind it.
+    return Side(**json.loads(next(x for x in told.splitlines() if x.startswith('{"seconds"'))))
 
 
 def _through_pytest(options: argparse.Namespace, folder: Path) -> Side:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
@@ -282,7 +283,7 @@ def test_a_batch_is_the_first_and_those_most_like_it(lengths: list[int], most: i
     assert all(abs(lengths[place] - lengths[0]) >= furthest for place in left)
 
 
-@settings(max_examples=20)
+@effort(max_examples=20)
 @given(
     st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=30),
     st.integers(1, 8),
