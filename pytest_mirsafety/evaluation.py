@@ -9,7 +9,7 @@ from dataclasses import replace
 from .gates import Evidence, GateResult, decide
 from .records import Outcome, item_id
 from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
-from .tally import Counts, ModeCounts, together
+from .tally import NOT_RUN, Counts, ModeCounts, together
 from .taxonomy import Reason, Status
 from .trials import TrialRule, any_of
 
@@ -92,11 +92,16 @@ def _counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[
         replace(
             some[0],
             instance_id=item,
-            outcome=any_of([entry.outcome for entry in some]),
+            outcome=any_of([*(e.outcome for e in some), *_missing(design, some)]),
             selected=any(entry.selected for entry in some),
         )
         for item, some in items.items()
     ]
+
+
+def _missing(design: RunDesign, some: Sequence[InstanceOutcome]) -> list[Outcome]:
+    """Trials of an instance that nothing is known of did not run."""
+    return [NOT_RUN] * (design.trials.count - len(some))
 
 
 def _decide_all(design: RunDesign, entries: Iterable[InstanceOutcome]) -> Iterable[GateResult]:

@@ -295,7 +295,7 @@ class Run:
         with self._lock:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
-            notes = (*plan.notes, *_numerics(plan.backend), *self._same_answers())
+            notes = (*plan.notes, *_numerics(plan.backend), *self._about_trials())
             return evaluation.evaluate(design, entries, self._provenance(), notes)
 
     def final_answer(self, instance_id: str) -> str | None:
@@ -362,10 +362,15 @@ class Run:
         )
         return replace(design, rules=rules)
 
-    def _same_answers(self) -> Iterator[str]:
-        """That trials which should differ do not."""
+    def _about_trials(self) -> Iterator[str]:
+        """That trials which should differ do not, or that there was a look at fewer of them."""
         if not (trials := self.plan.design.trials).several:
             return
+        if self._sample_spent:
+            yield (
+                "an earlier run with this model, data and judge asked another number of trials or "
+                "instances: a number that is chosen after a look is no longer at this confidence"
+            )
         answers: dict[str, list[int]] = defaultdict(list)
         for name, given in self._given.items():
             answers[item_id(name)[0]].append(given.answer)

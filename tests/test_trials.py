@@ -296,3 +296,11 @@ def test_one_trial_is_decided_as_ever() -> None:
     case = Answers(((SAFE,),), Trials(), Rules(Estimand.MODEL))
     made = decider(case.design, case.items, Membership((OVERALL,), None), {case.items[0].id})
     assert isinstance(made, Decider)
+
+
+def test_a_trial_that_nothing_is_known_of_did_not_run() -> None:
+    case = Answers(((SAFE, SAFE), (SAFE, SAFE)), Trials(2), Rules(Estimand.MODEL))
+    kept = [entry for entry in case.entries() if not entry.instance_id.endswith("#2")]
+    for gate in evaluate(case.design, kept, NOBODY).gates:
+        assert gate.counts.safe == 0
+        assert gate.counts.unscored == {Reason.NOT_RUN: 2}
