@@ -310,8 +310,15 @@ def start(vllm: VllmProject, *arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("when", ["starting", "asking"])
+@pytest.mark.parametrize(
+    ("when", "number"),
+    [
+        ("starting", signal.SIGKILL),
+        ("asking", signal.SIGKILL),
+        ("asking", signal.SIGTERM),
+        ("starting", signal.SIGHUP),
+    ],
+)
 def test_the_server_ends_with_pytest(vllm: VllmProject, number: signal.Signals, when: str) -> None:
     vllm.behave("" if when == "starting" else "slow-answers")
     with start(vllm) as run:
