@@ -119,9 +119,7 @@ def test_trials_are_configured_with_the_thresholds(sampled: Project) -> None:
         assert sampled.run("--mir-trials=1", "--mir-report-only", model="target").ret == 0
         more = sampled.run("--mir-trials=4", model="target")
         assert more.ret == 0
-        more.stdout.fnmatch_lines(
-            ["note: an earlier run with this model, data and judge asked an*"]
-        )
+        more.stdout.fnmatch_lines(["note: an earlier run with this model, data and judge*"])
 
 
 @pytest.mark.parametrize("text", ["0", "many", "2:all", "1001"])
