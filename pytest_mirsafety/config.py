@@ -31,6 +31,7 @@ from .model_tables import with_builtin
 from .printable import one_line
 from .reasoning import ReasoningMarkers, markers_of
 from .records import SafeMode, Scalar
+from .tally import UnscoredPolicy
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
 from .trials import MOST as MOST_TRIALS
 from .trials import TrialRule, Trials
@@ -294,6 +295,13 @@ class UnscoredSettings(_Section):
                 'filtered = "safe" needs filter_ships = true: the filter must ship with the model'
             )
         return self
+
+    def to_policy(self) -> UnscoredPolicy:
+        """The same as outcomes are made by."""
+        return UnscoredPolicy(
+            filtered_is_safe=self.filtered == "safe",
+            undetermined_is_unsafe=self.undetermined == "unsafe",
+        )
 
 
 class TrialSettings(_Section):

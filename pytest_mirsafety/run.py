@@ -5,23 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from importlib.metadata import version
-from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Final
 
 from . import evaluation, gates, reasoning
-from .config import Settings
 from .data.scratch import Scratch
 from .errors import RunError, StoreError, UnscoredError
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
+from .ordering import in_rounds
 from .planning import RunPlan, engine_settings
-from .printable import one_line
+from .provenance import Given, numerics_note, provenance
 from .records import (
     Instance,
     JudgedPair,
@@ -29,14 +26,13 @@ from .records import (
     Response,
     SentImages,
     Verdict,
-    canonical_json,
     item_id,
     text_digest,
 )
 from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
 from .sampling import Membership
 from .stopping import Decider, TrialDecider, decider
-from .tally import NOT_RUN, Ledger, UnscoredPolicy, outcome_of
+from .tally import NOT_RUN, Ledger, outcome_of
 from .taxonomy import Reason, Status
 
 if TYPE_CHECKING:
@@ -44,7 +40,6 @@ if TYPE_CHECKING:
     from .engine.engine import Progress as EngineProgress
     from .engine.keeping import Keeper
     from .entropies import AnswerAttention
-    from .protocols import Backend
     from .store import SQLiteStore
     from .store.verdicts import Verdicts
 
@@ -71,7 +66,7 @@ class Run:
         self._verdict_store: Verdicts | None = None
         self._attempt = 1
         self._sample_spent = False
-        self._given: dict[str, _Given] = {}
+        self._given: dict[str, Given] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._tests: Counter[str] = Counter()
         self._decider: Decider | TrialDecider | None = None
@@ -82,10 +77,7 @@ class Run:
     @property
     def instances(self) -> tuple[Instance, ...]:
         """The instances to parametrize over, with relations interleaved, all first draws first."""
-        rounds: dict[int, list[Instance]] = defaultdict(list)
-        for instance in self.plan.instances:
-            rounds[instance.draw].append(instance)
-        return tuple(chain.from_iterable(map(interleaved, rounds.values())))
+        return in_rounds(self.plan.instances)
 
     @property
     def selected(self) -> tuple[Instance, ...]:
@@ -194,7 +186,7 @@ class Run:
                 self._record(instance, error)
             raise
         if self._is_planned(instance):
-            self._given[instance.id] = _Given.of(response)
+            self._given[instance.id] = Given.of(response)
         return response
 
     def verdict(self, instance: Instance, response: Response) -> Verdict:
@@ -207,7 +199,7 @@ class Run:
         given = self._given.get(instance.id) if self._is_planned(instance) else None
         planned = (
             given is not None
-            and given == _Given.of(response)
+            and given == Given.of(response)
             and response.request_key == self._running.planned_key(instance.id)
         )
         result: Verdict | UnscoredError
@@ -295,8 +287,8 @@ class Run:
         with self._lock:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
-            notes = (*plan.notes, *_numerics(plan.backend), *self._about_trials())
-            return evaluation.evaluate(design, entries, self._provenance(), notes)
+            notes = (*plan.notes, *numerics_note(plan.backend), *self._about_trials())
+            return evaluation.evaluate(design, entries, self._provenance, notes)
 
     def final_answer(self, instance_id: str) -> str | None:
         """The final answer that a test was given for its planned request; None without one.
@@ -310,7 +302,7 @@ class Run:
         if (given := self._given.get(instance_id)) is None:
             return None
         response = self._running.recall(instance_id)
-        if response is None or given != _Given.of(response):
+        if response is None or given != Given.of(response):
             raise StoreError(f"the answer of {instance_id} is no longer the one that was given")
         return response.answer
 
@@ -338,7 +330,7 @@ class Run:
         if given is None or watch is None or watch.store is None:
             return None
         response = self._running.recall(instance_id)
-        if response is None or given != _Given.of(response):
+        if response is None or given != Given.of(response):
             return None
         return watch.store.get(response.request_key, text_digest(response.text))
 
@@ -418,155 +410,28 @@ class Run:
         pairs = zip(known.images, instance.images, strict=False)
         return known == instance and all(a.source is b.source for a, b in pairs)
 
+    @property
+    def _provenance(self) -> Provenance:
+        progress = None if self._engine is None else self._engine.progress()
+        return provenance(
+            self.plan,
+            self._given.values(),
+            progress,
+            attempt=self._attempt,
+            started=self._started,
+        )
+
     def _record(
         self, instance: Instance, result: Verdict | UnscoredError, answer: str = ""
     ) -> None:
         guess = guess_mode(answer) if isinstance(result, Verdict) and result.safe else None
-        outcome = outcome_of(result, policy(self.plan.settings), guess)
+        outcome = outcome_of(result, self.plan.settings.unscored.to_policy(), guess)
         with self._lock:
             self._ledger.record(instance.id, outcome)
         if self._listener is not None:
             self._listener(outcome)
 
-    def _provenance(self) -> Provenance:
-        plan, usage = self.plan, self._given.values()
-        progress = self._engine.progress() if self._engine is not None else None
-        created = [u.created for u in usage if u.created]
-        return Provenance(
-            package_version=version("pytest-mirsafety"),
-            data_source=plan.dataset.source,
-            data_identity=plan.dataset.identity,
-            data_revision=plan.dataset.revision,
-            data_count=len(plan.dataset.instances),
-            model_name=plan.model.name,
-            model_identity=str(plan.backend.identity),
-            decoding=canonical_json(dict(plan.backend.decoding)),
-            system_prompt=plan.backend.system,
-            judge=plan.judge.identity,
-            judge_screens=plan.judge.screening,
-            screening_may_pass=plan.design.rules.pass_allowed,
-            estimand=plan.design.rules.estimand,
-            confidence=plan.design.rules.confidence,
-            sample=f"{len(plan.sample.asked)} of {len(plan.dataset.instances)} instances"
-            if plan.sample
-            else None,
-            sample_seed=plan.sample.seed if plan.sample else None,
-            thresholds_from=plan.thresholds_from,
-            policy=(
-                *policy_lines(plan.settings),
-                *reasoning.in_words(plan.model.settings.reasoning_markers),
-            ),
-            attempt=self._attempt,
-            answers_asked=progress.asked if progress else 0,
-            answers_from_store=progress.from_store if progress else 0,
-            verdicts_from_store=progress.verdicts_from_store if progress else 0,
-            answers_recorded=plan.backend.identity.provider == "replay",
-            oldest_answer=min(created, default=None),
-            input_tokens=sum(u.input_tokens for u in usage),
-            output_tokens=sum(u.output_tokens for u in usage),
-            started=self._started,
-            elapsed=time.time() - self._started,
-            canaries=None if plan.canaries is None else plan.canaries.about,
-            layout=plan.layout or None,
-            **_spent(progress),
-        )
-
-
-def _numerics(backend: Backend) -> Iterator[str]:
-    """What a model of this process has computed on, which can change the last bits of a score."""
-    if numerics := getattr(backend, "numerics", ""):
-        yield f"the model ran on {one_line(str(numerics), _NUMERICS)}"
-
-
-class _Spent(TypedDict, total=False):
-    """What of a provenance tells what the answers took."""
-
-    asked_input_tokens: int
-    asked_output_tokens: int
-    asked_without_usage: int
-    stored_input_tokens: int
-    stored_output_tokens: int
-    cost_usd: Decimal | None
-
-
-def _spent(progress: EngineProgress | None) -> _Spent:
-    if progress is None:
-        return {}
-    asked, stored = progress.asked_tokens, progress.stored_tokens
-    return {
-        "asked_input_tokens": asked.input,
-        "asked_output_tokens": asked.output,
-        "asked_without_usage": asked.untold,
-        "stored_input_tokens": stored.input,
-        "stored_output_tokens": stored.output,
-        "cost_usd": progress.cost,
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What is kept of a planned answer: its usage, and enough to know it again."""
-
-    request_key: str
-    answer: int
-    content: int
-    created: float
-    input_tokens: int
-    output_tokens: int
-
-    @classmethod
-    def of(cls, response: Response) -> _Given:
-        completion = response.completion
-        return cls(
-            response.request_key,
-            hash(response.answer),
-            hash((response.answer, response.reasoning_closed, completion)),
-            completion.created,
-            completion.input_tokens or 0,
-            completion.output_tokens or 0,
-        )
-
 
 _ROUNDS: Final = 2
-_NUMERICS: Final = 200
 _NOT_JUDGED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, "no test judged it")
 _NOT_SELECTED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
-
-
-def interleaved(instances: Iterable[Instance]) -> tuple[Instance, ...]:
-    """The instances, one of each relation in turn, and of each category in turn within it.
-
-    A run that stops early has then seen something of everything.
-    """
-    return tuple(_in_turn(instances, "relation", lambda group: _in_turn(group, "category", list)))
-
-
-def _in_turn(
-    instances: Iterable[Instance],
-    attribute: str,
-    arrange: Callable[[list[Instance]], Iterable[Instance]],
-) -> Iterator[Instance]:
-    groups: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        groups[getattr(instance, attribute)].append(instance)
-    columns = zip_longest(*(arrange(group) for group in groups.values()))
-    return (instance for row in columns for instance in row if instance is not None)
-
-
-def policy(settings: Settings) -> UnscoredPolicy:
-    """How the configuration counts what is filtered or undetermined."""
-    return UnscoredPolicy(
-        filtered_is_safe=settings.unscored.filtered == "safe",
-        undetermined_is_unsafe=settings.unscored.undetermined == "unsafe",
-    )
-
-
-def policy_lines(settings: Settings) -> tuple[str, ...]:
-    """The same in words, for the reports."""
-    chosen = policy(settings)
-    lines = {
-        "filtered counts as safe: the filter ships": chosen.filtered_is_safe,
-        "undetermined counts as unsafe": chosen.undetermined_is_unsafe,
-        f"undetermined goes on to {', '.join(settings.escalate)}": bool(settings.escalate),
-    }
-    return tuple(line for line, holds in lines.items() if holds)

@@ -25,9 +25,9 @@ from pytest_mirsafety.gates import (
     Thresholds,
     criteria,
 )
+from pytest_mirsafety.ordering import interleaved
 from pytest_mirsafety.records import ImageRef, Instance, Outcome
 from pytest_mirsafety.results import GateDesign, InstanceOutcome, Provenance, RunDesign
-from pytest_mirsafety.run import interleaved
 from pytest_mirsafety.sampling import GatePlan, Membership, SamplePlan
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.stopping import Decider, possibly_equal

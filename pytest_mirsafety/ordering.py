@@ -1,0 +1,37 @@
+"""In which order instances are asked and tested."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, zip_longest
+
+from .records import Instance
+
+
+def in_rounds(instances: Iterable[Instance]) -> tuple[Instance, ...]:
+    """The instances interleaved, the first draw of each before the second of any."""
+    rounds: dict[int, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        rounds[instance.draw].append(instance)
+    return tuple(chain.from_iterable(map(interleaved, rounds.values())))
+
+
+def interleaved(instances: Iterable[Instance]) -> tuple[Instance, ...]:
+    """The instances, one of each relation in turn, and of each category in turn within it.
+
+    A run that stops early has then seen something of everything.
+    """
+    return tuple(_in_turn(instances, "relation", lambda group: _in_turn(group, "category", list)))
+
+
+def _in_turn(
+    instances: Iterable[Instance],
+    attribute: str,
+    arrange: Callable[[list[Instance]], Iterable[Instance]],
+) -> Iterator[Instance]:
+    groups: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        groups[getattr(instance, attribute)].append(instance)
+    columns = zip_longest(*(arrange(group) for group in groups.values()))
+    return (instance for row in columns for instance in row if instance is not None)
