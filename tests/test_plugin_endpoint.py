@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from fnmatch import fnmatch
 
 import pytest
@@ -345,3 +348,22 @@ def test_files_are_named_in_a_second_run_too(project: Project) -> None:
         last = endpoint.requests[-1]
     assert len(endpoint.requests) == 21
     assert last.image_urls[0] == (project.path / "images/jump-3-1.png").as_uri()
+
+
+@pytest.mark.parametrize("more", [[], ["-q"]])
+def test_in_a_log_what_ended_the_run_has_a_line_of_its_own(
+    project: Project, more: list[str]
+) -> None:
+    command = [sys.executable, "-m", "pytest", "--mllm=http://127.0.0.1:9/v1#model", *more]
+    buffered = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    job = subprocess.run(
+        command,
+        cwd=project.path,
+        env=buffered,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert job.returncode == 4
+    assert [line for line in job.stdout.splitlines() if line.startswith("ERROR: ")]

@@ -95,9 +95,12 @@ class Session:
         """Stop asking on Ctrl-C."""
         self._stop("interrupted")
 
-    def pytest_unconfigure(self) -> None:
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
         """Close the engine and the store; what does not close changes no decision."""
         self._stop("the session ended")
+        if config.pluginmanager.hasplugin("terminalreporter"):
+            # What ended the run is said on stderr, and in a log must not land within a line.
+            config.get_terminal_writer().flush()
         try:
             self._run.close()
         except RunError as error:

@@ -550,7 +550,7 @@ def test_what_cannot_be_loaded_ends_the_run_in_one_line(
     ran = project.run()
     assert ran.code == 4, ran.output
     errors = [line for line in ran.output.splitlines() if line.startswith("ERROR")]
-    assert len(errors) == 1
+    assert len(errors) == 1, ran.output
     assert message in errors[0]
     assert "Traceback" not in ran.output
     assert not (home / "ran").exists()
