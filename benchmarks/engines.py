@@ -57,6 +57,8 @@ class Side:
     seconds: float
     tokens: int
     requests: int
+    trial: float = 0.0
+    """Seconds of the one request that pytest asks before the rest, alone."""
 
     @property
     def rate(self) -> float:
@@ -95,7 +97,10 @@ def main() -> int:
         ratios = in_turn(options.rounds, ours, theirs)
     for side, found in sides.items():
         for one in found:
-            print(f"{side}: {one.requests} requests, {one.tokens} tokens, {one.seconds:.2f} s")
+            alone = f", {one.trial:.2f} s of them for the first, alone" if one.trial else ""
+            print(
+                f"{side}: {one.requests} requests, {one.tokens} tokens, {one.seconds:.2f} s{alone}"
+            )
     print(f"{machine()}\n{options.engine}: {ratios} of the bare engine's throughput")
     return 0 if ratios.median >= BUDGET else 1
 
@@ -121,9 +126,11 @@ def _through_pytest(options: argparse.Namespace, folder: Path) -> Side:
     with sqlite3.connect(folder / ".mirsafety" / "answers.sqlite3") as store:
         rows = [json.loads(row[0]) for row in store.execute("SELECT completion FROM answers")]
     store.close()
-    first = min(row["created"] - row["latency"] for row in rows)
+    rows.sort(key=lambda row: row["created"] - row["latency"])
+    first = rows[0]["created"] - rows[0]["latency"]
     last = max(row["created"] for row in rows)
-    return Side(last - first, sum(row["output_tokens"] or 0 for row in rows), len(rows))
+    tokens = sum(row["output_tokens"] or 0 for row in rows)
+    return Side(last - first, tokens, len(rows), rows[0]["latency"])
 
 
 def _run(arguments: list[str], folder: Path, allowed: tuple[int, ...] = (0,)) -> str:
