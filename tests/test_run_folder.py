@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pytest_mirsafety import run_folder
 from pytest_mirsafety.errors import ConfigurationError, DataError
 from pytest_mirsafety.printable import one_line
 from pytest_mirsafety.records import Outcome, digest
-from pytest_mirsafety.results import RecordedRun, RunResult
+from pytest_mirsafety.results import RecordedRun, RunResult, ids_digest
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Status
 
@@ -328,3 +329,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
             run_folder.claim(folder)
     with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
         run_folder.write(tmp_path / "gone", RESULT, tests_failed=False, exit_code=0)
+
+
+def test_a_run_that_lacks_an_instance_is_none(tmp_path: Path) -> None:
+    """Also where every digest of a file was made to fit: what was planned is known apart."""
+    planned = ids_digest(entry.instance_id for entry in RESULT.outcomes)
+    result = replace(RESULT, design=replace(RESULT.design, planned=planned))
+    folder = written(tmp_path / "run", result)
+    assert run_folder.read(folder).design.planned == planned
+    path = folder / run_folder.RESULTS
+    fewer = b"".join(path.read_bytes().splitlines(keepends=True)[:-1])
+    path.write_bytes(fewer)
+    document = manifest(folder)
+    document["results"] = {
+        "records": len(RESULT.outcomes) - 1,
+        "sha256": hashlib.sha256(fewer).hexdigest(),
+    }
+    put(folder, document)
+    assert "does not hold the instances that were planned" in refusal(folder)

@@ -24,7 +24,14 @@ from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
 from ..printable import one_line
 from ..records import SentImages, digest, text_digest
-from ..results import InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
+from ..results import (
+    InstanceOutcome,
+    Provenance,
+    RecordedRun,
+    RunDesign,
+    RunResult,
+    ids_digest,
+)
 from .lines import (
     LINE_LIMIT,
     Digest,
@@ -150,6 +157,9 @@ def read(folder: Path) -> RecordedRun:
     where = one_line(str(folder))
     manifest = _read_manifest(folder / MANIFEST, where)
     outcomes = tuple(_read_results(folder / RESULTS, f"{where}/{RESULTS}", manifest))
+    planned, whole = manifest.design.planned, manifest.design.shard is None
+    if whole and planned not in (None, ids_digest(entry.instance_id for entry in outcomes)):
+        raise malformed(f"{where}/{RESULTS}", "does not hold the instances that were planned")
     return RecordedRun(
         where=where,
         design=manifest.design,
