@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
@@ -266,7 +265,7 @@ class Caller:
             raise ChannelError(f"no connection to the controller: {error}", closed=True) from None
         self._line = Line(connection)
         self._numbers = itertools.count(1)
-        self._pending: dict[int, Future[Message]] = {}
+        self._pending: dict[int, SimpleQueue[Message | ChannelError]] = {}
         self._gone: ChannelError | None = None
         # Sent by a thread: a signal that interrupts this one could leave half a message behind.
         self._outbox: SimpleQueue[Message | None] = SimpleQueue()
@@ -284,15 +283,19 @@ class Caller:
             ChannelError: the other side is gone, or the message is too long.
         """
         number = next(self._numbers)
-        reply: Future[Message] = Future()
-        self._pending[number] = reply
+        # A queue, since a wait at it is one call into C: what a signal raises comes out whole.
+        bell: SimpleQueue[Message | ChannelError] = SimpleQueue()
+        self._pending[number] = bell
         try:
             self._outbox.put({**message, "id": number})
             if self._gone is not None:  # looked at after the entry: whoever sets it clears those
                 raise self._gone
-            return reply.result()
+            reply = bell.get()
         finally:
             self._pending.pop(number, None)
+        if isinstance(reply, ChannelError):
+            raise reply
+        return reply
 
     def post(self, message: Message) -> None:
         """Send a message that has no reply. One that cannot be sent is lost."""
@@ -314,17 +317,16 @@ class Caller:
                 if error.closed:
                     self._line.hang_up()  # the receiving thread tells those who wait
                 elif (waiting := self._pending.get(message.get("id", 0))) is not None:
-                    waiting.set_exception(error)  # it was not sent: no reply will come
+                    waiting.put(error)  # it was not sent: no reply will come
 
     def _receive(self) -> None:
         try:
             while True:
                 reply = self._line.receive()
                 waiting = self._pending.get(reply.get("id", 0))
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(reply)
+                if waiting is not None:
+                    waiting.put(reply)
         except ChannelError as error:
             self._gone = error
             for waiting in list(self._pending.values()):
-                if not waiting.done():
-                    waiting.set_exception(error)
+                waiting.put(error)

@@ -22,6 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interrupts import Interrupted, interrupted
+
 from pytest_mirsafety import channel
 from pytest_mirsafety.channel import Caller, ChannelError, Invitation, Line, Reception
 
@@ -113,22 +115,12 @@ def test_a_reply_reaches_who_asked_whatever_the_order(
     assert got == {n: n for n in range(6)}
 
 
-def test_an_interrupted_call_leaves_its_reply_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_leaves_its_reply_to_nobody() -> None:
     held: SimpleQueue[tuple[Line, dict[str, Any]]] = SimpleQueue()
-
-    class Interrupted(Exception):  # noqa: N818 - as pytest-timeout's
-        pass
-
     with reception(lambda line, message: held.put((line, message))) as door:
         caller = Caller(door.invitation)
-        with monkeypatch.context() as patch:
-
-            def interrupt(_: object) -> None:
-                raise Interrupted
-
-            patch.setattr("concurrent.futures.Future.result", interrupt)
-            with pytest.raises(Interrupted):
-                say(caller, "first")
+        with interrupted(after=0.05), pytest.raises(Interrupted):
+            say(caller, "first")
         thread = threading.Thread(target=lambda: echo(*held.get()))
         first = held.get()
         thread.start()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupts import Interrupted, interrupted
 from scripted import within
 
 from pytest_mirsafety.engine.lanes import Landing, Lane, Waits
@@ -225,3 +228,16 @@ def test_a_release_ends_every_wait_now_and_later() -> None:
         assert not thread.is_alive()
     assert waits.over
     assert waits.wait(Landing(), FOREVER)
+
+
+def test_an_interrupt_comes_out_of_a_wait_as_it_was_raised() -> None:
+    """A wait that is not one call into C answers some of these with an error about its lock."""
+    waits, raised = Waits(), 0
+    delays = random.Random(1)
+    for _ in range(10_000):
+        with suppress(Interrupted), interrupted(after=delays.uniform(1e-6, 3e-4)):
+            try:
+                waits.wait(Landing(), 1e-4)
+            except Interrupted:
+                raised += 1
+    assert raised, "no wait was interrupted: nothing was seen"

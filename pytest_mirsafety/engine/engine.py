@@ -304,11 +304,12 @@ class Engine:
         Does nothing without a trial, before anything was asked, and after an error that ended
         the run.
         """
-        thread, over = self._thread, threading.Event()
+        thread, over = self._thread, Landing()
         if self._pipeline.challenging is None or thread is None:
             return
-        self._call(self._pipeline.close_challenge, over.set)
-        while not over.wait(_SLICE):
+        waits = Waits()  # its own: `stop` has let go of those who wait for answers
+        self._call(self._pipeline.close_challenge, lambda: waits.land(over))
+        while not waits.wait(over, _SLICE):
             if self._fatal is not None or not thread.is_alive():
                 return
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job", bound=Hashable)
@@ -24,11 +23,13 @@ class Waits:
     """The threads that wait, each for one landing; `release` lets all of them go.
 
     Nothing here takes a lock that a waiting thread holds, so `release` may be called from a
-    signal handler that interrupted a wait.
+    signal handler that interrupted a wait. Each thread waits at a queue of its own, since that
+    wait is one call into C: what a signal handler raises comes out of it as it was raised, while
+    a `Condition` (of a `Future`, an `Event`) may answer it with an error about its own lock.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Future[None], Landing] = {}
+        self._waiting: dict[SimpleQueue[None], Landing] = {}
         self._over = False
 
     @property
@@ -38,35 +39,30 @@ class Waits:
 
     def wait(self, landing: Landing, timeout: float) -> bool:
         """Block for at most `timeout` seconds; tells whether there is no more to wait for."""
-        future: Future[None] = Future()
-        self._waiting[future] = landing
+        bell: SimpleQueue[None] = SimpleQueue()
+        self._waiting[bell] = landing
         try:
-            # Looked at only now: whoever lands it from here on sees the future and wakes it.
+            # Looked at only now: whoever lands it from here on sees the bell and rings it.
             if not (landing.landed or self._over):
-                future.result(timeout)
-        except TimeoutError:
+                bell.get(timeout=timeout)
+        except Empty:
             pass
         finally:
-            del self._waiting[future]
+            del self._waiting[bell]
         return landing.landed or self._over
 
     def land(self, landing: Landing) -> None:
         """Mark it landed and wake those who wait for it."""
         landing.landed = True
-        for future, awaited in self._waiting.copy().items():
+        for bell, awaited in self._waiting.copy().items():
             if awaited is landing:
-                _wake(future)
+                bell.put(None)
 
     def release(self) -> None:
         """Wake everybody, now and in future."""
         self._over = True
-        for future in self._waiting.copy():
-            _wake(future)
-
-
-def _wake(future: Future[None]) -> None:
-    with suppress(InvalidStateError):  # woken twice, by a landing and by the end
-        future.set_result(None)
+        for bell in self._waiting.copy():
+            bell.put(None)
 
 
 class Lane(Generic[Job]):
