@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from interrupts import Interrupted, interrupted
 
 from pytest_mirsafety import channel
