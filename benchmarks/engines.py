@@ -8,7 +8,8 @@ Needs vLLM or transformers in this environment. The checkpoint is made on the sp
 wide enough that the engine spends its time on them (`--width`), or your own (`--checkpoint`). The
 requests are those of the bundled sample, or of a generated dataset (`--instances`, `--side`). Both
 sides read and decode the images while they are measured, and are warm before: pytest's side counts
-from its first request, which follows the start of the engine, to its last answer. Exit code 0: the budget was met; 1: it was not; 2: a run was broken.
+from its first request, which follows the start of the engine, to its last answer. Exit code 0: the
+budget was met; 1: it was not; 2: a run was broken.
 """
 
 from __future__ import annotations
