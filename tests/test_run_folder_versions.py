@@ -100,7 +100,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def forge(folder: Path, name: str, **fields: object) -> str:
-    """Put keys into run.json or the first line, mend every digest, and give what the reader says."""
+    """Put keys into run.json or the first line, mend every digest, and read."""
     manifest: dict[str, Any] = json.loads((folder / run_folder.MANIFEST).read_text("utf-8"))
     if name == run_folder.RESULTS:
         first, *rest = (folder / name).read_bytes().splitlines(keepends=True)
