@@ -13,7 +13,7 @@ import pytest_mirsafety
 PACKAGE = Path(pytest_mirsafety.__file__).parent
 
 LAYERS = (
-    {"errors", "taxonomy", "records", "protocols", "printable"},
+    {"circumstances", "errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
     {
         "calibration",
         "config",
@@ -30,6 +30,7 @@ LAYERS = (
         "ordering",
         "model_tables",
         "reasoning",
+        "redaction",
         "results",
         "sampling",
         "sharding",
@@ -56,6 +57,7 @@ LAYERS = (
     {
         "backend_building",
         "cautions",
+        "inventory",
         "judge_building",
         "phases",
         "planning",

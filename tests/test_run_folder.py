@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from published import complaints
 from recorded_runs import OUTCOMES, World, world, worlds
 
 from pytest_mirsafety import run_folder
+from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
 from pytest_mirsafety.errors import ConfigurationError, DataError
+from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.printable import one_line
-from pytest_mirsafety.records import Outcome, digest
+from pytest_mirsafety.records import ModelIdentity, Outcome, SentImages, digest
 from pytest_mirsafety.results import RecordedRun, RunResult, ids_digest
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Status
@@ -26,12 +29,45 @@ SHARED = settings(
     max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+_NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+CIRCUMSTANCES = st.builds(
+    Circumstances,
+    ended=st.none() | st.floats(0, 2**35),
+    model=st.none() | st.builds(ModelIdentity, _NAMES, _NAMES, st.none() | _NAMES),
+    environments=st.lists(
+        st.builds(
+            Environment,
+            packages=st.dictionaries(_NAMES, _NAMES, max_size=3),
+            host=st.builds(
+                Host,
+                _NAMES,
+                _NAMES,
+                st.none() | st.integers(1, 512),
+                st.lists(_NAMES, max_size=2).map(tuple),
+            ),
+            commit=st.none() | st.builds(Commit, _NAMES, st.none() | st.booleans()),
+        ),
+        max_size=2,
+    ).map(tuple),
+)
 RESULT = world(OUTCOMES).whole()
+EXCHANGE = Exchange(
+    question="How?",
+    prompt="What links them?",
+    answer="No.",
+    reasoning="Hm.",
+    finish_reason="stop",
+    input_tokens=7,
+    output_tokens=2,
+    latency=0.5,
+    created=1.0,
+    images=SentImages(("ab" * 32, "cd" * 32), "ef" * 32),
+)
 
 
 def written(folder: Path, result: RunResult = RESULT) -> Path:
     run_folder.claim(folder)
-    run_folder.write(folder, result, tests_failed=False, exit_code=0)
+    run_folder.write(folder, result, tests_failed=False, exit_code=0, exchanges=lambda _: EXCHANGE)
     return folder
 
 
@@ -45,13 +81,28 @@ def refusal(folder: Path) -> str:
 
 
 @SHARED
-@given(worlds(), st.sampled_from([None, Shard(2, 3)]), st.booleans(), st.integers(0, 255))
+@given(
+    worlds(),
+    st.sampled_from([None, Shard(2, 3)]),
+    st.booleans(),
+    st.integers(0, 255),
+    CIRCUMSTANCES,
+)
 def test_what_is_written_is_what_is_read(
-    tmp_path: Path, made: World, shard: Shard | None, failed: bool, code: int
+    tmp_path: Path,
+    made: World,
+    shard: Shard | None,
+    failed: bool,
+    code: int,
+    circumstances: Circumstances,
 ) -> None:
     result = replace(made, design=replace(made.design, shard=shard)).whole()
     run_folder.claim(tmp_path / "run")
-    run_folder.write(tmp_path / "run", result, tests_failed=failed, exit_code=code)
+    where = circumstances
+    run_folder.write(
+        tmp_path / "run", result, tests_failed=failed, exit_code=code, circumstances=where
+    )
+    assert not complaints(tmp_path / "run")
     assert run_folder.read(tmp_path / "run") == RecordedRun(
         where=str(tmp_path / "run"),
         design=result.design,
@@ -61,6 +112,7 @@ def test_what_is_written_is_what_is_read(
         tests_failed=failed,
         exit_code=code,
         digest=manifest(tmp_path / "run")["digest"],
+        circumstances=where,
     )
 
 
@@ -123,7 +175,7 @@ def put(folder: Path, document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "expected"),
     [
-        (["schema_version"], 2, "has schema_version 2; this version reads 1"),
+        (["schema_version"], 3, "has schema_version 3; this version reads 1 and 2"),
         (["schema_version"], "1", "has schema_version '1'"),
         (["format"], "other", "is no run's"),
         (["finished"], False, "the run has not ended, or was killed; run it again"),
@@ -154,6 +206,15 @@ def put(folder: Path, document: dict[str, Any]) -> None:
         (["provenance", "attempt"], -1, "negative"),
         (["provenance", "input_tokens"], 1.5, "input_tokens: "),
         (["provenance", "judge"], None, "judge: "),
+        (["redacted"], None, "redacted: "),
+        (["redacted"], 0, "redacted: "),
+        (["ended"], -1.0, "a time is none"),
+        (["ended"], "now", "ended: "),
+        (["model"], "m", "model: "),
+        (["model"], {"provider": "http"}, "model.model: "),
+        (["environments"], {}, "environments: "),
+        (["environments"], [{"packages": {}}], "environments.0.host: "),
+        (["environments"], [{"packages": {"a": 1}, "host": {}}], "packages.a: "),
         (["results", "records"], 9, "does not hold the 9 records"),
         (["results", "records"], 10**12, "results.records: "),
         (["results", "sha256"], "0" * 64, "does not hold the 10 records"),
@@ -232,6 +293,22 @@ def forge(folder: Path, number: int, **fields: object) -> None:
         ({"request_key": "ab"}, "request_key: "),
         ({"more": 1}, "more: "),
         ({"detail": "another"}, "does not hold the 10 records"),
+        ({"arm": "other"}, "arm: "),
+        ({"arm": None}, "arm: "),
+        ({"finish_reason": "x" * 201}, "finish_reason: "),
+        ({"input_tokens": 1.5}, "input_tokens: "),
+        ({"output_tokens": -1}, "output_tokens: "),
+        ({"latency": -0.1}, "latency: "),
+        ({"latency": "fast"}, "latency: "),
+        ({"created": 1e300}, "created: "),
+        ({"prompt_sha256": "ab"}, "prompt_sha256: "),
+        ({"prompt_sha256": None}, "prompt: is not the one whose digest it has"),
+        ({"prompt": "another"}, "prompt: is not the one whose digest it has"),
+        ({"prompt": 1}, "prompt: is no text"),
+        ({"question": ["q"]}, "question: is no text"),
+        ({"reasoning": {}}, "reasoning: is no text"),
+        ({"images": []}, "images: "),
+        ({"images": ["ab" * 32]}, "composed: there are no images that it is made of"),
     ],
 )
 def test_a_record_that_cannot_be_is_refused_with_its_line(
