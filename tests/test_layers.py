@@ -15,6 +15,7 @@ PACKAGE = Path(pytest_mirsafety.__file__).parent
 LAYERS = (
     {"errors", "taxonomy", "records", "protocols", "printable"},
     {
+        "breakdown",
         "calibration",
         "config",
         "engine",
