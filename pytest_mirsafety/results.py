@@ -44,6 +44,12 @@ class Tally:
     modes: ModeCounts = field(default_factory=ModeCounts)
 
 
+MARKDOWN: Final = "report.md"
+PAGE: Final = "report.html"
+THUMBNAILS: Final = "thumbnails.zip"
+REPORTS: Final = (MARKDOWN, PAGE, THUMBNAILS)
+"""What a run folder has for people: made of the rest of it, and gone with the run."""
+
 DECIDED: Final = "every gate that it counts for is decided"
 """The detail of a not-run instance that was left out because it could change nothing."""
 

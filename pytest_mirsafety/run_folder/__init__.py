@@ -26,6 +26,7 @@ from ..gates.challenge import Challenge
 from ..printable import one_line
 from ..records import digest
 from ..results import (
+    REPORTS,
     InstanceOutcome,
     Provenance,
     RecordedRun,
@@ -92,7 +93,7 @@ def claim(folder: Path) -> None:
             )
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
         _replace(folder / MANIFEST, [_pretty(started)])
-        for name in (RESULTS, *FILES):
+        for name in (RESULTS, *FILES, *REPORTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
@@ -102,7 +103,7 @@ def discard(folder: Path) -> None:
     """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
     if _is_run(folder):
         with suppress(OSError):
-            for name in (MANIFEST, RESULTS, *FILES):
+            for name in (MANIFEST, RESULTS, *FILES, *REPORTS):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
