@@ -62,6 +62,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("--mir-summary", metavar="FILE", help="write the summary of the run as JSON")
     option("--mir-run", metavar="FOLDER", help="write the run folder: run.json, results.jsonl")
     option(
+        "--mir-report",
+        action="store_true",
+        help="write report.html and report.md into the run folder too (--mir-run)",
+    )
+    option(
         "--mir-attention",
         action="store_true",
         help="measure attention entropy (provider transformers), into the run folder",

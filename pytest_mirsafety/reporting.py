@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,15 +15,17 @@ from .errors import BadInputError, ConfigurationError
 from .evaluation import evaluate, remarks
 from .exchanges import Exchange
 from .printable import one_line
-from .results import MARKDOWN, PAGE, THUMBNAILS, RecordedRun, RunResult
+from .records import item_id
+from .results import MARKDOWN, PAGE, THUMBNAILS, InstanceOutcome, RecordedRun, RunResult, in_order
 
 if TYPE_CHECKING:
     from .images import ImageReader
-    from .records import Dataset, ImageRef
+    from .records import Dataset, ImageRef, Instance
     from .reports.html.instances import Pictures
+    from .run_folder.thumbnails import Thumbnails
 
 _THREADS: Final = 4
-_AT_ONCE: Final = 64  # images that are in work, each with its pixels
+_AT_ONCE: Final = 16  # instances whose images are in work, each with its pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,37 @@ class Reported:
     redacted: bool = False
 
 
-def decided_again(recorded: RecordedRun) -> RunResult:
+def recorded(
+    folder: Path,
+    *,
+    dataset: Dataset | None = None,
+    images: bool = True,
+    redacted: bool = False,
+) -> Reported:
+    """The run in this folder, decided again, with what it asked and got.
+
+    Raises:
+        DataError: there is no run that has ended, or not as it was written.
+    """
+    from . import run_folder
+
+    run = run_folder.read(folder)
+    return Reported(
+        folder=folder,
+        result=_decided_again(run),
+        exit_code=run.exit_code,
+        exchanges=run_folder.Exchanges([(folder, run)]),
+        dataset=dataset,
+        images=images,
+        redacted=redacted,
+    )
+
+
+def _decided_again(run: RecordedRun) -> RunResult:
     """The result of a run that was read, as it was when the run wrote it."""
-    counted = remarks(recorded.outcomes)
-    notes = [note for note in recorded.notes if note not in counted]
-    return evaluate(recorded.design, recorded.outcomes, recorded.provenance, notes)
+    counted = remarks(run.outcomes)
+    notes = [note for note in run.notes if note not in counted]
+    return evaluate(run.design, run.outcomes, run.provenance, notes)
 
 
 def write_markdown(run: Reported, path: Path | None = None, *, page: Path | None = None) -> Path:
@@ -93,15 +122,15 @@ def write_page(run: Reported, path: Path | None = None) -> Path:
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
     """A file whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
+    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
+            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
                 file.writelines(pieces)
-            partial.replace(path)
+            unfinished.replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         problem = f"{path}: cannot be written: {error.strerror or error}"
         raise ConfigurationError(one_line(problem, 400)) from None
@@ -116,24 +145,28 @@ def _pictures(run: Reported, target: Path) -> tuple[Pictures, str]:
         return Pictures(), ""
     if not run.images:
         return Pictures(), "Pictures were left out on demand; their digests are there."
-    known = thumbnails.read(run.folder / THUMBNAILS, PICTURES_LIMIT)
+    kept = thumbnails.read(run.folder / THUMBNAILS, PICTURES_LIMIT)
     if run.dataset is None:
-        return Pictures(known.get), run.trouble if not known else ""
-    gallery = _Gallery(run.dataset, run.exchanges, known)
+        return Pictures(kept.small.get, of=kept.of.get), "" if kept.small else run.trouble
+    gallery = _Gallery(run.dataset, run.exchanges, kept)
     gallery.fill(run.result, PICTURES_LIMIT)
     with suppress(OSError):  # the page has them, and they can be made again
-        thumbnails.write(run.folder / THUMBNAILS, gallery.small)
+        thumbnails.write(run.folder / THUMBNAILS, kept)
     note = f"{gallery.unfit:,} images cannot be shown: {gallery.problem}." if gallery.unfit else ""
-    return Pictures(gallery.small.get, lambda sha256: gallery.link(sha256, target.parent)), note
+    links = partial(gallery.link, base=target.parent)
+    return Pictures(kept.small.get, links, kept.of.get), note
 
 
 @dataclass(slots=True)
 class _Gallery:
-    """Small copies of the images that were sent, each checked against the digest in its record."""
+    """Small copies of the images that were sent, each checked against the digest in its record.
+
+    Where the run recorded none, as one that replays answers, they are those that the data has.
+    """
 
     dataset: Dataset
     exchanges: Callable[[str], Exchange | None]
-    small: dict[str, bytes]
+    kept: Thumbnails
     unfit: int = 0
     problem: str = ""
     _refs: dict[str, ImageRef] = field(default_factory=dict)
@@ -142,40 +175,42 @@ class _Gallery:
         """Make what is missing, of unsafe instances first, up to so many bytes."""
         from .images import ImageLimits, ImageReader
 
-        size = sum(map(len, self.small.values()))
+        size = sum(map(len, self.kept.small.values()))
         reader = ImageReader(ImageLimits(), None)
-        missing = iter([p for p in self._sent(result) if p[0] not in self.small])
-        with ThreadPoolExecutor(_THREADS) as pool:
-            while size < limit and (some := _several(missing)):
-                made = pool.map(lambda pair: _thumbnail(reader, *pair), some)
-                for (sha256, _), content in zip(some, made, strict=True):
-                    if isinstance(content, BadInputError):
-                        self.unfit += 1
-                        self.problem = self.problem or one_line(content.detail)
-                    elif size + len(content) <= limit:
-                        self.small[sha256] = content
-                        size += len(content)
-                    else:
-                        size = limit
-
-    def _sent(self, result: RunResult) -> Iterator[tuple[str, ImageRef]]:
-        """The digest of each image that was sent, and where the data has it, in page order."""
-        from .reports.html.instances import in_order
-        from .trials import find
-
         known = {instance.id: instance for instance in self.dataset.instances}
-        for entry in in_order(result.outcomes):
-            exchange = self.exchanges(entry.instance_id)
-            if exchange is None or exchange.images is None:
-                continue
-            try:
-                refs = find(entry.instance_id, known).images
-            except KeyError:
-                continue
-            for sha256, ref in zip(exchange.images.originals, refs, strict=False):
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for entries in _several(in_order(result.outcomes)):
+                if size >= limit:
+                    return
+                wanted = [one for entry in entries for one in self._wanted(entry, known)]
+                made = pool.map(lambda one: _thumbnail(reader, one), wanted)
+                for one, (sha256, content) in zip(wanted, made, strict=True):
+                    if sha256 is None:
+                        self.unfit += 1
+                        self.problem = self.problem or content.decode()
+                        continue
+                    self._refs.setdefault(sha256, one.ref)
+                    if one.sha256 is None:
+                        self.kept.of[one.item] = (*self.kept.of.get(one.item, ()), sha256)
+                    if content and sha256 not in self.kept.small:
+                        self.kept.small[sha256] = content
+                        size += len(content)
+
+    def _wanted(self, entry: InstanceOutcome, known: Mapping[str, Instance]) -> Iterator[_Wanted]:
+        """The images of an instance that there is no picture of yet."""
+        item = item_id(entry.instance_id)[0]
+        instance, exchange = known.get(item), self.exchanges(entry.instance_id)
+        if instance is None:
+            return
+        if exchange is not None and exchange.images is not None:
+            for sha256, ref in zip(exchange.images.originals, instance.images, strict=False):
                 if sha256 not in self._refs:
                     self._refs[sha256] = ref
-                    yield sha256, ref
+                    if sha256 not in self.kept.small:
+                        yield _Wanted(item, ref, sha256)
+        elif item not in self.kept.of and entry.instance_id == item:
+            for ref in instance.images:
+                yield _Wanted(item, ref, None)
 
     def link(self, sha256: str, base: Path) -> str | None:
         """Where the image is from this folder, quoted; None if it is no file of its own."""
@@ -194,18 +229,30 @@ class _Gallery:
             return None
 
 
-def _several(missing: Iterator[tuple[str, ImageRef]]) -> list[tuple[str, ImageRef]]:
-    return [pair for pair, _ in zip(missing, range(_AT_ONCE), strict=False)]
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An image of an instance, and the digest in the record, if it has one."""
+
+    item: str
+    ref: ImageRef
+    sha256: str | None
 
 
-def _thumbnail(reader: ImageReader, sha256: str, ref: ImageRef) -> bytes | BadInputError:
+def _several(entries: Sequence[InstanceOutcome]) -> Iterator[Sequence[InstanceOutcome]]:
+    for start in range(0, len(entries), _AT_ONCE):
+        yield entries[start : start + _AT_ONCE]
+
+
+def _thumbnail(reader: ImageReader, wanted: _Wanted) -> tuple[str | None, bytes]:
+    """The digest and the small picture of an image; or no digest, and why it cannot be shown."""
     from .images import ImageLimits
     from .images.thumbnails import thumbnail
 
+    ref = wanted.ref
     try:
         image = reader.fill(ref, reader.inspect(ref))
-        if image.sha256 != sha256:
-            return BadInputError(f"image {ref.name} is no longer the one that was sent")
-        return thumbnail(image, ImageLimits().max_pixels)
+        if wanted.sha256 not in (None, image.sha256):
+            return None, f"image {ref.name} is no longer the one that was sent".encode()
+        return image.sha256, thumbnail(image, ImageLimits().max_pixels)
     except BadInputError as error:
-        return error
+        return None, one_line(error.detail).encode()

@@ -13,7 +13,7 @@ from .gates import Criterion, Estimand, GateResult, Rules, exit_code
 from .records import Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
-from .taxonomy import Category, Relation
+from .taxonomy import Category, Relation, Status
 from .trials import Trials
 
 
@@ -77,6 +77,14 @@ class InstanceOutcome:
     request_key: str | None = None
     verdict: Verdict | None = None
     answer_sha256: str | None = None
+
+
+def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
+    """Unsafe ones first, then unscored, then safe: whoever opens a report looks for the first."""
+    return sorted(outcomes, key=lambda entry: _ORDER.index(entry.outcome.status))
+
+
+_ORDER: Final = (Status.UNSAFE, Status.UNSCORED, Status.SAFE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ..printable import one_line
 
 if TYPE_CHECKING:
     from ..records import Dataset
-    from ..results import RecordedRun
+    from ..results import Provenance
     from . import Commands
 
 
@@ -39,30 +40,21 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RunError: the run or the named data cannot be read, or a file cannot be written.
     """
-    from .. import reporting, run_folder
+    from .. import reporting
 
     _refuse(options)
-    recorded = run_folder.read(options.folder)
-    exchanges = run_folder.Exchanges([(options.folder, recorded)])
     images = not (options.no_images or options.redact)
-    dataset, trouble = _dataset(options, recorded) if images else (None, "")
-    reported = reporting.Reported(
-        folder=options.folder,
-        result=reporting.decided_again(recorded),
-        exit_code=recorded.exit_code,
-        exchanges=exchanges,
-        dataset=dataset,
-        trouble=trouble,
-        images=images,
-        redacted=options.redact,
-    )
+    reported = reporting.recorded(options.folder, images=images, redacted=options.redact)
+    if images:
+        dataset, trouble = _dataset(options, reported.result.provenance)
+        reported = replace(reported, dataset=dataset, trouble=trouble)
     page = reporting.write_page(reported, options.html)
     text = reporting.write_markdown(reported, options.markdown, page=page)
     for path in (page, text):
         print(one_line(str(path), 1000))
 
 
-def _dataset(options: argparse.Namespace, recorded: RecordedRun) -> tuple[Dataset | None, str]:
+def _dataset(options: argparse.Namespace, provenance: Provenance) -> tuple[Dataset | None, str]:
     """The run's data, or why it is not at hand; what was named must be it.
 
     Raises:
@@ -74,7 +66,7 @@ def _dataset(options: argparse.Namespace, recorded: RecordedRun) -> tuple[Datase
     if options.data is None and (options.folder / THUMBNAILS).is_file():
         return None, ""  # made before: the page needs no data
     try:
-        return recorded_data.load(recorded.provenance, options.data), ""
+        return recorded_data.load(provenance, options.data), ""
     except DataError as error:
         if options.data is not None:
             raise

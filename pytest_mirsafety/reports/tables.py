@@ -12,7 +12,7 @@ from ..breakdown import Breakdown, Cell, Rate
 from ..gates import Estimand, GateResult
 from ..gates.wording import limit, percent
 from ..records import SafeMode
-from ..results import RunResult
+from ..results import RunResult, Tally
 from ..tally import Counts
 from ..taxonomy import Reason
 from . import modes, words
@@ -163,14 +163,18 @@ _MODES: Final = {
 }
 
 
+def mode_tallies(result: RunResult) -> list[Tally]:
+    """The relations of which modes are shown: where a judge told some."""
+    told = result.overall.modes.known > result.overall.modes.by_rules
+    return [tally for tally in result.relations if told and tally.modes.known]
+
+
 def safe_modes(result: RunResult) -> Table | None:
     """In which ways safe answers are safe; None where no mode is known."""
     if not result.overall.modes.known:
         return None
-    told = result.overall.modes.known > result.overall.modes.by_rules
-    tallies = [tally for tally in result.relations if told and tally.modes.known]
     rows = []
-    for tally in (*tallies, result.overall):
+    for tally in (*mode_tallies(result), result.overall):
         counts, known = tally.modes.counts, tally.modes.known
         guessed = known == tally.modes.by_rules
         shares = (

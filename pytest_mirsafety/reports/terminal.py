@@ -44,10 +44,13 @@ class Planned:
     trials: Trials = field(default_factory=Trials)
 
 
-def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> list[Line]:
+def render(
+    result: RunResult, *, width: int = 80, folder: str | None = None, page: str | None = None
+) -> list[Line]:
     """The section's lines, none longer than the width unless one name or word is.
 
-    `folder` is the run folder that holds the result, as the user named it.
+    `folder` is the run folder that holds the result, as the user named it, and `page` the report
+    in it, if there is one.
     """
     parts: Iterable[Iterable[Line]] = (
         _provenance(result, width),
@@ -56,6 +59,7 @@ def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> 
         _explanations(result.gates, width),
         _outcomes(result.outcomes, width),
         _notes([*result.notes, *words.left_out(result)], width),
+        _page(page, width),
         _decision(result, width, folder)
         if result.design.shard is None
         else _shard(result.design.shard, width, folder),
@@ -158,6 +162,11 @@ def _named(causes: Mapping[str, Sequence[str]], width: int, *, each: bool) -> It
 def _notes(notes: Sequence[str], width: int) -> Iterator[Line]:
     for note in notes:
         yield from _wrapped(f"note: {one_line(note, 1000)}", width)
+
+
+def _page(page: str | None, width: int) -> Iterator[Line]:
+    if page is not None:
+        yield from _wrapped(f"report: {one_line(page)}", width)
 
 
 def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:

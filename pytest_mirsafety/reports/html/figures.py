@@ -14,7 +14,7 @@ from ...printable import one_line
 from ...records import SafeMode
 from ...results import RunResult
 from ...taxonomy import Reason
-from ..tables import share
+from ..tables import mode_tallies, share
 from .building import data_url
 
 if TYPE_CHECKING:
@@ -240,7 +240,8 @@ def _rates_in_words(rates: Sequence[Rate]) -> str:
     lowest = min(relations, key=lambda rate: float(rate.share or 0))
     text = (
         f"Attack success rate by relation: from {share(lowest.share)} of the scored "
-        f"({lowest.name}) to {share(highest.share)} ({highest.name}); overall {share(rates[-1].share)}."
+        f"({lowest.name}) to {share(highest.share)} ({highest.name}); "
+        f"overall {share(rates[-1].share)}."
     )
     failing = [rate.name for rate in rates if rate.decision is Decision.FAIL]
     undecided = [rate.name for rate in rates if rate.decision is Decision.INCONCLUSIVE]
@@ -320,7 +321,7 @@ _MODES: Final = {
 
 
 def _modes(result: RunResult) -> Figure:
-    tallies = [tally for tally in (*result.relations, result.overall) if tally.modes.known]
+    tallies = [*mode_tallies(result), result.overall]
     series = {
         name: [100 * t.modes.counts.get(mode, 0) / t.modes.known for t in tallies]
         for mode, name in _MODES.items()

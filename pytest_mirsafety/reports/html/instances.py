@@ -7,12 +7,12 @@ once; and it is made when it is written, so that no run has to fit into memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from ...exchanges import Exchange
-from ...records import Verdict
+from ...records import Verdict, item_id
 from ...results import InstanceOutcome
 from ...taxonomy import Category, Reason, Relation, Status
 from ..words import date
@@ -28,7 +28,6 @@ PICTURES_LIMIT: Final = 16 * 2**20
 
 _PICTURES_IN_BLOCK: Final = 64
 _TEXTS: Final = ("question", "prompt", "answer", "reasoning")
-_ORDER: Final = (Status.UNSAFE, Status.UNSCORED, Status.SAFE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +42,14 @@ class Block:
 class Pictures:
     """Small pictures by the SHA-256 of the image, as WebP; and where images are, from the page.
 
-    `links` gives an address that is relative to the page and quoted, or None.
+    `links` gives an address that is relative to the page and quoted, or None. `of` gives the
+    digests of an instance's images in the data, where the run recorded none.
     """
 
     small: Callable[[str], bytes | None] = lambda _: None
     links: Callable[[str], str | None] = lambda _: None
+    of: Callable[[str], tuple[str, ...] | None] = lambda _: None
     limit: int = PICTURES_LIMIT
-
-
-def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
-    """Unsafe ones first, then unscored, then safe: whoever opens a report looks for the first."""
-    return sorted(outcomes, key=lambda entry: _ORDER.index(entry.outcome.status))
 
 
 def index(entries: Sequence[InstanceOutcome]) -> Mapping[str, object]:
@@ -167,6 +163,9 @@ def _detail(
         shown["tokens"] = exchange.input_tokens, exchange.output_tokens
     if images is not None:
         shown["images"] = [_image(sha256, album, redacted=redacted) for sha256 in images.originals]
+    elif not redacted and (known := album.pictures.of(item_id(entry.instance_id)[0])):
+        shown["images"] = [_image(sha256, album, redacted=False) for sha256 in known]
+        shown["of_data"] = True
     if entry.verdict is not None:
         shown["verdict"] = _verdict(entry.verdict, redacted=redacted)
     if redacted:

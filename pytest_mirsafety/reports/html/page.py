@@ -8,7 +8,7 @@ from typing import Final
 
 from ...breakdown import break_down
 from ...exchanges import Exchange
-from ...results import RunResult
+from ...results import RunResult, in_order
 from ...taxonomy import Status
 from .. import tables, words
 from . import figures, instances
@@ -52,7 +52,7 @@ def render(page: Page) -> Iterator[str]:
     """
     result = page.result
     breakdown = break_down(result)
-    provenance, entries = result.provenance, instances.in_order(result.outcomes)
+    provenance, entries = result.provenance, in_order(result.outcomes)
     unsafe = [e.instance_id for e in entries if e.outcome.status is Status.UNSAFE]
     drawn = figures.draw(breakdown, result)
     attention = page.attention

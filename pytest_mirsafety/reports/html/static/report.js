@@ -264,7 +264,7 @@ const detail = () => {
     ...(images.length === 0
       ? []
       : [
-          make("h4", { text: "Pictures" }),
+          make("h4", { text: given.of_data ? "Pictures, as the data has them" : "Pictures" }),
           make("ul", { kind: "pictures" }, ...images.map((one, n) => picture(one, n, images.length))),
         ]),
     ...passage("Prompt", given.prompt),
