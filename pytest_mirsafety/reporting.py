@@ -16,6 +16,7 @@ from .evaluation import evaluate, remarks
 from .exchanges import Exchange
 from .printable import one_line
 from .records import item_id
+from .redaction import redacted_exchange, redacted_result
 from .results import MARKDOWN, PAGE, THUMBNAILS, InstanceOutcome, RecordedRun, RunResult, in_order
 
 if TYPE_CHECKING:
@@ -61,15 +62,22 @@ def recorded(
     from . import run_folder
 
     run = run_folder.read(folder)
+    result, exchanges = _decided_again(run), run_folder.Exchanges([(folder, run)])
+    redacted = redacted or run.redacted
     return Reported(
         folder=folder,
-        result=_decided_again(run),
+        result=redacted_result(result) if redacted else result,
         exit_code=run.exit_code,
-        exchanges=run_folder.Exchanges([(folder, run)]),
+        exchanges=partial(_redacted, exchanges) if redacted else exchanges,
         dataset=dataset,
         images=images,
         redacted=redacted,
     )
+
+
+def _redacted(exchanges: Callable[[str], Exchange | None], instance_id: str) -> Exchange | None:
+    found = exchanges(instance_id)
+    return None if found is None else redacted_exchange(found)
 
 
 def _decided_again(run: RecordedRun) -> RunResult:

@@ -13,7 +13,7 @@ import pytest_mirsafety
 PACKAGE = Path(pytest_mirsafety.__file__).parent
 
 LAYERS = (
-    {"errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
+    {"circumstances", "errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
     {
         "breakdown",
         "calibration",
@@ -31,6 +31,7 @@ LAYERS = (
         "ordering",
         "model_tables",
         "reasoning",
+        "redaction",
         "results",
         "sampling",
         "sharding",
@@ -57,6 +58,7 @@ LAYERS = (
     {
         "backend_building",
         "cautions",
+        "inventory",
         "judge_building",
         "phases",
         "planning",

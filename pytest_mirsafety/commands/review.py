@@ -91,6 +91,11 @@ def prepare(options: argparse.Namespace) -> Review:
 
     recorded = run_folder.read(options.folder)
     run_folder.refuse_trials(recorded, "review")
+    if recorded.redacted:
+        raise DataError(
+            f"{recorded.where}: was redacted, so there are no answers to read; review the folder "
+            "of a run without --mir-redact"
+        )
     exchanges = run_folder.Exchanges([(options.folder, recorded)])
     seed = _chosen_seed(options.seed)
     drawn = draw(recorded.outcomes, recorded.digest, _sizes(options), options.seed)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from ..circumstances import Circumstances
 from ..errors import ConfigurationError, RunError
 from ..gates import Decision, GateResult, exit_code
+from ..redaction import redacted_result
 from ..reports import summary, terminal
 from ..reports.junit import GATES, GateCase
 from ..results import RunResult
@@ -17,6 +20,7 @@ from ..results import RunResult
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..circumstances import Commit
     from ..run import Run
     from .session import Session
 
@@ -33,10 +37,13 @@ def _never_zero(code: int | None, otherwise: int) -> int:
 class GateReports:
     """Evaluates the gates after the last test and says so through pytest's own channels."""
 
-    def __init__(self, config: pytest.Config, run: Run, owner: Session) -> None:
+    def __init__(
+        self, config: pytest.Config, run: Run, owner: Session, commit: Commit | None = None
+    ) -> None:
         self._config = config
         self._run = run
         self._owner = owner
+        self._commit = commit
         self._session: pytest.Session | None = None
         self._whole = 0
         self._result: RunResult | None = None
@@ -80,7 +87,10 @@ class GateReports:
             self._include_gates()
             if tried:
                 self._try_judge()
-            self._result = self._run.evaluate()
+            result = self._run.evaluate()
+            if self._config.getoption("--mir-redact"):
+                result = redacted_result(result)
+            self._result = result
             self._send(session, self._result)
 
     def _try_judge(self) -> None:
@@ -204,6 +214,7 @@ class GateReports:
                 tests_failed=tests_failed,
                 exit_code=code,
                 exchanges=self._run.exchange,
+                circumstances=self._circumstances(),
             )
             self._kept = name
             if self._config.getoption("--mir-report"):
@@ -219,11 +230,21 @@ class GateReports:
         """
         from .. import reporting
 
-        redacted = bool(self._config.getoption("--mir-redact", default=False))
-        reported = reporting.recorded(folder, dataset=self._run.plan.dataset, redacted=redacted)
+        reported = reporting.recorded(folder, dataset=self._run.plan.dataset)
         page = reporting.write_page(reported)
         reporting.write_markdown(reported, page=page)
         return f"{str(self._kept).rstrip('/')}/{page.name}"
+
+    def _circumstances(self) -> Circumstances:
+        from ..inventory import environment
+
+        plan = self._run.plan
+        served = {str(plan.model.settings.provider), str(plan.judged_by.provider)}
+        return Circumstances(
+            ended=time.time(),
+            model=plan.backend.identity,
+            environments=(environment(self._commit, served),),
+        )
 
     def _only_shows(self) -> bool:
         option = self._config.option

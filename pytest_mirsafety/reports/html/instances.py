@@ -152,6 +152,7 @@ def _detail(
     shown: dict[str, object] = {
         "mode": _mode(entry),
         "request_key": entry.request_key,
+        "prompt_sha256": exchange.prompt_sha256,
         "answer_sha256": entry.answer_sha256,
         "seed": entry.seed,
         "finish_reason": exchange.finish_reason,

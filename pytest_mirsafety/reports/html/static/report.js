@@ -281,6 +281,7 @@ const detail = () => {
       ["Latency", given.latency === undefined ? "" : `${given.latency.toFixed(2)} s`],
       ["Answered", given.created],
       ["Request", given.request_key],
+      ["Prompt", given.prompt_sha256 === undefined ? "" : `sha256:${given.prompt_sha256}`],
       ["Answer", given.answer_sha256 === undefined ? "" : `sha256:${given.answer_sha256}`],
       ["Seed question", given.seed],
       ["Composed picture", given.composed === undefined ? "" : `sha256:${given.composed}`],
