@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from hostile import ATTACK, HOSTILE, SECRET
@@ -270,12 +270,14 @@ def test_index_of_nothing() -> None:
     assert index([])["rows"] == []
 
 
+@pytest.fixture(scope="module")
+def drawn() -> Parsed:
+    """The page of the small run with its figures."""
+    return parsed(Page(small(), 1, exchange))
+
+
 class TestFigures:
     """Drawn by matplotlib, once each."""
-
-    @pytest.fixture(scope="class")
-    def drawn(self) -> Parsed:
-        return parsed(Page(small(), 1, exchange))
 
     def test_each_has_words_a_size_and_colours_for_the_dark(self, drawn: Parsed) -> None:
         images, sources = drawn.named("img"), drawn.named("source")
@@ -304,7 +306,7 @@ class TestFigures:
         drawn = figures._modes(result)
         svg = base64.b64decode(drawn.light.partition(",")[2]).decode()
         assert "<script" not in svg
-        ElementTree.fromstring(svg)  # noqa: S314 - of ours
+        ET.fromstring(svg)  # noqa: S314 - of ours
 
     def test_without_matplotlib_there_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
