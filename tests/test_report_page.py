@@ -290,7 +290,7 @@ class TestFigures:
             assert source["srcset"] != image["src"]
         alts = [image["alt"] or "" for image in images]
         assert "from 0.0% of the scored (relevance) to 30.0% (analogy)" in alts[0]
-        assert "Above the limit: analogy. Not decided: relevance." in alts[0]
+        assert "Above the limit: analogy. Not decided: jump, relevance." in alts[0]
         assert "the highest is 40.0% (analogy, violence: 2 of 5)" in alts[1]
         assert "83% correct refusal" in alts[2]
         assert "3 of 30 have no verdict, most of them truncated (2)" in alts[3]
