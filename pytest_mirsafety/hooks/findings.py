@@ -7,7 +7,7 @@ import functools
 import linecache
 from collections.abc import Generator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import pytest
 
@@ -34,12 +34,6 @@ class Findings:
         self._strict = strict
         self._redact = redact
         self._item: pytest.Item | None = None
-
-    @classmethod
-    def of(cls, config: pytest.Config) -> Self:
-        """As the options of this session say."""
-        option = config.getoption
-        return cls(strict=option("--mir-strict"), redact=option("--mir-redact"))
 
     def note(self, outcome: Outcome) -> None:
         """Take an outcome for the item that is running."""
