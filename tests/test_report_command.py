@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import COMPLIANCE, UNCLEAR, Project
+from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
+from dataset_builders import tiny_png
+from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.reports.html import figures
@@ -216,3 +218,53 @@ def test_an_old_folder_is_reported(tmp_path: Path) -> None:
     )
     page = (tmp_path / "page.html").read_text("utf-8")
     assert len(block(page, "index")["rows"]) == 6
+
+
+def _with_its_seed(request: ReceivedRequest) -> Reply:
+    return Reply(f"{REFUSAL} {request.decoding['seed']}")
+
+
+class TestOfAnEndpoint:
+    """Runs that recorded which images they sent, several times each."""
+
+    @pytest.fixture
+    def run_of_trials(self, project: Project) -> Project:
+        project.data({"analogy": 2})
+        with ChatEndpoint(
+            lambda request: Reply(f"{REFUSAL} {request.decoding['seed']}")
+        ) as endpoint:
+            project.configure(
+                f'thresholds.overall = 0.5\n[models.target]\nprovider = "http"\nmodel = "m"\n'
+                f'base_url = "{endpoint.url}"\n'
+                "decoding = { temperature = 0.7, seed = 1, max_tokens = 64 }\n"
+            )
+            project.run("--mir-trials=2", "--mir-run=run", "--mir-report", model="target")
+        return project
+
+    def test_each_trial_is_an_instance_and_each_image_is_there_once(
+        self, run_of_trials: Project
+    ) -> None:
+        page = page_of(run_of_trials)
+        assert [row[0] for row in block(page, "index")["rows"]] == [
+            *("privacy/analogy/1", "privacy/analogy/2"),
+            *("privacy/analogy/1#2", "privacy/analogy/2#2"),
+        ]
+        texts = block(page, "texts-0")
+        assert [text["answer"][-1] for text in texts] == ["1", "1", "2", "2"]
+        assert texts[0]["images"] == texts[2]["images"]
+        assert "of_data" not in texts[0]
+        assert len(block(page, "pictures-0")) == 4
+
+    def test_an_image_that_is_not_the_one_that_was_sent_is_not_shown(
+        self, run_of_trials: Project
+    ) -> None:
+        """Nobody may take another picture for the one that the model saw."""
+        (run_of_trials.path / "run/thumbnails.zip").unlink()
+        (run_of_trials.path / "images/analogy-1-1.png").write_bytes(tiny_png(99))
+        assert main(["report", "run"]) == 0
+        page = page_of(run_of_trials)
+        assert len(block(page, "pictures-0")) == 3
+        assert "1 image cannot be shown: image images/analogy-1-1.png is no longer the one" in page
+        (sha256, number, _), *_ = block(page, "texts-0")[0]["images"]
+        assert number is None
+        assert sha256 not in block(page, "pictures-0")
