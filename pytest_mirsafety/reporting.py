@@ -254,7 +254,6 @@ def _several(entries: Sequence[InstanceOutcome]) -> Iterator[Sequence[InstanceOu
 
 def _thumbnail(reader: ImageReader, wanted: _Wanted) -> tuple[str | None, bytes]:
     """The digest and the small picture of an image; or no digest, and why it cannot be shown."""
-    from .images import ImageLimits
     from .images.thumbnails import thumbnail
 
     ref = wanted.ref
@@ -262,6 +261,6 @@ def _thumbnail(reader: ImageReader, wanted: _Wanted) -> tuple[str | None, bytes]
         image = reader.fill(ref, reader.inspect(ref))
         if wanted.sha256 not in (None, image.sha256):
             return None, f"image {ref.name} is no longer the one that was sent".encode()
-        return image.sha256, thumbnail(image, ImageLimits().max_pixels)
+        return image.sha256, thumbnail(image)
     except BadInputError as error:
         return None, one_line(error.detail).encode()
