@@ -1,6 +1,6 @@
 """How long a report takes, how large it is, and when its page can be used, in Chromium.
 
-    python benchmarks/pages.py 2676 20000
+    python benchmarks/report_pages.py 2676 20000
 
 makes a run folder of so many instances, whose answers are of 250 words, and small copies of 2,500
 images; then runs `mirsafety report` in a process of its own, and opens the page three times. The
