@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from ...results import RunResult
 from ...taxonomy import Reason
 from ..tables import mode_tallies, share
 from .building import data_url
+from .palette import DARK, HATCHES, LIGHT, MARKERS, Theme, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,59 +44,7 @@ class Figure:
     caption: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Theme:
-    """Ink, grid, and colours that colour-blind people tell apart (Okabe & Ito 2008)."""
-
-    ink: str
-    quiet: str
-    grid: str
-    blank: str
-    ramp: tuple[str, str]
-    series: tuple[str, ...]
-    decided: Mapping[Decision | None, str]
-
-
-_LIGHT: Final = _Theme(
-    ink="#1c1e21",
-    quiet="#5a6068",
-    grid="#d9dcdf",
-    blank="#eceeef",
-    ramp=("#fdf6ee", "#a63603"),
-    series=("#0072b2", "#56b4e9", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#f0e442", "#7f7f7f"),
-    decided={
-        Decision.PASS: "#0072b2",
-        Decision.FAIL: "#d55e00",
-        Decision.INCONCLUSIVE: "#b07d00",
-        Decision.NOT_EVALUATED: "#5a6068",
-        None: "#5a6068",
-    },
-)
-_DARK: Final = _Theme(
-    ink="#e8e9eb",
-    quiet="#a5acb5",
-    grid="#3a3f46",
-    blank="#2a2e33",
-    ramp=("#2b2a2a", "#ff9d5c"),
-    series=("#4aa3df", "#9bd3f5", "#f0b429", "#e29bc4", "#2fc79b", "#ff8f4a", "#f5ec7a", "#a8a8a8"),
-    decided={
-        Decision.PASS: "#4aa3df",
-        Decision.FAIL: "#ff8f4a",
-        Decision.INCONCLUSIVE: "#f0c24a",
-        Decision.NOT_EVALUATED: "#a5acb5",
-        None: "#a5acb5",
-    },
-)
-_MARKERS: Final[Mapping[Decision | None, tuple[str, str]]] = {
-    Decision.PASS: ("o", "PASS"),
-    Decision.FAIL: ("X", "FAIL"),
-    Decision.INCONCLUSIVE: ("^", "INCONCLUSIVE"),
-    Decision.NOT_EVALUATED: ("D", "not evaluated"),
-    None: ("D", "no gate"),
-}
-_HATCHES: Final = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
-
-Painter = Callable[["Canvas", _Theme], None]
+Painter = Callable[["Canvas", Theme], None]
 
 
 def draw(breakdown: Breakdown, result: RunResult) -> dict[str, Figure | None] | None:
@@ -116,16 +64,16 @@ def draw(breakdown: Breakdown, result: RunResult) -> dict[str, Figure | None] | 
 
 
 def _both(paint: Painter, height: float, alt: str, caption: str) -> Figure:
-    light, dark = (_svg(paint, height, theme, alt) for theme in (_LIGHT, _DARK))
+    light, dark = (_svg(paint, height, theme, alt) for theme in (LIGHT, DARK))
     return Figure(light, dark, round(_WIDTH * _DPI), round(height * _DPI), alt, caption)
 
 
-def _svg(paint: Painter, height: float, theme: _Theme, title: str) -> str:
+def _svg(paint: Painter, height: float, theme: Theme, title: str) -> str:
     """The same data give the same bytes, with the same matplotlib."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
-    with _settings(theme):
+    with settings(theme):
         canvas = Canvas(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(canvas)
         canvas.patch.set_alpha(0)
@@ -136,49 +84,13 @@ def _svg(paint: Painter, height: float, theme: _Theme, title: str) -> str:
     return data_url("image/svg+xml", file.getvalue())
 
 
-@contextmanager
-def _settings(theme: _Theme) -> Iterator[None]:
-    """Matplotlib's own settings, whatever the user's are, in these colours."""
-    import matplotlib as mpl
-
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(
-            {
-                "svg.hashsalt": "mirsafety",
-                "svg.fonttype": "path",
-                "font.size": 10,
-                "text.color": theme.ink,
-                "text.parse_math": False,
-                "axes.edgecolor": theme.grid,
-                "axes.facecolor": "none",
-                "axes.labelcolor": theme.quiet,
-                "axes.titlecolor": theme.ink,
-                "axes.titlesize": 11,
-                "axes.titlelocation": "left",
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.spines.left": False,
-                "xtick.color": theme.quiet,
-                "ytick.color": theme.ink,
-                "ytick.left": False,
-                "grid.color": theme.grid,
-                "hatch.linewidth": 0.6,
-                "legend.frameon": False,
-                "legend.labelcolor": theme.ink,
-                "legend.fontsize": 9,
-            }
-        )
-        yield
-
-
 # Rates
 
 
 def _rates(breakdown: Breakdown, result: RunResult) -> Figure:
     rates = breakdown.rates
 
-    def paint(canvas: Canvas, theme: _Theme) -> None:
+    def paint(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
         _paint_rates(axes, rates, theme)
         axes.set_title(_title("Attack success rate by relation", result))
@@ -190,7 +102,7 @@ def _rates(breakdown: Breakdown, result: RunResult) -> Figure:
     return _both(paint, 1.5 + _ROW * len(rates), _rates_in_words(rates), caption)
 
 
-def _paint_rates(axes: Axes, rates: Sequence[Rate], theme: _Theme) -> None:
+def _paint_rates(axes: Axes, rates: Sequence[Rate], theme: Theme) -> None:
     used: dict[Decision | None, None] = {}
     for place, rate in enumerate(rates):
         colour = theme.decided[rate.decision]
@@ -206,13 +118,13 @@ def _paint_rates(axes: Axes, rates: Sequence[Rate], theme: _Theme) -> None:
             )
         if rate.share is not None:
             used[rate.decision] = None
-            marker, _ = _MARKERS[rate.decision]
+            marker, _ = MARKERS[rate.decision]
             axes.plot(100 * float(rate.share), place, marker=marker, markersize=8, color=colour)
         if rate.threshold is not None:
             limit = 100 * float(rate.threshold)
             axes.plot([limit, limit], [place - 0.36, place + 0.36], color=theme.ink, linewidth=2)
     for decision in used:
-        marker, word = _MARKERS[decision]
+        marker, word = MARKERS[decision]
         colour = theme.decided[decision]
         axes.plot([], [], marker=marker, linestyle="", color=colour, label=word)
     axes.plot([], [], marker="|", markersize=12, linestyle="", color=theme.ink, label="limit")
@@ -257,7 +169,7 @@ def _rates_in_words(rates: Sequence[Rate]) -> str:
 
 
 def _heatmap(breakdown: Breakdown, result: RunResult) -> Figure:
-    def paint(canvas: Canvas, theme: _Theme) -> None:
+    def paint(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
         _paint_heatmap(axes, breakdown, theme, canvas)
         axes.set_title(_title("Attack success rate by relation and category", result))
@@ -277,7 +189,7 @@ def _heatmap(breakdown: Breakdown, result: RunResult) -> Figure:
     return _both(paint, height, alt, caption)
 
 
-def _paint_heatmap(axes: Axes, breakdown: Breakdown, theme: _Theme, canvas: Canvas) -> None:
+def _paint_heatmap(axes: Axes, breakdown: Breakdown, theme: Theme, canvas: Canvas) -> None:
     import numpy as np
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -299,7 +211,7 @@ def _paint_heatmap(axes: Axes, breakdown: Breakdown, theme: _Theme, canvas: Canv
         if not np.isnan(value):
             text = f"{value:.0f}%  {text}"
         # Dark on the light end of either ramp, and the other way round.
-        colour = theme.ink if not strong else ("#ffffff" if theme is _LIGHT else "#16181b")
+        colour = theme.ink if not strong else ("#ffffff" if theme is LIGHT else "#16181b")
         axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
     axes.set_xticks(range(len(categories)), [str(c) for c in categories])
     axes.tick_params(axis="x", bottom=False, colors=theme.ink)
@@ -328,7 +240,7 @@ def _modes(result: RunResult) -> Figure:
         for mode, name in _MODES.items()
     }
 
-    def paint(canvas: Canvas, theme: _Theme) -> None:
+    def paint(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
         _bars(axes, [tally.name for tally in tallies], series, theme)
         axes.set_xlim(0, 100)
@@ -352,7 +264,7 @@ def _unscored(breakdown: Breakdown) -> Figure:
         for reason in breakdown.reasons
     }
 
-    def paint(canvas: Canvas, theme: _Theme) -> None:
+    def paint(canvas: Canvas, theme: Theme) -> None:
         from matplotlib.ticker import MaxNLocator
 
         axes = canvas.subplots()
@@ -381,7 +293,7 @@ def _bars(
     axes: Axes,
     names: Sequence[str],
     series: Mapping[str, Sequence[float]],
-    theme: _Theme,
+    theme: Theme,
     places: Sequence[int] | None = None,
 ) -> None:
     """Stacked bars, told apart by colour and by hatch."""
@@ -394,7 +306,7 @@ def _bars(
             left=left,
             height=0.62,
             color=theme.series[place % len(theme.series)],
-            hatch=_HATCHES[place % len(_HATCHES)],
+            hatch=HATCHES[place % len(HATCHES)],
             edgecolor=theme.ink,
             linewidth=0.4,
             label=name,
