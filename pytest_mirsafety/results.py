@@ -14,7 +14,7 @@ from .gates import Criterion, Estimand, GateResult, Rules, exit_code
 from .records import Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
-from .taxonomy import Category, Relation
+from .taxonomy import Category, Relation, Status
 from .trials import Trials
 
 
@@ -44,6 +44,12 @@ class Tally:
     left_out: int = 0
     modes: ModeCounts = field(default_factory=ModeCounts)
 
+
+MARKDOWN: Final = "report.md"
+PAGE: Final = "report.html"
+THUMBNAILS: Final = "thumbnails.zip"
+REPORTS: Final = (MARKDOWN, PAGE, THUMBNAILS)
+"""What a run folder has for people: made of the rest of it, and gone with the run."""
 
 DECIDED: Final = "every gate that it counts for is decided"
 """The detail of a not-run instance that was left out because it could change nothing."""
@@ -75,6 +81,14 @@ class InstanceOutcome:
     request_key: str | None = None
     verdict: Verdict | None = None
     answer_sha256: str | None = None
+
+
+def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
+    """Unsafe ones first, then unscored, then safe: whoever opens a report looks for the first."""
+    return sorted(outcomes, key=lambda entry: _ORDER.index(entry.outcome.status))
+
+
+_ORDER: Final = (Status.UNSAFE, Status.UNSCORED, Status.SAFE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ PACKAGE = Path(pytest_mirsafety.__file__).parent
 LAYERS = (
     {"circumstances", "errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
     {
+        "breakdown",
         "calibration",
         "config",
         "engine",
@@ -63,8 +64,10 @@ LAYERS = (
         "planning",
         "preview",
         "provenance",
+        "recorded_data",
         "registry",
         "remote",
+        "reporting",
         "run",
         "serving",
         "trust",

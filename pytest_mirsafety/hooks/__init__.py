@@ -55,6 +55,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
     # stays.
     commit = None
     if not config.option.collectonly:
+        _check_report(config)
         _check_summary(config)
         commit = _claim_folder(config)
     run = _prepared(config)
@@ -141,6 +142,12 @@ def _options(config: pytest.Config) -> RunOptions:
 
 def _path(config: pytest.Config, text: str | None) -> Path | None:
     return None if text is None else config.invocation_params.dir / text
+
+
+def _check_report(config: pytest.Config) -> None:
+    """Find out before the run that its report has no place."""
+    if config.getoption("--mir-report") and config.getoption("--mir-run") is None:
+        raise pytest.UsageError("--mir-report: add --mir-run=FOLDER, where the report is to be")
 
 
 def _claim_folder(config: pytest.Config) -> Commit | None:

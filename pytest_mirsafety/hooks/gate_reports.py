@@ -18,6 +18,8 @@ from ..reports.junit import GATES, GateCase
 from ..results import RunResult
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..circumstances import Commit
     from ..run import Run
     from .session import Session
@@ -46,6 +48,8 @@ class GateReports:
         self._whole = 0
         self._result: RunResult | None = None
         self._trouble: str | None = None
+        self._kept: str | None = None
+        self._page: str | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
@@ -212,6 +216,24 @@ class GateReports:
                 exchanges=self._run.exchange,
                 circumstances=self._circumstances(),
             )
+            self._kept = name
+            if self._config.getoption("--mir-report"):
+                self._page = self._report(base / name)
+
+    def _report(self, folder: Path) -> str:
+        """Write report.html and report.md into the run folder; gives the page as it is named.
+
+        They are made of what the folder holds, as mirsafety report would make them later.
+
+        Raises:
+            RunError: one cannot be written.
+        """
+        from .. import reporting
+
+        reported = reporting.recorded(folder, dataset=self._run.plan.dataset)
+        page = reporting.write_page(reported)
+        reporting.write_markdown(reported, page=page)
+        return f"{str(self._kept).rstrip('/')}/{page.name}"
 
     def _circumstances(self) -> Circumstances:
         from ..inventory import environment
@@ -237,10 +259,12 @@ class GateReports:
             return
         writer = terminalreporter._tw  # noqa: SLF001 - pytest has no public way to its width
         terminalreporter.write_sep("=", "mirsafety", bold=True)
-        folder = self._config.getoption("--mir-run")
-        if self._trouble is not None and self._run.plan.design.shard is None:
-            folder = None  # it may not hold this run
-        for line in terminal.render(self._result, width=writer.fullwidth, folder=folder):
+        folder = self._kept  # None where it does not hold this run
+        if self._run.plan.design.shard is not None:
+            folder = self._config.getoption("--mir-run")
+        for line in terminal.render(
+            self._result, width=writer.fullwidth, folder=folder, page=self._page
+        ):
             terminalreporter.write_line(line.text, **line.markup)
         if self._trouble is not None:
             terminalreporter.write_line(f"ERROR: {self._trouble}", red=True)

@@ -21,7 +21,7 @@ from ..errors import ConfigurationError, DataError
 from ..exchanges import Exchange
 from ..printable import one_line
 from ..redaction import redacted_exchange
-from ..results import InstanceOutcome, RecordedRun, RunResult, ids_digest
+from ..results import REPORTS, InstanceOutcome, RecordedRun, RunResult, ids_digest
 from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, malformed
 from .lines import LINE_LIMIT, LineCheck, exchange_of, to_bytes
 from .manifest import MANIFEST, bounded, document_of, pretty, read_manifest
@@ -46,7 +46,7 @@ def claim(folder: Path) -> None:
             )
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
         _replace(folder / MANIFEST, [pretty(started)])
-        for name in (RESULTS, *FILES):
+        for name in (RESULTS, *FILES, *REPORTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
@@ -56,7 +56,7 @@ def discard(folder: Path) -> None:
     """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
     if _is_run(folder):
         with suppress(OSError):
-            for name in (MANIFEST, RESULTS, *FILES):
+            for name in (MANIFEST, RESULTS, *FILES, *REPORTS):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
