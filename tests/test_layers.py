@@ -38,7 +38,7 @@ LAYERS = (
         "tally",
         "trials",
     },
-    {"checkpoints", "memory", "servers", "wire"},
+    {"checkpoints", "memory", "recordings", "servers", "wire"},
     {
         "attention",
         "backends",
