@@ -44,6 +44,7 @@ LAYERS = (
         "backends",
         "channel",
         "data",
+        "exports",
         "images",
         "judges",
         "labels",
