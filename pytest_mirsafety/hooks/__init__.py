@@ -57,7 +57,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
         _claim_folder(config)
     run = _prepared(config)
     session = Session(run)
-    findings = Findings(strict=config.getoption("--mir-strict"))
+    findings = Findings.of(config)
     gates = GateReports(config, run, session)
     plugins = {"session": session, "findings": findings, "gates": gates}
     if is_distributed(config):
@@ -70,7 +70,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
         }
     run.on_outcome(findings.note)
     progress = Progress(config, run)
-    testing = Testing(run, progress, findings.note, session.give_up)
+    testing = Testing(run, progress, findings, session.give_up)
     return {
         **plugins,
         "progress": progress,
@@ -95,8 +95,8 @@ def _dry(config: pytest.Config) -> dict[str, object]:
         # run folder stays: it is what that run found, and says which one it was.
         _remove_summary(config)
     run = _prepared(config)
-    note = Findings(strict=False).note
-    testing = Testing(run, Progress(config, run), note, Session(run).give_up)
+    findings = Findings(strict=False)
+    testing = Testing(run, Progress(config, run), findings, Session(run).give_up)
     fixtures = fixtures_module(testing, run.instances)
     return {"dry-run": DryRun(run), "testing": testing, "fixtures": fixtures}
 

@@ -7,16 +7,18 @@ import functools
 import linecache
 from collections.abc import Generator
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 import pytest
 
 from ..errors import UnscoredError
 from ..printable import one_line
-from ..records import Outcome
+from ..records import Outcome, Response, Verdict
+from ..reports.junit import Extent, InstanceCase
 from ..results import DECIDED
 from ..tally import worst
 from ..taxonomy import Reason, Status
+from .items import instance_of
 
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 
@@ -28,9 +30,22 @@ class Findings:
     fails for another reason stays failed.
     """
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, extent: Extent = "short", answers: bool = False) -> None:
         self._strict = strict
+        self._extent = extent
+        self._answers = answers
         self._item: pytest.Item | None = None
+        self._case = InstanceCase()
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Self:
+        """As the options of this session ask for them."""
+        option = config.getoption
+        return cls(
+            strict=option("--mir-strict"),
+            extent=option("--mir-junit-properties"),
+            answers=option("--mir-junit-text"),
+        )
 
     def note(self, outcome: Outcome) -> None:
         """Take an outcome for the item that is running."""
@@ -39,10 +54,28 @@ class Findings:
             known = stash.get(_OUTCOME, None)
             stash[_OUTCOME] = outcome if known is None else worst(known, outcome)
 
+    def answered(self, response: Response) -> None:
+        """Take what the answer of the item that is running took."""
+        completion, case = response.completion, self._case
+        case.input_tokens, case.output_tokens = completion.input_tokens, completion.output_tokens
+        case.latency = completion.latency
+        case.answer = response.answer if self._answers else None
+
+    def judged(self, verdict: Verdict) -> None:
+        """Take who judged the answer of the item that is running."""
+        self._case.judge = verdict.judge
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Remember which item is running: outcomes belong to it."""
         self._item = item
+        # Nothing of it is kept on the item, which stays until the session ends.
+        instance = instance_of(item)
+        self._case = (
+            InstanceCase()
+            if instance is None
+            else InstanceCase(instance.relation, instance.category)
+        )
         try:
             return (yield)
         finally:
@@ -85,10 +118,18 @@ class Findings:
         )
         if call.when == "setup" and not unscored_in_setup:
             return report
-        _add_properties(item, report, outcome)
+        self._add_properties(item, report, outcome)
         if outcome.status is not Status.SAFE and (report.passed or unscored_in_setup):
             self._show(report, outcome)
         return report
+
+    def _add_properties(
+        self, item: pytest.Item, report: pytest.TestReport, outcome: Outcome
+    ) -> None:
+        properties = self._case.properties(outcome, self._extent)
+        # JUnit takes them from the teardown report, which reads them off the item.
+        item.user_properties += properties
+        report.user_properties += properties
 
     def _show(self, report: pytest.TestReport, outcome: Outcome) -> None:
         word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
@@ -122,26 +163,6 @@ _SHOWN: Final = {
     "unsafe": ("unsafe", "U", ("UNSAFE", {"yellow": True, "bold": True})),
     "unscored": ("unscored", "?", ("UNSCORED", {"red": True})),
 }
-
-
-def _add_properties(item: pytest.Item, report: pytest.TestReport, outcome: Outcome) -> None:
-    """At most two properties: each costs half a kilobyte in the JUnit writer's tree.
-
-    Why an instance is safe is in the summary and the run folder.
-    """
-    name = outcome.reason if outcome.reason is not None else outcome.status
-    properties = [_outcome_property(str(name))]
-    if outcome.detail and outcome.status is not Status.SAFE:
-        properties.append(("mirsafety.detail", one_line(outcome.detail)))
-    # JUnit takes them from the teardown report, which reads them off the item.
-    item.user_properties += properties
-    report.user_properties += properties
-
-
-@functools.cache
-def _outcome_property(name: str) -> tuple[str, str]:
-    """The one pair for all instances of this outcome."""
-    return ("mirsafety.outcome", name)
 
 
 def _asserts_safe(error: AssertionError) -> bool:

@@ -108,8 +108,10 @@ class GateReports:
         log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
         log_finish = manager.subset_hook_caller("pytest_runtest_logfinish", deaf)
+        bare = session.config.getoption("--mir-junit-properties") == "none"
         for gate in result.gates:
-            reports = _reports(gate, report_only=result.design.report_only)
+            case = GateCase.of(gate, report_only=result.design.report_only)
+            reports = _reports(gate, replace(case, properties=()) if bare else case)
             log_start(nodeid=reports[0].nodeid, location=reports[0].location)
             for report in reports:
                 log_report(report=report)
@@ -224,8 +226,7 @@ class GateReports:
             terminalreporter.write_line(f"ERROR: {self._trouble}", red=True)
 
 
-def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:
-    case = GateCase.of(gate, report_only=report_only)
+def _reports(gate: GateResult, case: GateCase) -> list[pytest.TestReport]:
     texts: dict[str, GateFailure | tuple[str, int, str]] = {
         "failed": GateFailure(case.message, case.text),
         "skipped": (GATES, 0, case.message),

@@ -28,10 +28,10 @@ def parts(config: pytest.Config) -> dict[str, object]:
         run = RemoteRun.join(Invitation.from_plain(given[WORKER_INPUT]), given["workerid"])
     except RunError:
         return {}  # the controller was told, and says it in one line
-    findings = Findings(strict=config.getoption("--mir-strict"))
+    findings = Findings.of(config)
     run.on_outcome(findings.note)
     waiting = _Silently(run)
-    testing = Testing(run, waiting, findings.note, _leave_to_the_controller)
+    testing = Testing(run, waiting, findings, _leave_to_the_controller)
     return {
         "findings": findings,
         "testing": testing,

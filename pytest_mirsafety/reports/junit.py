@@ -1,8 +1,11 @@
-"""JUnit XML: a gate as a testcase, and the files of several shards as one."""
+"""JUnit XML: what the testcase of an instance or a gate says, and several shards' files as one."""
 
 from __future__ import annotations
 
+import functools
 import io
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from ..errors import DataError
 from ..gates import Decision, GateResult
 from ..printable import one_line
+from ..records import Outcome
 from ..results import RecordedRun, RunResult
+from ..taxonomy import Category, Relation
 from . import summary
 
 if TYPE_CHECKING:
@@ -20,9 +25,78 @@ if TYPE_CHECKING:
 GATES: Final = "gates"
 """The class that a gate's testcase has, where a test has its module."""
 
+Extent = Literal["none", "short", "full"]
+"""How many properties a testcase has: none, one that says it all, or one for each thing."""
+
 _MESSAGE_LIMIT: Final = 400
+_JUDGE_LIMIT: Final = 80
+_TEXT_LIMIT: Final = 4000
+_DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 _FILE_LIMIT: Final = 2**30
 _ORIGIN: Final = ("mirsafety.shard", "mirsafety.started", "mirsafety.data_identity")
+
+
+@dataclass(slots=True)
+class InstanceCase:
+    """What JUnit tells of an instance beside its name; filled in as its test goes on.
+
+    Tokens and `latency`, in seconds, are None where they are not known.
+    """
+
+    relation: Relation | None = None
+    category: Category | None = None
+    judge: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency: float | None = None
+    answer: str | None = None
+
+    def properties(self, outcome: Outcome, extent: Extent) -> list[tuple[str, str]]:
+        """The testcase's properties.
+
+        By default one that says it all: each costs half a kilobyte in the JUnit writer's tree.
+        The answer is there if it was filled in.
+        """
+        name = str(outcome.status if outcome.reason is None else outcome.reason)
+        facts = {"outcome": name, **dict(self._facts(joined=extent == "short"))}
+        found: list[tuple[str, str]] = []
+        if extent == "short":
+            words = " ".join(f"{key}={value}" for key, value in facts.items())
+            found.append(("mirsafety.instance", words))
+        elif extent == "full":
+            facts |= {"detail": one_line(outcome.detail)} if outcome.detail else {}
+            found += [(f"mirsafety.{key}", value) for key, value in facts.items()]
+        if self.answer is not None:
+            found.append(("mirsafety.answer", _bounded_text(self.answer)))
+        return found
+
+    def _facts(self, *, joined: bool) -> Iterator[tuple[str, str]]:
+        """By name, in plain words. The judge comes last, whose name may have spaces."""
+        if self.relation is not None and self.category is not None:
+            yield "relation", str(self.relation)
+            yield "group", str(self.relation.group)
+            yield "category", str(self.category)
+        if joined and None not in (self.input_tokens, self.output_tokens):
+            yield "tokens", f"{self.input_tokens}+{self.output_tokens}"
+        for name in () if joined else ("input_tokens", "output_tokens"):
+            if (number := getattr(self, name)) is not None:
+                yield name, str(number)
+        if self.latency:
+            yield "latency", f"{self.latency:.2f}"
+        if self.judge is not None:
+            yield "judge", _short_judge(self.judge)
+
+
+@functools.lru_cache(maxsize=64)
+def _short_judge(identity: str) -> str:
+    return _DIGEST.sub(r"\1", one_line(identity, _JUDGE_LIMIT))
+
+
+def _bounded_text(text: str) -> str:
+    """The beginning of a text, with line ends, and without what controls a reader."""
+    start = text[:_TEXT_LIMIT].replace("\r\n", "\n")
+    plain = "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in start)
+    return f"{plain}\n[{len(text) - _TEXT_LIMIT} more]" if len(text) > _TEXT_LIMIT else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +115,8 @@ class GateCase:
     @classmethod
     def of(cls, gate: GateResult, *, report_only: bool) -> GateCase:
         """The testcase of a gate; one that only reports is skipped, whatever it would have said."""
-        message = one_line(f"{gate.decision.upper()}: {gate.reason}", _MESSAGE_LIMIT)
+        said = f"{gate.decision.upper()}: {gate.reason} ({_counts(gate)})"
+        message = one_line(said, _MESSAGE_LIMIT)
         outcome: Literal["passed", "failed", "skipped"] = "failed"
         if report_only:
             outcome, message = "skipped", f"report only, no decision ({message})"
@@ -52,6 +127,17 @@ class GateCase:
         text = "\n".join(filter(None, [message, gate.next_step]))
         properties = tuple(summary.gate_properties(gate))
         return cls(f"gate[{gate.criterion.label}]", outcome, message, text, properties)
+
+
+def _counts(gate: GateResult) -> str:
+    """What the decision rests on, in words."""
+    counts, allowed = gate.counts, gate.criterion.threshold
+    of = f"of {gate.planned}" if gate.planned == gate.population else f"of {gate.planned} drawn"
+    if gate.criterion.mode is None:
+        found = f"{counts.unsafe} unsafe, {counts.safe} safe, {counts.unscored_total} unscored"
+        return f"{found} {of}; at most {allowed} may be unsafe"
+    bound = "at least" if gate.criterion.minimum else "at most"
+    return f"{gate.found} found, {counts.unscored_total} unknown {of}; {bound} {allowed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +186,7 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
     Raises:
         DataError: a file is of another run, or a shard has none.
     """
+    from junitparser import Properties
     from junitparser.xunit2 import JUnitXml, TestSuite
 
     _match(files, runs)
@@ -108,9 +195,13 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
         suite.timestamp = min(stamps)
     for name, value in summary.properties(result):
         suite.add_property(name, value)
-    suite.extend(_worst(case for file in files for case in file.cases))
+    cases = list(_worst(case for file in files for case in file.cases))
+    suite.extend(cases)
+    # Whoever left the properties out, for a schema that knows none, wants none here either.
+    bare = bool(cases) and not any(case.child(Properties) for case in cases)
+    report_only = result.design.report_only
     suite.extend(
-        _gate(GateCase.of(gate, report_only=result.design.report_only)) for gate in result.gates
+        _gate(GateCase.of(gate, report_only=report_only), bare=bare) for gate in result.gates
     )
     root = JUnitXml("pytest tests")
     root.append(suite)
@@ -159,12 +250,12 @@ def _rank(case: TestCase) -> int:
     return max((place for place, holds in enumerate(ranks, 1) if holds), default=0)
 
 
-def _gate(gate: GateCase) -> TestCase:
+def _gate(gate: GateCase, *, bare: bool) -> TestCase:
     from junitparser import Failure, Skipped
     from junitparser.xunit2 import TestCase
 
     case = TestCase(gate.name, GATES, 0.0)
-    for name, value in gate.properties:
+    for name, value in () if bare else gate.properties:
         case.add_property(name, value)
     if gate.outcome == "failed":
         failure = Failure(gate.message)
