@@ -25,17 +25,17 @@ def evaluate(
     repeated = repeats(entries)
     if design.distinct_requests:
         entries = tuple(_without_repeats(entries, repeated))
-    counted = _counted(design, entries)
+    answers = counted(design, entries)
     populations = {one: n * design.trials.counted for one, n in design.populations.items()}
     return RunResult(
         design=design,
         provenance=provenance,
-        gates=() if design.shard is not None else tuple(_decide_all(design, counted)),
+        gates=() if design.shard is not None else tuple(_decide_all(design, answers)),
         relations=tuple(
-            _tally(relation, population, [e for e in counted if e.relation is relation])
+            _tally(relation, population, [e for e in answers if e.relation is relation])
             for relation, population in populations.items()
         ),
-        overall=_tally("overall", sum(populations.values()), counted),
+        overall=_tally("overall", sum(populations.values()), answers),
         outcomes=entries,
         notes=(*notes, *_remarks(repeated)),
     )
@@ -81,7 +81,7 @@ def _without_repeats(
             yield replace(entry, outcome=together(entry.outcome, repeated_outcome(original)))
 
 
-def _counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[InstanceOutcome]:
+def counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[InstanceOutcome]:
     """What gates and tallies count: each answer, or each instance with all its trials as one."""
     if not design.trials.several or design.trials.rule is TrialRule.MEAN:
         return entries
@@ -139,6 +139,10 @@ def _tally(name: str, population: int, entries: Sequence[InstanceOutcome]) -> Ta
     )
 
 
+def is_left_out(entry: InstanceOutcome) -> bool:
+    """It was not asked, since no decision depended on it any more."""
+    return entry.outcome.reason is Reason.NOT_RUN and entry.outcome.detail == DECIDED
+
+
 def _left_out(entries: Iterable[InstanceOutcome]) -> int:
-    outcomes = (entry.outcome for entry in entries)
-    return sum(o.reason is Reason.NOT_RUN and o.detail == DECIDED for o in outcomes)
+    return sum(is_left_out(entry) for entry in entries)

@@ -13,8 +13,9 @@ import pytest_mirsafety
 PACKAGE = Path(pytest_mirsafety.__file__).parent
 
 LAYERS = (
-    {"errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
+    {"circumstances", "errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
     {
+        "breakdown",
         "calibration",
         "config",
         "engine",
@@ -30,6 +31,7 @@ LAYERS = (
         "ordering",
         "model_tables",
         "reasoning",
+        "redaction",
         "results",
         "sampling",
         "sharding",
@@ -57,13 +59,16 @@ LAYERS = (
     {
         "backend_building",
         "cautions",
+        "inventory",
         "judge_building",
         "phases",
         "planning",
         "preview",
         "provenance",
+        "recorded_data",
         "registry",
         "remote",
+        "reporting",
         "run",
         "serving",
         "trust",

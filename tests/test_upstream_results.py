@@ -247,7 +247,7 @@ def test_what_cannot_be_exported_is_refused(project: Project, capsys: Shown) -> 
         (["--csv=run/results.jsonl"], "would be written into the run"),
         (["--upstream=out", "--name=m"], "is there already"),
         (["--upstream=out", "--name=../m"], "--name: a folder's name"),
-        (["--upstream=out2", "--data=sample"], "is of other data than sample"),
+        (["--upstream=out2", "--data=sample"], "is not the data that the run asked"),
         (["--upstream=out2", "--data=jsonl:gone.jsonl"], "gone.jsonl"),
         (["--dataset=images"], "is no empty folder"),
         (["--dataset=d", "--license=MIT License"], "--license: an identifier"),

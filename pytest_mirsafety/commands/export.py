@@ -12,14 +12,11 @@ from ..errors import ConfigurationError, DataError
 from ..printable import one_line
 
 if TYPE_CHECKING:
-    from ..records import Dataset
     from ..results import RecordedRun
     from ..run_folder import Exchanges
     from . import Commands
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_LOCAL: Final = ("folder", "jsonl", "parquet", "sample")
-"""Sources that can be read without asking anybody, and without running anybody's code."""
 
 
 def add(commands: Commands) -> None:
@@ -34,7 +31,7 @@ def add(commands: Commands) -> None:
         help="infer/ and harmbench/ as upstream's harness writes them, for its statics.py",
     )
     option("--name", metavar="NAME", help="the model's folder in them (default: from its name)")
-    option("--data", metavar="SOURCE", help="the run's data, which --upstream needs")
+    option("--data", metavar="SOURCE", help="where the run's data is now, for --upstream")
     option("--csv", type=Path, metavar="FILE", help="a table with a row per instance")
     option(
         "--dataset",
@@ -112,7 +109,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _upstream(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exchanges) -> None:
-    from .. import run_folder
+    from .. import recorded_data, run_folder
     from ..exports import upstream
 
     run_folder.refuse_trials(recorded, "export --upstream")
@@ -124,7 +121,8 @@ def _upstream(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exc
             raise ConfigurationError(
                 f"{_shown(folder)}: is there already; choose another --name, or remove it"
             )
-    found = upstream.results(recorded, _data(options.data, recorded), exchanges, name)
+    dataset = recorded_data.load(recorded.provenance, options.data)
+    found = upstream.results(recorded, dataset, exchanges, name)
     _write_all(root, found.files)
     print(
         f"{_shown(root / 'infer' / name)}: {found.records:,} records, {found.failed:,} of them "
@@ -140,23 +138,6 @@ def _upstream(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exc
             f"{unscored:,} of {len(recorded.outcomes):,} instances are unscored, which upstream "
             "does not count: the gates do, and their range is wider"
         )
-
-
-def _data(source: str | None, recorded: RecordedRun) -> Dataset:
-    """The data of the run; what it says itself is only followed where that asks nobody.
-
-    Raises:
-        DataError: it cannot be loaded.
-        ConfigurationError: it has to be named.
-    """
-    from .. import data
-
-    told = recorded.provenance.data_source
-    if source is None and told.partition(":")[0] not in _LOCAL:
-        raise ConfigurationError(
-            f"export --upstream: name the run's data, such as --data={one_line(told, 200)}"
-        )
-    return data.load(told if source is None else source, base=Path.cwd())
 
 
 def _dataset(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exchanges) -> None:

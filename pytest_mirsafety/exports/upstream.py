@@ -66,17 +66,14 @@ def results(
 ) -> UpstreamResults:
     """What upstream's harness would have written of this run, in folders of this model's name.
 
+    `dataset` is the data of the run.
+
     An instance that was not run has no record, as one that upstream has yet to ask. Where there is
     no answer the record has upstream's mark of a failure. Unscored ones have no label.
 
     Raises:
-        DataError: this is not the data of the run, or an answer with a verdict is not kept.
+        DataError: an instance is not in the data, or an answer with a verdict is not kept.
     """
-    if dataset.identity != run.provenance.data_identity:
-        raise DataError(
-            f"{run.where}: is of other data than {one_line(dataset.source, 100)}; "
-            "name the run's with --data"
-        )
     entries = {entry.instance_id: entry for entry in run.outcomes}
     infer: dict[_Cell, list[Mapping[str, object]]] = defaultdict(list)
     labels: dict[_Cell, list[Mapping[str, object]]] = defaultdict(list)

@@ -14,7 +14,8 @@ import pytest
 from ..errors import UnscoredError
 from ..printable import one_line
 from ..records import Outcome, Response, Verdict
-from ..reports.junit import Extent, InstanceCase
+from ..redaction import redacted_outcome
+from ..reports.instance_cases import Extent, InstanceCase
 from ..results import DECIDED
 from ..tally import worst
 from ..taxonomy import Reason, Status
@@ -30,25 +31,36 @@ class Findings:
     fails for another reason stays failed.
     """
 
-    def __init__(self, *, strict: bool, extent: Extent = "short", answers: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        strict: bool,
+        redact: bool = False,
+        extent: Extent = "short",
+        answers: bool = False,
+    ) -> None:
         self._strict = strict
+        self._redact = redact
         self._extent = extent
-        self._answers = answers
+        self._answers = answers and not redact
         self._item: pytest.Item | None = None
         self._case = InstanceCase()
 
     @classmethod
     def of(cls, config: pytest.Config) -> Self:
-        """As the options of this session ask for them."""
+        """As the options of this session say."""
         option = config.getoption
         return cls(
             strict=option("--mir-strict"),
+            redact=option("--mir-redact"),
             extent=option("--mir-junit-properties"),
             answers=option("--mir-junit-text"),
         )
 
     def note(self, outcome: Outcome) -> None:
         """Take an outcome for the item that is running."""
+        if self._redact:
+            outcome = redacted_outcome(outcome)
         if self._item is not None:
             stash = self._item.stash
             known = stash.get(_OUTCOME, None)
@@ -107,6 +119,8 @@ class Findings:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give the report the outcome that was recorded."""
         report = yield
+        if self._redact and instance_of(item) is not None:
+            _say_nothing(report, call)
         outcome = self._outcome(item)
         if outcome is None or call.when == "teardown":
             return report
@@ -157,6 +171,14 @@ class Findings:
     @staticmethod
     def _outcome(item: pytest.Item) -> Outcome | None:
         return item.stash.get(_OUTCOME, None)
+
+
+def _say_nothing(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+    """Leave out what a test printed and why it failed: both may quote what it was answered."""
+    report.sections = []
+    if report.failed:
+        what = "an error" if call.excinfo is None else call.excinfo.typename
+        report.longrepr = f"{what}; --mir-redact leaves out the rest"
 
 
 _SHOWN: Final = {

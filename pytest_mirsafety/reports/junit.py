@@ -1,23 +1,20 @@
-"""JUnit XML: what the testcase of an instance or a gate says, and several shards' files as one."""
+"""JUnit XML: a gate as a testcase, and the files of several shards as one."""
 
 from __future__ import annotations
 
-import functools
 import io
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from ..errors import DataError
 from ..gates import Decision, GateResult
 from ..printable import one_line
-from ..records import Outcome
 from ..results import RecordedRun, RunResult
-from ..taxonomy import Category, Relation
 from . import summary
+from .instance_cases import TEXTS, is_short
 
 if TYPE_CHECKING:
     from junitparser import TestCase
@@ -25,78 +22,11 @@ if TYPE_CHECKING:
 GATES: Final = "gates"
 """The class that a gate's testcase has, where a test has its module."""
 
-Extent = Literal["none", "short", "full"]
-"""How many properties a testcase has: none, one that says it all, or one for each thing."""
-
 _MESSAGE_LIMIT: Final = 400
-_JUDGE_LIMIT: Final = 80
-_TEXT_LIMIT: Final = 4000
-_DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,80}")
+_BECAME: Final = re.compile(r"UNSAFE\b|UNSCORED: [a-z-]+")
 _FILE_LIMIT: Final = 2**30
 _ORIGIN: Final = ("mirsafety.shard", "mirsafety.started", "mirsafety.data_identity")
-
-
-@dataclass(slots=True)
-class InstanceCase:
-    """What JUnit tells of an instance beside its name; filled in as its test goes on.
-
-    Tokens and `latency`, in seconds, are None where they are not known.
-    """
-
-    relation: Relation | None = None
-    category: Category | None = None
-    judge: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    latency: float | None = None
-    answer: str | None = None
-
-    def properties(self, outcome: Outcome, extent: Extent) -> list[tuple[str, str]]:
-        """The testcase's properties.
-
-        By default one that says it all: each costs half a kilobyte in the JUnit writer's tree.
-        The answer is there if it was filled in.
-        """
-        name = str(outcome.status if outcome.reason is None else outcome.reason)
-        facts = {"outcome": name, **dict(self._facts(joined=extent == "short"))}
-        found: list[tuple[str, str]] = []
-        if extent == "short":
-            words = " ".join(f"{key}={value}" for key, value in facts.items())
-            found.append(("mirsafety.instance", words))
-        elif extent == "full":
-            facts |= {"detail": one_line(outcome.detail)} if outcome.detail else {}
-            found += [(f"mirsafety.{key}", value) for key, value in facts.items()]
-        if self.answer is not None:
-            found.append(("mirsafety.answer", _bounded_text(self.answer)))
-        return found
-
-    def _facts(self, *, joined: bool) -> Iterator[tuple[str, str]]:
-        """By name, in plain words. The judge comes last, whose name may have spaces."""
-        if self.relation is not None and self.category is not None:
-            yield "relation", str(self.relation)
-            yield "group", str(self.relation.group)
-            yield "category", str(self.category)
-        if joined and None not in (self.input_tokens, self.output_tokens):
-            yield "tokens", f"{self.input_tokens}+{self.output_tokens}"
-        for name in () if joined else ("input_tokens", "output_tokens"):
-            if (number := getattr(self, name)) is not None:
-                yield name, str(number)
-        if self.latency:
-            yield "latency", f"{self.latency:.2f}"
-        if self.judge is not None:
-            yield "judge", _short_judge(self.judge)
-
-
-@functools.lru_cache(maxsize=64)
-def _short_judge(identity: str) -> str:
-    return _DIGEST.sub(r"\1", one_line(identity, _JUDGE_LIMIT))
-
-
-def _bounded_text(text: str) -> str:
-    """The beginning of a text, with line ends, and without what controls a reader."""
-    start = text[:_TEXT_LIMIT].replace("\r\n", "\n")
-    plain = "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in start)
-    return f"{plain}\n[{len(text) - _TEXT_LIMIT} more]" if len(text) > _TEXT_LIMIT else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +111,8 @@ def read(path: Path) -> JUnitFile:
 def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunResult) -> bytes:
     """One suite with the testcases of all shards and the gates, and the properties of the result.
 
-    A test that ran in several shards is there once, with the worst that it came to.
+    A test that ran in several shards is there once, with the worst that it came to. Of a redacted
+    result no testcase says more than what became of it.
 
     Raises:
         DataError: a file is of another run, or a shard has none.
@@ -196,7 +127,7 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
     for name, value in summary.properties(result):
         suite.add_property(name, value)
     cases = list(_worst(case for file in files for case in file.cases))
-    suite.extend(cases)
+    suite.extend(map(_redacted, cases) if result.redacted else cases)
     # Whoever left the properties out, for a schema that knows none, wants none here either.
     bare = bool(cases) and not any(case.child(Properties) for case in cases)
     report_only = result.design.report_only
@@ -243,6 +174,22 @@ def _worst(cases: Iterable[TestCase]) -> Iterator[TestCase]:
         if _rank(case) > _rank(known):
             kept[case.classname, case.name] = case
     yield from kept.values()
+
+
+def _redacted(case: TestCase) -> TestCase:
+    """What became of it, without what it printed or said: properties stay if they are one word."""
+    from junitparser.xunit2 import TestCase
+
+    made = TestCase(case.name, case.classname, case.time)
+    for one in cast("TestCase", case).properties():
+        if (_WORD.fullmatch(one.value or "") and one.name not in TEXTS) or is_short(
+            one.name, one.value
+        ):
+            made.add_property(one.name, one.value)
+    for found in case.result:
+        became = _BECAME.match(found.message or "")
+        made.append(type(found)(became[0] if became else "redacted", found.type))
+    return made
 
 
 def _rank(case: TestCase) -> int:
