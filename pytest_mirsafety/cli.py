@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int | None = options.run(options)
         sys.stdout.flush()
     except RunError as error:
-        print(f"mirsafety: {error}", file=sys.stderr)
+        from .reports.github import harmless
+
+        print(harmless(f"mirsafety: {error}", os.environ), file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
         # Whoever read has read enough, as `| head` does. What is left must not fail at exit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import linecache
+import os
 from collections.abc import Generator
 from types import TracebackType
 from typing import Final, Self
@@ -15,6 +16,7 @@ from ..errors import UnscoredError
 from ..printable import one_line
 from ..records import Outcome, Response, Verdict
 from ..redaction import redacted_outcome
+from ..reports import github
 from ..reports.instance_cases import Extent, InstanceCase
 from ..results import DECIDED
 from ..tally import worst
@@ -148,6 +150,7 @@ class Findings:
     def _show(self, report: pytest.TestReport, outcome: Outcome) -> None:
         word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
         message = one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
+        message = github.harmless(message, os.environ)
         if self._strict and outcome.status is Status.UNSAFE:
             report.outcome, report.longrepr = "failed", message
             return
