@@ -160,7 +160,8 @@ def _pictures(run: Reported, target: Path) -> tuple[Pictures, str]:
     gallery.fill(run.result, PICTURES_LIMIT)
     with suppress(OSError):  # the page has them, and they can be made again
         thumbnails.write(run.folder / THUMBNAILS, kept)
-    note = f"{gallery.unfit:,} images cannot be shown: {gallery.problem}." if gallery.unfit else ""
+    images = "1 image" if gallery.unfit == 1 else f"{gallery.unfit:,} images"
+    note = f"{images} cannot be shown: {gallery.problem}." if gallery.unfit else ""
     links = partial(gallery.link, base=target.parent)
     return Pictures(kept.small.get, links, kept.of.get), note
 

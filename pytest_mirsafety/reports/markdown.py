@@ -18,7 +18,7 @@ MAX_LISTED: Final = 50
 """Unsafe instances that are named."""
 
 _VALUE_LIMIT: Final = 400
-_SPECIAL: Final = re.compile(r"([\\`*_\[\]|~$!#^=])")
+_SPECIAL: Final = re.compile(r"([\\`*_\[\]|~$#])")
 _LEADING: Final = re.compile(r"^(\d*)([-+.)])")
 _UNLISTED: Final = r"\1\\\2"
 _LINKS: Final = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "&#64;"))
