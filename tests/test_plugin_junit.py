@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import xml.etree.ElementTree as ET
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import goldens
 import pytest
 from chat_endpoint import ChatEndpoint, Reply
 from junitparser.xunit2 import JUnitXml, TestCase
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import xmlschema
 
 HERE = Path(__file__).parent
-GOLDEN = HERE / "golden"
 SUITES = ("testsuite", "testsuites")
 
 
@@ -187,7 +186,7 @@ def test_what_is_not_known_is_not_told() -> None:
     assert answer.endswith(" more]")
 
 
-# Golden files: `MIRSAFETY_GOLDEN=1 pytest tests/test_plugin_junit.py -k golden` writes them anew.
+# Golden files, see goldens.py
 
 MASKS = (
     (r"\d+\.\d+(e-\d+)?s\b", "TIMEs"),
@@ -208,26 +207,18 @@ def masked(text: str) -> str:
     return text.rstrip("\n") + "\n"
 
 
-def hold(name: str, text: str) -> None:
-    """Hold a text against its golden file."""
-    path = GOLDEN / name
-    if os.environ.get("MIRSAFETY_GOLDEN"):
-        path.write_text(text, "utf-8")
-    assert text == path.read_text("utf-8")
-
-
 def test_golden_terminal_and_junit(mixed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     result = mixed.run("--junitxml=j.xml", "-o", "console_output_style=classic")
     lines = result.stdout.str()
-    hold("terminal.txt", masked(lines[lines.index("mirsafety: ") :]))
+    goldens.check("terminal.txt", masked(lines[lines.index("mirsafety: ") :]))
     root = ET.parse(mixed.path / "j.xml").getroot()  # noqa: S314 - our own
     ET.indent(root)
-    hold("junit.xml", masked(ET.tostring(root, encoding="unicode")))
+    goldens.check("junit.xml", masked(ET.tostring(root, encoding="unicode")))
 
 
 def test_golden_files_name_no_machine() -> None:
-    for path in GOLDEN.iterdir():
+    for path in goldens.FOLDER.iterdir():
         text = path.read_text("utf-8")
         assert "/tmp" not in text  # noqa: S108
         assert "/home" not in text

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from ..exchanges import Exchange
+from ..printable import one_line
 from ..records import item_id
+from ..redaction import redacted_exchange
 from ..results import InstanceOutcome
 from .texts import cell, whole
+
+_JUDGE: Final = 200
 
 Value = str | int | float | bool | tuple[str, ...] | None
 Exchanges = Callable[[str], Exchange | None]
@@ -31,6 +35,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "judge": "the judge whose verdict it is",
     "verdict": "what the judge said: safe, unsafe or undetermined",
     "request_key": "SHA-256 of what was asked, images included",
+    "prompt_sha256": "SHA-256 of the prompt",
     "answer_sha256": "SHA-256 of the final answer",
     "images": "SHA-256 of each image, in order",
     "finish_reason": "the provider's word for the end of the answer",
@@ -54,6 +59,7 @@ TEXTS: Final[Mapping[str, str]] = {
 def row(entry: InstanceOutcome, exchange: Exchange, *, texts: bool) -> dict[str, Value]:
     """What is known of an instance, by column."""
     outcome, verdict = entry.outcome, entry.verdict
+    plain = redacted_exchange(exchange)
     images = exchange.images.originals if exchange.images is not None else ()
     values: dict[str, Value] = {
         "id": entry.instance_id,
@@ -67,12 +73,13 @@ def row(entry: InstanceOutcome, exchange: Exchange, *, texts: bool) -> dict[str,
         "reason": None if outcome.reason is None else str(outcome.reason),
         "mode": None if outcome.mode is None else str(outcome.mode),
         "mode_by_rules": outcome.mode_by_rules,
-        "judge": None if verdict is None else verdict.judge,
+        "judge": None if verdict is None else one_line(verdict.judge, _JUDGE),
         "verdict": None if verdict is None else str(verdict.kind),
         "request_key": entry.request_key,
+        "prompt_sha256": plain.prompt_sha256,
         "answer_sha256": entry.answer_sha256,
         "images": images,
-        "finish_reason": exchange.finish_reason,
+        "finish_reason": plain.finish_reason,
         "input_tokens": exchange.input_tokens,
         "output_tokens": exchange.output_tokens,
         "latency": exchange.latency,

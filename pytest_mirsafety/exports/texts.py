@@ -20,14 +20,19 @@ def whole(text: str) -> str:
 def cell(text: str) -> str:
     """The text for a spreadsheet: what would be a formula is text, and nothing controls anything.
 
-    Line ends stay; other control and format characters become spaces.
+    Line ends stay; other characters that control, format or separate lines become spaces.
     """
     text = whole(text).replace("\r\n", "\n")
     if not text.isprintable():
-        text = "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else " " for c in text)
+        text = "".join(" " if c != "\n" and _controls(c) else c for c in text)
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+
+
+def _controls(character: str) -> bool:
+    kind = unicodedata.category(character)
+    return kind[0] == "C" or kind in ("Zl", "Zp")
 
 
 def escaped(line: str) -> str:
     """One line that is the same in Markdown: no link, no image, no HTML, no table's end."""
-    return _MARKDOWN.sub(r"\\\1", line)
+    return _MARKDOWN.sub(r"\\\1", line).replace("www.", r"www\.")
