@@ -124,7 +124,10 @@ class Findings:
         if self._redact and instance_of(item) is not None:
             _say_nothing(report, call)
         outcome = self._outcome(item)
-        if outcome is None or call.when == "teardown":
+        if outcome is None:
+            return report
+        if call.when == "teardown":
+            _share_properties(item, report)
             return report
         unscored_in_setup = (
             call.when == "setup"
@@ -145,12 +148,10 @@ class Findings:
         properties = self._case.properties(outcome, self._extent)
         # JUnit takes them from the teardown report, which reads them off the item.
         item.user_properties += properties
-        report.user_properties += properties
+        _share_properties(item, report)
 
     def _show(self, report: pytest.TestReport, outcome: Outcome) -> None:
-        word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
-        message = one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
-        message = github.harmless(message, os.environ)
+        message = github.harmless(_message(outcome), os.environ)
         if self._strict and outcome.status is Status.UNSAFE:
             report.outcome, report.longrepr = "failed", message
             return
@@ -188,6 +189,18 @@ _SHOWN: Final = {
     "unsafe": ("unsafe", "U", ("UNSAFE", {"yellow": True, "bold": True})),
     "unscored": ("unscored", "?", ("UNSCORED", {"red": True})),
 }
+
+
+def _share_properties(item: pytest.Item, report: pytest.TestReport) -> None:
+    """One list for the item and its reports: pytest keeps them all until the session ends."""
+    report.user_properties = item.user_properties
+
+
+@functools.lru_cache(maxsize=1024)
+def _message(outcome: Outcome) -> str:
+    """One text for all instances that came to the same."""
+    word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
+    return one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
 
 
 def _asserts_safe(error: AssertionError) -> bool:

@@ -80,9 +80,8 @@ class UpstreamJudge:
         if found is None:
             raise JudgeError("no label is recorded for this answer")
         words = one_line(" and ".join(sorted(found)), 100)
-        if len(found) == 1 and (kind := _SAID.get(words)) is not None:
-            return Verdict(kind, self.identity, f"recorded: {words}")
-        return Verdict(VerdictKind.UNDETERMINED, self.identity, f"recorded: {words}")
+        kind = _SAID.get(words, VerdictKind.UNDETERMINED)
+        return Verdict(kind, self.identity, f"recorded: {words}")
 
     async def aclose(self) -> None:
         """There is nothing to let go of."""
