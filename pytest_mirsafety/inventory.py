@@ -15,7 +15,16 @@ from typing import Final
 from .circumstances import Commit, Environment, Host
 from .printable import one_line
 
-PACKAGES: Final = ("pytest", "pytest-xdist", "openai", "httpx", "pillow", "pydantic", "scipy")
+PACKAGES: Final = (
+    "pytest",
+    "pytest-xdist",
+    "openai",
+    "httpx",
+    "httpx2",
+    "pillow",
+    "pydantic",
+    "scipy",
+)
 ENGINES: Final = ("torch", "transformers", "vllm")
 """Told only where they are used."""
 

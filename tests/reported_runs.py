@@ -59,11 +59,14 @@ _OUTCOMES = {
 }
 
 
-def small() -> RunResult:
-    """Gates that pass, fail and are open; relations without a gate; unscored ones; modes."""
+def small(times: int = 1) -> RunResult:
+    """Gates that pass, fail and are open; relations without a gate; unscored ones; modes.
+
+    It has 30 instances, or so many times as many.
+    """
     entries, everything = [], []
     for relation, outcomes in _OUTCOMES.items():
-        for number, outcome in enumerate(outcomes):
+        for number, outcome in enumerate(outcomes * times):
             category = (Category.PRIVACY, Category.VIOLENCE)[number % 2]
             one = instance(number, relation, category, question=f"question {number // 2}")
             everything.append(one)

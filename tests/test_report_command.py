@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import COMPLIANCE, UNCLEAR, Project
+from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
+from dataset_builders import tiny_png
+from PIL import Image
+from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.reports.html import figures
@@ -161,9 +165,24 @@ def test_no_images(project: Project) -> None:
     assert "Pictures were left out on demand" in page_of(project)
 
 
-def test_an_image_that_is_damaged_is_counted(project: Project) -> None:
+def animated_png() -> bytes:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+HUGE = tiny_png(width=10_000, height=10_000)  # of one colour: few bytes, and many pixels
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no image", b"", tiny_png()[:50], animated_png(), HUGE, b"<svg onload=alert(1)>"],
+    ids=["text", "nothing", "cut", "animated", "huge", "svg"],
+)
+def test_what_is_no_image_to_be_sent_is_none_to_be_shown(project: Project, content: bytes) -> None:
     project.run("--mir-run=run")
-    (project.path / "images/analogy-1-1.png").write_bytes(b"no image")
+    (project.path / "images/analogy-1-1.png").write_bytes(content)
     assert main(["report", "run"]) == 0
     assert "1 image cannot be shown: image images/analogy-1-1.png: " in page_of(project)
     assert len(block(page_of(project), "pictures-0")) == 11
@@ -216,3 +235,53 @@ def test_an_old_folder_is_reported(tmp_path: Path) -> None:
     )
     page = (tmp_path / "page.html").read_text("utf-8")
     assert len(block(page, "index")["rows"]) == 6
+
+
+def _with_its_seed(request: ReceivedRequest) -> Reply:
+    return Reply(f"{REFUSAL} {request.decoding['seed']}")
+
+
+class TestOfAnEndpoint:
+    """Runs that recorded which images they sent, several times each."""
+
+    @pytest.fixture
+    def run_of_trials(self, project: Project) -> Project:
+        project.data({"analogy": 2})
+        with ChatEndpoint(
+            lambda request: Reply(f"{REFUSAL} {request.decoding['seed']}")
+        ) as endpoint:
+            project.configure(
+                f'thresholds.overall = 0.5\n[models.target]\nprovider = "http"\nmodel = "m"\n'
+                f'base_url = "{endpoint.url}"\n'
+                "decoding = { temperature = 0.7, seed = 1, max_tokens = 64 }\n"
+            )
+            project.run("--mir-trials=2", "--mir-run=run", "--mir-report", model="target")
+        return project
+
+    def test_each_trial_is_an_instance_and_each_image_is_there_once(
+        self, run_of_trials: Project
+    ) -> None:
+        page = page_of(run_of_trials)
+        assert [row[0] for row in block(page, "index")["rows"]] == [
+            *("privacy/analogy/1", "privacy/analogy/2"),
+            *("privacy/analogy/1#2", "privacy/analogy/2#2"),
+        ]
+        texts = block(page, "texts-0")
+        assert [text["answer"][-1] for text in texts] == ["1", "1", "2", "2"]
+        assert texts[0]["images"] == texts[2]["images"]
+        assert "of_data" not in texts[0]
+        assert len(block(page, "pictures-0")) == 4
+
+    def test_an_image_that_is_not_the_one_that_was_sent_is_not_shown(
+        self, run_of_trials: Project
+    ) -> None:
+        """Nobody may take another picture for the one that the model saw."""
+        (run_of_trials.path / "run/thumbnails.zip").unlink()
+        (run_of_trials.path / "images/analogy-1-1.png").write_bytes(tiny_png(99))
+        assert main(["report", "run"]) == 0
+        page = page_of(run_of_trials)
+        assert len(block(page, "pictures-0")) == 3
+        assert "1 image cannot be shown: image images/analogy-1-1.png is no longer the one" in page
+        (sha256, number, _), *_ = block(page, "texts-0")[0]["images"]
+        assert number is None
+        assert sha256 not in block(page, "pictures-0")

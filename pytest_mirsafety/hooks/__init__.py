@@ -59,10 +59,10 @@ def _owner(config: pytest.Config) -> dict[str, object]:
         _check_summary(config)
         commit = _claim_folder(config)
     run = _prepared(config)
-    # Workers of pytest-xdist get the options as they are now.
+    # Whoever asks the option is told of the configuration too.
     config.option.mir_redact = config.getoption("--mir-redact") or run.plan.settings.redact
     session = Session(run)
-    findings = Findings.of(config)
+    findings = Findings.of(config, redact=config.option.mir_redact)
     gates = GateReports(config, run, session, commit)
     plugins = {"session": session, "findings": findings, "gates": gates}
     if is_distributed(config):
@@ -71,7 +71,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
         return {
             **plugins,
             "progress": WorkersProgress(config, run),
-            "distribution": Distribution(run, session),
+            "distribution": Distribution(run, session, redact=config.option.mir_redact),
         }
     run.on_outcome(findings.note)
     progress = Progress(config, run)

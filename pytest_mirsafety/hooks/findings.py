@@ -49,12 +49,12 @@ class Findings:
         self._case = InstanceCase()
 
     @classmethod
-    def of(cls, config: pytest.Config) -> Self:
+    def of(cls, config: pytest.Config, *, redact: bool) -> Self:
         """As the options of this session say."""
         option = config.getoption
         return cls(
             strict=option("--mir-strict"),
-            redact=option("--mir-redact"),
+            redact=redact,
             extent=option("--mir-junit-properties"),
             answers=option("--mir-junit-text"),
         )

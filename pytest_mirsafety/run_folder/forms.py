@@ -111,6 +111,23 @@ TEXTS: Final[Mapping[int, tuple[str, ...]]] = {
 }
 """The keys of each version's line that hold a text, which is any string or null."""
 
+
+class WholeLine(LineForm):
+    """One line of version 1 whose answer is a text to pydantic: half a surrogate pair is none."""
+
+    answer: str | None = None
+
+
+class WholeLine2(LineForm2):
+    """One line of version 2 whose texts are texts to pydantic."""
+
+    question: str | None = None
+    prompt: str | None = None
+    answer: str | None = None
+    reasoning: str | None = None
+
+
+WHOLE_LINES: Final[Mapping[int, type[LineForm]]] = {1: WholeLine, 2: WholeLine2}
 LINES: Final[Mapping[int, type[LineForm]]] = {1: LineForm, 2: LineForm2}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from pydantic import ValidationError
 
 from ..exchanges import Exchange
 from ..printable import one_line
@@ -19,6 +21,7 @@ from .forms import (
     MOST,
     SCHEMA_VERSION,
     TEXTS,
+    WHOLE_LINES,
     WORDS_LIMIT,
     LineForm,
     LineForm2,
@@ -96,6 +99,20 @@ def _bounded(word: str | None) -> str | None:
     return None if word is None else one_line(word, FLAG_LIMIT)
 
 
+def _record(line: bytes, place: str, version: int) -> tuple[LineForm, _Texts]:
+    """A line as its version's form, and its texts.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:  # what nearly every line is, read once
+        record = WHOLE_LINES[version].model_validate_json(line)
+    except ValidationError:  # what is wrong is told in our words; or it has half a surrogate pair
+        fields, texts = _parts(line, place, version)
+        return validated(LINES[version], fields, place), texts
+    return record, {name: getattr(record, name) for name in TEXTS[version]}
+
+
 def _parts(line: bytes, place: str, version: int) -> tuple[bytes, _Texts]:
     """A line's fields without the texts of its version, as JSON, and the texts.
 
@@ -122,8 +139,8 @@ def exchange_of(line: bytes, place: str) -> Exchange:
     Raises:
         DataError: it is no line of a run.
     """
-    fields, texts = _parts(line, place, SCHEMA_VERSION)  # which has all that others have
-    record = validated(LineForm2, fields, place)
+    found, texts = _record(line, place, SCHEMA_VERSION)  # which has all that others have
+    record = cast("LineForm2", found)
     return Exchange(
         **texts,
         finish_reason=record.finish_reason,
@@ -155,8 +172,7 @@ class LineCheck:
         Raises:
             DataError: it is malformed, or cannot be in a run of this design.
         """
-        fields, texts = _parts(line, place, self._version)
-        record = validated(LINES[self._version], fields, place)
+        record, texts = _record(line, place, self._version)
         if record.id in self._ids:
             raise malformed(place, f"the instance {record.id} is there twice")
         self._ids.add(record.id)

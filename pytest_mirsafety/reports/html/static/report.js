@@ -60,6 +60,7 @@ const fields = {
 let shown = [];
 let place = 0;
 let search = 0;
+let waiting = 0; // for somebody to stop typing
 
 const option = (value, text) => make("option", { text, value });
 
@@ -302,6 +303,7 @@ const flip = () => {
 };
 
 const clear = () => {
+  clearTimeout(waiting);
   for (const field of Object.values(fields)) {
     field.value = "";
   }
@@ -344,7 +346,6 @@ for (const [value, count] of index.outcomes) {
 for (const field of [fields.outcome, fields.relation, fields.category]) {
   field.addEventListener("change", filter);
 }
-let waiting = 0;
 fields.text.addEventListener("input", () => {
   clearTimeout(waiting);
   waiting = setTimeout(filter, 120);
