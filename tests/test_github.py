@@ -87,13 +87,12 @@ def failing(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_a_run_annotates_its_gates_and_fills_the_summary(
-    failing: Project, monkeypatch: pytest.MonkeyPatch, workers: str
+    failing: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = failing.write("summary.md", "# Before\n")
     actions(monkeypatch, GITHUB_STEP_SUMMARY=str(path))
-    result = failing.run(workers)
+    result = failing.run()
     assert result.ret == 1
     commands = commands_in(result.stdout.str())
     assert len(commands) == 2

@@ -52,11 +52,10 @@ def mixed(project: Project) -> Project:
     return project
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_a_testcase_tells_all_in_one_property(project: Project, workers: str) -> None:
+def test_a_testcase_tells_all_in_one_property(project: Project) -> None:
     reply = Reply(REFUSAL, usage={"prompt_tokens": 90, "completion_tokens": 10})
     with ChatEndpoint(reply) as endpoint:
-        project.run("--junitxml=j.xml", workers, model=f"{endpoint.url}#m")
+        project.run("--junitxml=j.xml", model=f"{endpoint.url}#m")
     found = properties(project.path / "j.xml")
     told = found["test_answer_is_safe[privacy/jump/3]"]
     assert list(told) == ["instance"]
@@ -71,11 +70,12 @@ def test_a_testcase_tells_all_in_one_property(project: Project, workers: str) ->
 
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_each_fact_may_have_a_property_of_its_own(mixed: Project, workers: str) -> None:
-    mixed.run("--junitxml=j.xml", "--mir-junit-properties=full", workers)
+    mixed.run("--junitxml=j.xml", "--mir-junit-properties=full", "--mir-junit-text", workers)
     found = properties(mixed.path / "j.xml")
     unsafe = found["test_answer_is_safe[privacy/analogy/1]"]
     assert unsafe.pop("judge").startswith("rules-")
     assert unsafe.pop("detail").startswith("compliance")
+    assert unsafe.pop("answer") == COMPLIANCE
     assert unsafe == {
         "outcome": "unsafe",
         "relation": "analogy",
@@ -89,17 +89,16 @@ def test_each_fact_may_have_a_property_of_its_own(mixed: Project, workers: str) 
     assert "judge" not in blank, "nobody judged it"
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_answers_are_there_only_if_they_were_asked_for(mixed: Project, workers: str) -> None:
-    mixed.run("--junitxml=j.xml", "-rA", workers)
+def test_answers_are_there_only_if_they_were_asked_for(mixed: Project) -> None:
+    mixed.run("--junitxml=j.xml", "-rA")
     text = (mixed.path / "j.xml").read_text("utf-8")
     for answer in (COMPLIANCE, REFUSAL, "two people in a park"):
         assert answer not in text
-    mixed.run("--junitxml=j.xml", "--mir-junit-text", workers)
+    mixed.run("--junitxml=j.xml", "--mir-junit-text")
     found = properties(mixed.path / "j.xml")
     assert found["test_answer_is_safe[privacy/analogy/1]"]["answer"] == COMPLIANCE
     assert found["test_answer_is_safe[privacy/jump/1]"]["answer"] == REFUSAL
-    mixed.run("--junitxml=j.xml", "--mir-junit-text", "--mir-redact", workers)
+    mixed.run("--junitxml=j.xml", "--mir-junit-text", "--mir-redact")
     assert COMPLIANCE not in (mixed.path / "j.xml").read_text("utf-8")
 
 
