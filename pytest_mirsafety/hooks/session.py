@@ -72,7 +72,7 @@ class Session:
         try:
             self._run.connect()
         except RunError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(github.harmless(str(error), os.environ)) from None
 
     @property
     def refused(self) -> bool:
@@ -85,7 +85,7 @@ class Session:
             if self._session is not None:
                 # pytest would write its reason to stop as well, and has no public way to unset it.
                 vars(self._session)["_shouldstop"] = False
-            raise pytest.UsageError(str(self.fatal)) from None
+            raise pytest.UsageError(github.harmless(str(self.fatal), os.environ)) from None
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self) -> None:

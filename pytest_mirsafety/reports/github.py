@@ -6,6 +6,7 @@ command to it, and `##[` is one wherever it stands. What a model or a judge said
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from .junit import GateCase
 SUMMARY_LIMIT: Final = 2**20
 """Bytes of all summaries of one step: GitHub shows none of a larger file."""
 
+_BEGIN: Final = re.compile(r"((?:^|[\r\n])\s*)::")
 _FILE: Final = "GITHUB_STEP_SUMMARY"
 _MESSAGE: Final = 600
 _CUT: Final = "\n\n*The rest does not fit into a step summary: see the run folder.*\n"
@@ -31,13 +33,11 @@ def is_active(environ: Mapping[str, str]) -> bool:
     return environ.get("GITHUB_ACTIONS") == "true"
 
 
-def harmless(line: str, environ: Mapping[str, str]) -> str:
-    """A line as the runner takes it for text; elsewhere as it is."""
+def harmless(text: str, environ: Mapping[str, str]) -> str:
+    """Text whose lines the runner takes for text; elsewhere as it is."""
     if not is_active(environ):
-        return line
-    line = line.replace("##[", "## [")
-    begin = len(line) - len(line.lstrip())
-    return f"{line[:begin]}: :{line[begin + 2 :]}" if line.startswith("::", begin) else line
+        return text
+    return _BEGIN.sub(r"\1: :", text.replace("##[", "## ["))
 
 
 def conclude(result: RunResult, exit_code: int, environ: Mapping[str, str]) -> Iterator[str]:
