@@ -342,8 +342,11 @@ def test_nothing_is_wider_than_a_phone(report: Report) -> None:
         mobile=False,
     )
     width = report.script("return document.documentElement.scrollWidth")
+    report.all("#list button")[2].click()
+    top = report.script("return document.querySelector('#detail').getBoundingClientRect().top")
     report.cdp("Emulation.clearDeviceMetricsOverride")
     assert width <= 400
+    assert 0 <= top < 200  # what was chosen is shown, below the list
 
 
 def test_print(report: Report) -> None:

@@ -139,7 +139,9 @@ const filter = async () => {
   byId("browser").dataset.ready = String(mine);
 };
 
-// The list, a page at a time
+// The list, a page at a time; on a narrow screen what is chosen is below it
+
+const stacked = matchMedia("(max-width: 48rem)");
 
 const list = () => {
   const first = Math.floor(place / PAGE) * PAGE;
@@ -151,7 +153,13 @@ const list = () => {
       make("span", { kind: "name", text: id }),
       make("span", { kind: `badge ${status}`, text: reason || status }),
     );
-    button.addEventListener("click", () => go(first + number));
+    button.addEventListener("click", () => {
+      go(first + number);
+      if (stacked.matches) {
+        byId("detail").focus({ preventScroll: true });
+        byId("detail").scrollIntoView();
+      }
+    });
     return make("li", {}, button);
   });
   byId("list").replaceChildren(...items);
