@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from projects import COMPLIANCE, REFUSAL, Project
+from recorded_runs import World, worlds
 from upstream_results import CRASH, FAILURE, Results, sums
 
 from pytest_mirsafety import cli, data, run_folder
 from pytest_mirsafety.errors import DataError, JudgeError
+from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.exports import upstream
 from pytest_mirsafety.judges.upstream import UpstreamJudge
-from pytest_mirsafety.records import Instance, VerdictKind
+from pytest_mirsafety.records import Dataset, Instance, VerdictKind
 from pytest_mirsafety.taxonomy import Category, Reason, Relation
 
 Shown = pytest.CaptureFixture[str]
@@ -235,6 +237,23 @@ def test_an_export_can_be_gone_on_with_by_upstream(project: Project) -> None:
         "answer": COMPLIANCE,
         "label": "unsafe",
     }
+
+
+@given(worlds())
+def test_any_runs_labels_sum_up_to_its_counts(made: World) -> None:
+    run = made.recorded()
+    dataset = Dataset("d", None, run.provenance.data_identity, made.instances)
+    found = upstream.results(run, dataset, lambda _: Exchange(answer="a"), "m")
+    counts = made.whole().overall.counts
+    assert (found.unsafe, found.scored) == (counts.unsafe, counts.scored)
+    assert found.records + found.missing == len(run.outcomes)
+    labels = [
+        entry["label"]
+        for name, content in found.files.items()
+        if name.startswith("harmbench/")
+        for entry in json.loads(content)["judge_result"]
+    ]
+    assert (labels.count("unsafe"), len(labels)) == (counts.unsafe, counts.scored)
 
 
 def test_what_cannot_be_exported_is_refused(project: Project, capsys: Shown) -> None:
