@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import calibrate, data, init, merge, models, plan, report, review, store
+from .commands import calibrate, data, export, init, merge, models, plan, report, review, store
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, models, data, plan, merge, report, review, calibrate, store)
+_COMMANDS: Final = (init, models, data, plan, merge, report, review, calibrate, export, store)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int | None = options.run(options)
         sys.stdout.flush()
     except RunError as error:
-        print(f"mirsafety: {error}", file=sys.stderr)
+        from .reports.github import harmless
+
+        print(harmless(f"mirsafety: {error}", os.environ), file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
         # Whoever read has read enough, as `| head` does. What is left must not fail at exit.

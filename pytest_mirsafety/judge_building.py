@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +14,8 @@ from .printable import one_line
 if TYPE_CHECKING:
     from .config import JudgeSettings
     from .protocols import Judge, TextModel
+    from .reasoning import ReasoningMarkers
+    from .records import Instance
 
 ENDPOINT_KEY: Final = "MIRSAFETY_API_KEY"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -25,12 +27,38 @@ class JudgeContext:
     """What a judge may need beside its settings.
 
     Relative paths are relative to `base`. The variables in `environ` hold keys, so they are never
-    shown. Where nothing `asks`, as in a dry run, no key is needed.
+    shown. Where nothing `asks`, as in a dry run, no key is needed. Recorded labels are held
+    against the dataset's `instances`, the model's `markers` of reasoning taken off.
     """
 
     base: Path = Path()
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     asks: bool = True
+    instances: Sequence[Instance] = field(default=(), repr=False)
+    markers: Sequence[ReasoningMarkers] | None = None
+
+
+RECORDED: Final = "upstream:"
+"""What the name of a judge begins with that is a folder of upstream's labels."""
+
+
+def located(name: str, folder: Path) -> str:
+    """A judge's name as it was typed in this folder: that of recorded labels with their path."""
+    if not name.startswith(RECORDED):
+        return name
+    return f"{RECORDED}{folder / name.removeprefix(RECORDED)}"
+
+
+def build_recorded(name: str, context: JudgeContext) -> Judge:
+    """The labels that this name is the folder of.
+
+    Raises:
+        DataError: they are not there, or not as they should be.
+    """
+    from .judges.upstream import UpstreamJudge
+
+    root = context.base / Path(name.removeprefix(RECORDED)).expanduser()
+    return UpstreamJudge.from_path(root, context.instances, context.markers)
 
 
 def build(judge: JudgeSettings, context: JudgeContext) -> Judge:

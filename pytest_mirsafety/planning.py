@@ -21,7 +21,7 @@ from .config import (
 from .engine.spending import Budget, Prices, Spending
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules, Thresholds
-from .judge_building import JudgeContext
+from .judge_building import JudgeContext, located
 from .model_tables import header
 from .phases import Phases, Resident
 from .printable import one_line
@@ -185,8 +185,15 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         dataset.instances, written_in, environ, asks=not options.dry_run, watch=watch
     )
     backend = build_backend(model, context)
-    names = [settings.judge if options.judge is None else options.judge, *settings.escalate]
-    within = JudgeContext(configuration.base, environ, asks=not options.dry_run)
+    first = settings.judge if options.judge is None else located(options.judge, Path.cwd())
+    names = [first, *settings.escalate]
+    within = JudgeContext(
+        configuration.base,
+        environ,
+        asks=not options.dry_run,
+        instances=dataset.instances,
+        markers=model.settings.reasoning_markers,
+    )
     trusted = trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     resident = Resident("model", model.settings, written_in)

@@ -76,6 +76,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("--mir-budget", metavar="TOKENS|MONEY", help="ask no more than this costs: 2M, 12.50usd")
     option("--mir-stop", metavar="decided", help="skip what no gate's decision depends on")
     option("--mir-dry-run", action="store_true", help="say what would be asked, and ask nothing")
+    option(
+        "--mir-junit-properties",
+        choices=("short", "full", "none"),
+        default="short",
+        help="of a testcase: one for all, one for each fact, or none, as Jenkins' schema wants",
+    )
+    option("--mir-junit-text", action="store_true", help="put answers into JUnit's properties")
     option("--mir-strict", action="store_true", help="make each UNSAFE instance a failed test")
     option("--mir-report-only", action="store_true", help="report, decide nothing, exit 0")
     option(

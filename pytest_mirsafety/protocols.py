@@ -87,7 +87,8 @@ class Backend(Protocol):
     `needs_paths`, True when each image must have its path. One that computes here may have
     `numerics`, which says on what once it has begun (`cuda bfloat16`); `doing`, what it does while
     it cannot answer yet, such as loading weights; and `free()`, which is awaited to give the memory
-    back until the next request, so that a judge finds room.
+    back until the next request, so that a judge finds room. One whose answers were `recorded` may
+    say by a NotRunError that an instance was not run where they were.
     """
 
     @property

@@ -148,6 +148,8 @@ def build_judge(
     name = judge.provider or judge.kind or ""
     if (build := _JUDGES.get(name)) is not None:
         return build(judge)
+    if name.startswith(judge_building.RECORDED):
+        return judge_building.build_recorded(name, context or JudgeContext())
     names = [*settings.judges, *_JUDGES, *judge_building.KINDS]
     factory: Callable[[JudgeSettings], Judge] = _load_attribute(name, "judge", names)
     return _made(f"judge '{name}'", partial(factory, judge), _JUDGE_MEMBERS)

@@ -13,6 +13,13 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+@pytest.fixture(autouse=True)
+def nobodys_actions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of these tests are none of the job that runs them: its summary is not theirs."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> Project:
     """Ten instances of analogy and ten of jump, all refused, gated at 0.2."""

@@ -48,6 +48,12 @@ class Project:
         self.ids: list[str] = []
         pytester.makeini("[pytest]\n")
 
+    @property
+    def instances(self) -> list[dict[str, str]]:
+        """The lines of the dataset."""
+        text = (self.path / "instances.jsonl").read_text("utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
     def write(self, name: str, text: str) -> Path:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -120,9 +120,9 @@ def test_junit_has_every_instance_and_every_gate(project: Project) -> None:
     assert len(cases) == 20 + 9
     found = cases["test_answer_is_safe[privacy/analogy/1]"]
     assert found.is_skipped
-    assert properties(found)["mirsafety.outcome"] == "unsafe"
+    assert properties(found)["mirsafety.instance"].startswith("outcome=unsafe relation=analogy ")
     unscored = cases["test_answer_is_safe[privacy/jump/1]"]
-    assert properties(unscored)["mirsafety.outcome"] == "undetermined"
+    assert properties(unscored)["mirsafety.instance"].startswith("outcome=undetermined ")
     gate = cases["gate[analogy]"]
     assert gate.is_failure
     facts = properties(gate)

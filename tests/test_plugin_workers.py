@@ -73,6 +73,7 @@ def cases_of(path: Path) -> list[tuple[str, ...]]:
     cases = []
     for case in ET.parse(path).getroot().iter("testcase"):  # noqa: S314 - our own
         words = [f"{p.get('name')}={p.get('value')}" for p in case.iter("property")]
+        words = [re.sub(r"latency=\S+", "latency=some", word) for word in words]
         results = [f"{e.tag}: {e.get('message')}" for e in case if e.tag != "properties"]
         cases.append((f"{case.get('classname')}::{case.get('name')}", *words, *results))
     return sorted(cases)

@@ -1,23 +1,23 @@
 """Answers from a recording: one JSON object a line, or upstream's `infer/<model>` folder.
 
-A recording says what a model answered elsewhere; a gate over it decides about those answers. An
-instance without a recorded answer, or whose recorded answer is a failure, is a backend error.
+A recording says what a model answered elsewhere; a gate over it decides about those answers. A
+recorded failure is a backend error, as is an instance that a file has no line for. One that
+upstream's folder has no record of was not run there.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, NoneType
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
-from ..errors import BackendError, DataError
+from ..errors import BackendError, DataError, NotRunError, UnscoredError
 from ..printable import one_line
+from ..recordings import Recording, is_failure, without_mark
 from ..records import Completion, Instance, LoadedImage, ModelIdentity, Request, Scalar, digest
 from ..taxonomy import Category, Relation, nearest, parse_category, parse_relation
 
@@ -36,7 +36,6 @@ _KEYS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
 )
 _REQUIRED: Final = ("id", "response")
 _NOT_EMPTY: Final = ("id", "finish_reason")
-_FAILED: Final = ("[INFERENCE_FAILED:", "[WORKER_CRASHED:")
 _UPSTREAM_KEYS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
     {
         "revised_prompt": (str,),
@@ -47,8 +46,7 @@ _UPSTREAM_KEYS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
     }
 )
 
-_LARGEST: Final = 2**53
-"""A number above it is none: not every JSON reader could tell it from its neighbours."""
+_RECORDING: Final = Recording("replay")
 
 _Answers = dict[str, Completion | str]
 """By instance id: the answer, or in one line why there is none."""
@@ -62,6 +60,7 @@ class ReplayBackend:
     """
 
     cacheable = False
+    recorded = True
     greedy = True
     needs_bytes = False
     concurrency = 4
@@ -69,11 +68,16 @@ class ReplayBackend:
     decoding: Mapping[str, Scalar] = MappingProxyType({})
 
     def __init__(
-        self, identity: ModelIdentity, answers: _Answers, prompts: Mapping[str, str]
+        self,
+        identity: ModelIdentity,
+        answers: _Answers,
+        prompts: Mapping[str, str],
+        missing: type[UnscoredError] = BackendError,
     ) -> None:
         self._identity = identity
         self._answers = answers
         self._prompts = prompts
+        self._missing = missing
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str, instances: Sequence[Instance]) -> Self:
@@ -95,17 +99,22 @@ class ReplayBackend:
         """
         try:
             if path.is_dir():
-                files = {f"{p.parent.name}/{p.name}": _read(p) for p in _upstream_files(path)}
+                files = _RECORDING.read_cells(path)
                 revision = digest({k: hashlib.sha256(v).hexdigest() for k, v in files.items()})
                 answers = _read_upstream(files, path.name, instances)
-                return cls._of(path.name, revision, answers, instances)
-            return cls.from_bytes(_read(path), path.name, instances)
+                return cls._of(path.name, revision, answers, instances, NotRunError)
+            return cls.from_bytes(_RECORDING.read(path), path.name, instances)
         except OSError as error:
-            _refuse(str(path), error.strerror or str(error))
+            _RECORDING.refuse(str(path), error.strerror or str(error))
 
     @classmethod
     def _of(
-        cls, name: str, revision: str, answers: _Answers, instances: Sequence[Instance]
+        cls,
+        name: str,
+        revision: str,
+        answers: _Answers,
+        instances: Sequence[Instance],
+        missing: type[UnscoredError] = BackendError,
     ) -> Self:
         prompts = {i.id: i.prompt for i in instances}
         if not prompts.keys() & answers.keys():
@@ -113,7 +122,7 @@ class ReplayBackend:
                 f"replay: none of the {len(answers)} answers in {name} is for one of the "
                 f"{len(prompts)} instances of this dataset"
             )
-        return cls(ModelIdentity("replay", name, None, revision), answers, prompts)
+        return cls(ModelIdentity("replay", name, None, revision), answers, prompts, missing)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -130,10 +139,11 @@ class ReplayBackend:
 
         Raises:
             BackendError: there is none, or what was recorded is a failure.
+            NotRunError: upstream's folder has no record of it.
         """
         answer = self._answers.get(instance_id)
         if answer is None or instance_id not in self._prompts:
-            raise BackendError(f"no recorded answer for {instance_id}")
+            raise self._missing(f"no recorded answer for {instance_id}")
         if request.prompt != self._prompts[instance_id]:
             raise BackendError(f"the recorded answer for {instance_id} is to another prompt")
         if isinstance(answer, str):
@@ -146,21 +156,21 @@ class ReplayBackend:
 
 def _read_lines(content: bytes, name: str) -> _Answers:
     answers: _Answers = {}
-    for number, line in enumerate(_without_mark(content).split(b"\n"), start=1):
+    for number, line in enumerate(without_mark(content).split(b"\n"), start=1):
         if not line.strip():
             continue
         place = f"{name}, line {number}"
-        values = _object(_parse(line, place), place)
+        values = _RECORDING.parse_object(_RECORDING.parse(line, place), place)
         if unknown := next((key for key in values if key not in _KEYS), None):
-            _refuse(place, f"unknown key '{unknown}'; {nearest(unknown, _KEYS)}")
-        _check_types(values, _KEYS, place)
+            _RECORDING.refuse(place, f"unknown key '{unknown}'; {nearest(unknown, _KEYS)}")
+        _RECORDING.check_types(values, _KEYS, place)
         if missing := next((key for key in _REQUIRED if key not in values), None):
-            _refuse(place, f"'{missing}' is missing")
+            _RECORDING.refuse(place, f"'{missing}' is missing")
         if empty := next((key for key in _NOT_EMPTY if values.get(key) == ""), None):
-            _refuse(place, f"'{empty}' is empty")
+            _RECORDING.refuse(place, f"'{empty}' is empty")
         name_of_instance, text = values.pop("id"), values.pop("response")
         if name_of_instance in answers:
-            _refuse(place, f"a second answer for '{name_of_instance}'")
+            _RECORDING.refuse(place, f"a second answer for '{name_of_instance}'")
         answers[name_of_instance] = Completion(text, **{"finish_reason": "stop", **values})
     return answers
 
@@ -178,11 +188,6 @@ class _Recorded:
     answer: Completion | str
 
 
-def _upstream_files(root: Path) -> list[Path]:
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
-    return [p for f in folders for p in sorted(f.glob("*.json")) if not p.name.startswith(".")]
-
-
 def _read_upstream(
     files: Mapping[str, bytes], name: str, instances: Sequence[Instance]
 ) -> _Answers:
@@ -197,31 +202,31 @@ def _read_upstream(
         try:
             cell = cells[parse_category(folder), parse_relation(relation)]
         except ValueError as error:
-            _refuse(file, f"{error} (give the folder of one model, infer/<model>)")
+            _RECORDING.refuse(file, f"{error} (give the folder of one model, infer/<model>)")
         if cell:
             answers |= _assign(list(_read_records(content, file, cell)), cell)
     return answers
 
 
 def _read_records(content: bytes, file: str, cell: Sequence[Instance]) -> Iterator[_Recorded]:
-    records = _parse(_without_mark(content), file)
+    records = _RECORDING.parse(without_mark(content), file)
     if not isinstance(records, list):
-        _refuse(file, "must hold a list of records")
+        _RECORDING.refuse(file, "must hold a list of records")
     positions: dict[str, list[int]] = defaultdict(list)
     for position, instance in enumerate(cell):
         positions[instance.prompt].append(position)
     for number, value in enumerate(records):
-        values = _object(value, f"{file}, record {number + 1}")
+        values = _RECORDING.parse_object(value, f"{file}, record {number + 1}")
         index = values.get("item_index")
         place = f"{file}, item_index {number if index is None else index}"
-        _check_types(values, _UPSTREAM_KEYS, place)
+        _RECORDING.check_types(values, _UPSTREAM_KEYS, place)
         if missing := {"revised_prompt", "answer"} - values.keys():
-            _refuse(place, f"'{min(missing)}' is missing")
+            _RECORDING.refuse(place, f"'{min(missing)}' is missing")
         index = number if index is None else index
         fits = positions.get(values["revised_prompt"], [])
         if not fits:
             there = f"{cell[index].id} has another" if index < len(cell) else "the list is shorter"
-            _refuse(place, f"no instance there has its revised_prompt ({there})")
+            _RECORDING.refuse(place, f"no instance there has its revised_prompt ({there})")
         question = values.get("original_question")
         same = [p for p in fits if cell[p].question == question]
         yield _Recorded(place, index, tuple(same or fits), _upstream_answer(values))
@@ -230,7 +235,7 @@ def _read_records(content: bytes, file: str, cell: Sequence[Instance]) -> Iterat
 def _upstream_answer(values: Mapping[str, Any]) -> Completion | str:
     """What upstream recorded; it writes failures where answers belong, and marks some of them."""
     answer, status = values["answer"], values.get("inference_status")
-    if answer is None or answer.startswith(_FAILED) or status not in (None, "success"):
+    if answer is None or is_failure(answer) or status not in (None, "success"):
         return one_line(f"a failure was recorded, no answer: {answer or status or 'null'}")
     return Completion(answer, UNRECORDED)
 
@@ -252,72 +257,7 @@ def _assign(records: Sequence[_Recorded], cell: Sequence[Instance]) -> _Answers:
             if len(fits) > 1:
                 answers[name] = f"several instances have the prompt of {record.place}"
             elif name in answers:
-                _refuse(record.place, f"a second answer for '{name}'")
+                _RECORDING.refuse(record.place, f"a second answer for '{name}'")
             else:
                 answers[name] = record.answer
     return answers
-
-
-# Reading files and JSON
-
-
-def _read(path: Path) -> bytes:
-    """The bytes of a file; a pipe or a device might never end."""
-    if path.exists() and not path.is_file():
-        _refuse(str(path), "is not a regular file")
-    return path.read_bytes()
-
-
-def _without_mark(content: bytes) -> bytes:
-    return content.removeprefix(codecs.BOM_UTF8)
-
-
-def _parse(content: bytes, place: str) -> object:
-    try:
-        value: object = json.loads(
-            content.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
-        )
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        _refuse(place, "holds half a surrogate pair, which is no text")
-    except UnicodeDecodeError:
-        _refuse(place, "is not UTF-8")
-    except json.JSONDecodeError as error:
-        _refuse(place, f"is not JSON: {error.msg} at character {error.pos + 1}")
-    except (ValueError, RecursionError) as error:
-        _refuse(place, f"is not JSON: {error}")
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key is there twice")
-    return values
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed")
-
-
-def _object(value: object, place: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        _refuse(place, f"must be an object, not {type(value).__name__}")
-    return value
-
-
-def _check_types(
-    values: Mapping[str, object], kinds: Mapping[str, tuple[type, ...]], place: str
-) -> None:
-    for key, allowed in kinds.items():
-        value = values.get(key)
-        if key in values and (isinstance(value, bool) or not isinstance(value, allowed)):
-            _refuse(place, f"'{key}' cannot be {type(value).__name__}")
-        if isinstance(value, int) and value < 0:
-            _refuse(place, f"'{key}' is negative")
-        if isinstance(value, int) and value > _LARGEST:
-            _refuse(place, f"'{key}' is above 2**53")
-
-
-def _refuse(place: str, problem: str) -> NoReturn:
-    raise DataError(one_line(f"replay: {place}: {problem}", 400))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -41,7 +42,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check that these are all shards of one run, decide, write what was asked for, and report."""
-    from ..reports import terminal
+    from ..reports import github, terminal
 
     outputs = _Outputs(options.junitxml, options.summary, options.folder)
     outputs.refuse(options.paths)
@@ -53,7 +54,9 @@ def run(options: argparse.Namespace) -> int:
         outputs.discard()
         raise
     for line in terminal.render(merged.result, width=shutil.get_terminal_size().columns):
-        print(line.text)
+        print(github.harmless(line.text, os.environ))
+    for text in github.conclude(merged.result, merged.exit_code, os.environ):
+        print(text)
     return merged.exit_code
 
 

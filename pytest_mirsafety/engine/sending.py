@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..errors import BackendError, BadInputError, StoreError, UnscoredError
+from ..errors import BackendError, BadInputError, NotRunError, StoreError, UnscoredError
 from ..records import Completion, LoadedImage, Request
 from .asks import Ask, Parts, TokenCount
 from .calling import Caller
@@ -58,6 +58,9 @@ class Sendings:
         receiver: Receiver,
         abort: Callable[[BaseException], None],
     ) -> None:
+        if getattr(parts.backend, "recorded", False):
+            # Only a recording knows that an instance was not run where it was made.
+            self.allowed = (BadInputError, NotRunError)
         self._caller = caller
         self._keeper = keeper
         self._receiver = receiver

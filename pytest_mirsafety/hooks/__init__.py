@@ -62,7 +62,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
     # Whoever asks the option is told of the configuration too.
     config.option.mir_redact = config.getoption("--mir-redact") or run.plan.settings.redact
     session = Session(run)
-    findings = Findings(strict=config.getoption("--mir-strict"), redact=config.option.mir_redact)
+    findings = Findings.of(config, redact=config.option.mir_redact)
     gates = GateReports(config, run, session, commit)
     plugins = {"session": session, "findings": findings, "gates": gates}
     if is_distributed(config):
@@ -75,7 +75,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
         }
     run.on_outcome(findings.note)
     progress = Progress(config, run)
-    testing = Testing(run, progress, findings.note, session.give_up)
+    testing = Testing(run, progress, findings, session.give_up)
     return {
         **plugins,
         "progress": progress,
@@ -100,8 +100,8 @@ def _dry(config: pytest.Config) -> dict[str, object]:
         # run folder stays: it is what that run found, and says which one it was.
         _remove_summary(config)
     run = _prepared(config)
-    note = Findings(strict=False).note
-    testing = Testing(run, Progress(config, run), note, Session(run).give_up)
+    findings = Findings(strict=False)
+    testing = Testing(run, Progress(config, run), findings, Session(run).give_up)
     fixtures = fixtures_module(testing, run.instances)
     return {"dry-run": DryRun(run), "testing": testing, "fixtures": fixtures}
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import functools
 import linecache
+import os
 from collections.abc import Generator
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 import pytest
 
 from ..errors import UnscoredError
 from ..printable import one_line
-from ..records import Outcome
+from ..records import Outcome, Response, Verdict
 from ..redaction import redacted_outcome
+from ..reports import github
+from ..reports.instance_cases import Extent, InstanceCase
 from ..results import DECIDED
 from ..tally import worst
 from ..taxonomy import Reason, Status
@@ -30,10 +33,31 @@ class Findings:
     fails for another reason stays failed.
     """
 
-    def __init__(self, *, strict: bool, redact: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        strict: bool,
+        redact: bool = False,
+        extent: Extent = "short",
+        answers: bool = False,
+    ) -> None:
         self._strict = strict
         self._redact = redact
+        self._extent = extent
+        self._answers = answers and not redact
         self._item: pytest.Item | None = None
+        self._case = InstanceCase()
+
+    @classmethod
+    def of(cls, config: pytest.Config, *, redact: bool) -> Self:
+        """As the options of this session say."""
+        option = config.getoption
+        return cls(
+            strict=option("--mir-strict"),
+            redact=redact,
+            extent=option("--mir-junit-properties"),
+            answers=option("--mir-junit-text"),
+        )
 
     def note(self, outcome: Outcome) -> None:
         """Take an outcome for the item that is running."""
@@ -44,10 +68,28 @@ class Findings:
             known = stash.get(_OUTCOME, None)
             stash[_OUTCOME] = outcome if known is None else worst(known, outcome)
 
+    def answered(self, response: Response) -> None:
+        """Take what the answer of the item that is running took."""
+        completion, case = response.completion, self._case
+        case.input_tokens, case.output_tokens = completion.input_tokens, completion.output_tokens
+        case.latency = completion.latency
+        case.answer = response.answer if self._answers else None
+
+    def judged(self, verdict: Verdict) -> None:
+        """Take who judged the answer of the item that is running."""
+        self._case.judge = verdict.judge
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Remember which item is running: outcomes belong to it."""
         self._item = item
+        # Nothing of it is kept on the item, which stays until the session ends.
+        instance = instance_of(item)
+        self._case = (
+            InstanceCase()
+            if instance is None
+            else InstanceCase(instance.relation, instance.category)
+        )
         try:
             return (yield)
         finally:
@@ -82,7 +124,10 @@ class Findings:
         if self._redact and instance_of(item) is not None:
             _say_nothing(report, call)
         outcome = self._outcome(item)
-        if outcome is None or call.when == "teardown":
+        if outcome is None:
+            return report
+        if call.when == "teardown":
+            _share_properties(item, report)
             return report
         unscored_in_setup = (
             call.when == "setup"
@@ -92,14 +137,21 @@ class Findings:
         )
         if call.when == "setup" and not unscored_in_setup:
             return report
-        _add_properties(item, report, outcome)
+        self._add_properties(item, report, outcome)
         if outcome.status is not Status.SAFE and (report.passed or unscored_in_setup):
             self._show(report, outcome)
         return report
 
+    def _add_properties(
+        self, item: pytest.Item, report: pytest.TestReport, outcome: Outcome
+    ) -> None:
+        properties = self._case.properties(outcome, self._extent)
+        # JUnit takes them from the teardown report, which reads them off the item.
+        item.user_properties += properties
+        _share_properties(item, report)
+
     def _show(self, report: pytest.TestReport, outcome: Outcome) -> None:
-        word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
-        message = one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
+        message = github.harmless(_message(outcome), os.environ)
         if self._strict and outcome.status is Status.UNSAFE:
             report.outcome, report.longrepr = "failed", message
             return
@@ -139,24 +191,16 @@ _SHOWN: Final = {
 }
 
 
-def _add_properties(item: pytest.Item, report: pytest.TestReport, outcome: Outcome) -> None:
-    """At most two properties: each costs half a kilobyte in the JUnit writer's tree.
-
-    Why an instance is safe is in the summary and the run folder.
-    """
-    name = outcome.reason if outcome.reason is not None else outcome.status
-    properties = [_outcome_property(str(name))]
-    if outcome.detail and outcome.status is not Status.SAFE:
-        properties.append(("mirsafety.detail", one_line(outcome.detail)))
-    # JUnit takes them from the teardown report, which reads them off the item.
-    item.user_properties += properties
-    report.user_properties += properties
+def _share_properties(item: pytest.Item, report: pytest.TestReport) -> None:
+    """One list for the item and its reports: pytest keeps them all until the session ends."""
+    report.user_properties = item.user_properties
 
 
-@functools.cache
-def _outcome_property(name: str) -> tuple[str, str]:
-    """The one pair for all instances of this outcome."""
-    return ("mirsafety.outcome", name)
+@functools.lru_cache(maxsize=1024)
+def _message(outcome: Outcome) -> str:
+    """One text for all instances that came to the same."""
+    word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
+    return one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
 
 
 def _asserts_safe(error: AssertionError) -> bool:

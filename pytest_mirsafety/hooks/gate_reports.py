@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from ..circumstances import Circumstances
 from ..errors import ConfigurationError, RunError
 from ..gates import Decision, GateResult, exit_code
 from ..redaction import redacted_result
-from ..reports import summary, terminal
+from ..reports import github, summary, terminal
 from ..reports.junit import GATES, GateCase
 from ..results import RunResult
 
@@ -50,6 +51,7 @@ class GateReports:
         self._trouble: str | None = None
         self._kept: str | None = None
         self._page: str | None = None
+        self._closing: tuple[str, ...] = ()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
@@ -122,8 +124,10 @@ class GateReports:
         log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
         log_finish = manager.subset_hook_caller("pytest_runtest_logfinish", deaf)
+        bare = session.config.getoption("--mir-junit-properties") == "none"
         for gate in result.gates:
-            reports = _reports(gate, report_only=result.design.report_only)
+            case = GateCase.of(gate, report_only=result.design.report_only)
+            reports = _reports(gate, replace(case, properties=()) if bare else case)
             log_start(nodeid=reports[0].nodeid, location=reports[0].location)
             for report in reports:
                 log_report(report=report)
@@ -175,6 +179,9 @@ class GateReports:
         except RunError as error:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
             self._trouble = str(error)
+        if not self._owner.refused:
+            code = int(session.exitstatus)
+            self._closing = tuple(github.conclude(result, code, os.environ))
 
     def _with_attention(self, result: RunResult) -> RunResult:
         """With what `--mir-attention` found, which is written to the run folder.
@@ -265,16 +272,19 @@ class GateReports:
         for line in terminal.render(
             self._result, width=writer.fullwidth, folder=folder, page=self._page
         ):
-            terminalreporter.write_line(line.text, **line.markup)
+            terminalreporter.write_line(github.harmless(line.text, os.environ), **line.markup)
         if self._trouble is not None:
-            terminalreporter.write_line(f"ERROR: {self._trouble}", red=True)
+            trouble = github.harmless(f"ERROR: {self._trouble}", os.environ)
+            terminalreporter.write_line(trouble, red=True)
+        for text in self._closing:
+            terminalreporter.write_line(text)
 
 
-def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:
-    case = GateCase.of(gate, report_only=report_only)
+def _reports(gate: GateResult, case: GateCase) -> list[pytest.TestReport]:
+    message, text = (github.harmless(one, os.environ) for one in (case.message, case.text))
     texts: dict[str, GateFailure | tuple[str, int, str]] = {
-        "failed": GateFailure(case.message, case.text),
-        "skipped": (GATES, 0, case.message),
+        "failed": GateFailure(message, text),
+        "skipped": (GATES, 0, message),
     }
     reports = []
     for when in ("setup", "call", "teardown"):

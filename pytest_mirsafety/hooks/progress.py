@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from _pytest.terminal import TerminalReporter  # pytest 8 does not export it
 
+from ..reports import github
+
 if TYPE_CHECKING:
     from ..engine.engine import Progress as EngineProgress
     from ..records import Instance
@@ -204,7 +206,7 @@ class _Screen:
         """A line of its own, for a log."""
         if self._writer.width_of_current_line > 0:
             self._writer.line()
-        self._writer.line(text)
+        self._writer.line(github.harmless(text, os.environ))
         self._writer.flush()
 
     def _raw(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..errors import RunError
-from ..reports import terminal
+from ..reports import github, terminal
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -48,7 +49,8 @@ class Session:
             kept=config.getoption("--mir-run") is not None,
             cautions=(*peculiarities(plan), *cautions(plan)),
         )
-        return terminal.header(planned, self._run.zones)
+        lines = terminal.header(planned, self._run.zones)
+        return [github.harmless(line, os.environ) for line in lines]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -70,7 +72,7 @@ class Session:
         try:
             self._run.connect()
         except RunError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(github.harmless(str(error), os.environ)) from None
 
     @property
     def refused(self) -> bool:
@@ -83,7 +85,7 @@ class Session:
             if self._session is not None:
                 # pytest would write its reason to stop as well, and has no public way to unset it.
                 vars(self._session)["_shouldstop"] = False
-            raise pytest.UsageError(str(self.fatal)) from None
+            raise pytest.UsageError(github.harmless(str(self.fatal), os.environ)) from None
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self) -> None:

@@ -40,11 +40,24 @@ class Waiting(Protocol):
         """Block until the answer is there; `captured` tells that pytest captures output now."""
 
 
+class Noted(Protocol):
+    """Who shows what came of the test that is running."""
+
+    def note(self, outcome: Outcome) -> None:
+        """Take an outcome."""
+
+    def answered(self, response: Response) -> None:
+        """Take the response to its instance."""
+
+    def judged(self, verdict: Verdict) -> None:
+        """Take the verdict on it."""
+
+
 class Testing:
     """Hooks around each test, and what the fixtures call.
 
-    `note` is told what an error that ends the run means for the test that met it, `give_up` the
-    error.
+    `noted` is told what comes of each test, and what an error that ends the run means for the one
+    that met it; `give_up` is told the error.
     """
 
     __test__ = False
@@ -53,12 +66,12 @@ class Testing:
         self,
         run: TestedRun,
         waiting: Waiting,
-        note: Callable[[Outcome], None],
+        noted: Noted,
         give_up: Callable[[RunError], None],
     ) -> None:
         self._run = run
         self._waiting = waiting
-        self._note = note
+        self._noted = noted
         self._give_up = give_up
         self._instance: Instance | None = None
 
@@ -104,20 +117,26 @@ class Testing:
         """The model's response; an error that ends the run stops the session."""
         try:
             self._waiting.wait(instance)
-            return self._run.answer(instance)
+            response = self._run.answer(instance)
         except RunError as error:
             raise self._ended(error) from error
+        if instance is self._instance:
+            self._noted.answered(response)
+        return response
 
     def verdict(self, instance: Instance, response: Response) -> Verdict:
         """The judge's verdict; an error that ends the run stops the session."""
         try:
-            return self._run.verdict(instance, response)
+            verdict = self._run.verdict(instance, response)
         except RunError as error:
             raise self._ended(error) from error
+        if instance is self._instance:
+            self._noted.judged(verdict)
+        return verdict
 
     def _ended(self, error: RunError) -> NotRunError:
         self._give_up(error)
         # The test is none that failed: the one line at the end says what is wrong.
         line = str(error).partition("\n")[0]  # what a server said last is for the end
-        self._note(Outcome(Status.UNSCORED, Reason.NOT_RUN, line))
+        self._noted.note(Outcome(Status.UNSCORED, Reason.NOT_RUN, line))
         return NotRunError(line)

@@ -28,12 +28,10 @@ def parts(config: pytest.Config) -> dict[str, object]:
         run = RemoteRun.join(Invitation.from_plain(given[WORKER_INPUT]), given["workerid"])
     except RunError:
         return {}  # the controller was told, and says it in one line
-    findings = Findings(
-        strict=config.getoption("--mir-strict"), redact=bool(given.get(WORKER_REDACTS))
-    )
+    findings = Findings.of(config, redact=bool(given.get(WORKER_REDACTS)))
     run.on_outcome(findings.note)
     waiting = _Silently(run)
-    testing = Testing(run, waiting, findings.note, _leave_to_the_controller)
+    testing = Testing(run, waiting, findings, _leave_to_the_controller)
     return {
         "findings": findings,
         "testing": testing,

@@ -14,6 +14,7 @@ from ..gates import Decision, GateResult
 from ..printable import one_line
 from ..results import RecordedRun, RunResult
 from . import summary
+from .instance_cases import TEXTS, is_short
 
 if TYPE_CHECKING:
     from junitparser import TestCase
@@ -44,7 +45,8 @@ class GateCase:
     @classmethod
     def of(cls, gate: GateResult, *, report_only: bool) -> GateCase:
         """The testcase of a gate; one that only reports is skipped, whatever it would have said."""
-        message = one_line(f"{gate.decision.upper()}: {gate.reason}", _MESSAGE_LIMIT)
+        said = f"{gate.decision.upper()}: {gate.reason} ({_counts(gate)})"
+        message = one_line(said, _MESSAGE_LIMIT)
         outcome: Literal["passed", "failed", "skipped"] = "failed"
         if report_only:
             outcome, message = "skipped", f"report only, no decision ({message})"
@@ -55,6 +57,17 @@ class GateCase:
         text = "\n".join(filter(None, [message, gate.next_step]))
         properties = tuple(summary.gate_properties(gate))
         return cls(f"gate[{gate.criterion.label}]", outcome, message, text, properties)
+
+
+def _counts(gate: GateResult) -> str:
+    """What the decision rests on, in words."""
+    counts, allowed = gate.counts, gate.criterion.threshold
+    of = f"of {gate.planned}" if gate.planned == gate.population else f"of {gate.planned} drawn"
+    if gate.criterion.mode is None:
+        found = f"{counts.unsafe} unsafe, {counts.safe} safe, {counts.unscored_total} unscored"
+        return f"{found} {of}; at most {allowed} may be unsafe"
+    bound = "at least" if gate.criterion.minimum else "at most"
+    return f"{gate.found} found, {counts.unscored_total} unknown {of}; {bound} {allowed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,7 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
     Raises:
         DataError: a file is of another run, or a shard has none.
     """
+    from junitparser import Properties
     from junitparser.xunit2 import JUnitXml, TestSuite
 
     _match(files, runs)
@@ -112,10 +126,13 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
         suite.timestamp = min(stamps)
     for name, value in summary.properties(result):
         suite.add_property(name, value)
-    cases = _worst(case for file in files for case in file.cases)
+    cases = list(_worst(case for file in files for case in file.cases))
     suite.extend(map(_redacted, cases) if result.redacted else cases)
+    # Whoever left the properties out, for a schema that knows none, wants none here either.
+    bare = bool(cases) and not any(case.child(Properties) for case in cases)
+    report_only = result.design.report_only
     suite.extend(
-        _gate(GateCase.of(gate, report_only=result.design.report_only)) for gate in result.gates
+        _gate(GateCase.of(gate, report_only=report_only), bare=bare) for gate in result.gates
     )
     root = JUnitXml("pytest tests")
     root.append(suite)
@@ -165,7 +182,9 @@ def _redacted(case: TestCase) -> TestCase:
 
     made = TestCase(case.name, case.classname, case.time)
     for one in cast("TestCase", case).properties():
-        if _WORD.fullmatch(one.value or ""):
+        if (_WORD.fullmatch(one.value or "") and one.name not in TEXTS) or is_short(
+            one.name, one.value
+        ):
             made.add_property(one.name, one.value)
     for found in case.result:
         became = _BECAME.match(found.message or "")
@@ -178,12 +197,12 @@ def _rank(case: TestCase) -> int:
     return max((place for place, holds in enumerate(ranks, 1) if holds), default=0)
 
 
-def _gate(gate: GateCase) -> TestCase:
+def _gate(gate: GateCase, *, bare: bool) -> TestCase:
     from junitparser import Failure, Skipped
     from junitparser.xunit2 import TestCase
 
     case = TestCase(gate.name, GATES, 0.0)
-    for name, value in gate.properties:
+    for name, value in () if bare else gate.properties:
         case.add_property(name, value)
     if gate.outcome == "failed":
         failure = Failure(gate.message)
