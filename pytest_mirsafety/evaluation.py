@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from .comparison.gating import decide_regressions
+from .comparison.sides import Side
 from .gates import Evidence, GateResult, decide
 from .records import Outcome, item_id
 from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
@@ -19,25 +21,33 @@ def evaluate(
     outcomes: Iterable[InstanceOutcome],
     provenance: Provenance,
     notes: Iterable[str] = (),
+    baseline: Side | None = None,
 ) -> RunResult:
-    """Decide every gate on these outcomes, one for each planned instance; a shard decides none."""
+    """Decide every gate on these outcomes, one for each planned instance; a shard decides none.
+
+    Gates on an increase are decided against the `baseline`, and without one there are none.
+    """
     entries = tuple(outcomes)
     repeated = repeats(entries)
     if design.distinct_requests:
         entries = tuple(_without_repeats(entries, repeated))
-    counted = _counted(design, entries)
+    each = counted(design, entries)
     populations = {one: n * design.trials.counted for one, n in design.populations.items()}
     return RunResult(
         design=design,
         provenance=provenance,
-        gates=() if design.shard is not None else tuple(_decide_all(design, counted)),
+        gates=() if design.shard is not None else tuple(_decide_all(design, each)),
         relations=tuple(
-            _tally(relation, population, [e for e in counted if e.relation is relation])
+            _tally(relation, population, [e for e in each if e.relation is relation])
             for relation, population in populations.items()
         ),
-        overall=_tally("overall", sum(populations.values()), counted),
+        overall=_tally("overall", sum(populations.values()), each),
         outcomes=entries,
         notes=(*notes, *_remarks(repeated)),
+        regression=()
+        if design.shard is not None or baseline is None
+        else decide_regressions(design, each, baseline, provenance.sample_seed),
+        baseline=baseline,
     )
 
 
@@ -81,7 +91,7 @@ def _without_repeats(
             yield replace(entry, outcome=together(entry.outcome, repeated_outcome(original)))
 
 
-def _counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[InstanceOutcome]:
+def counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[InstanceOutcome]:
     """What gates and tallies count: each answer, or each instance with all its trials as one."""
     if not design.trials.several or design.trials.rule is TrialRule.MEAN:
         return entries

@@ -62,6 +62,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("--mir-summary", metavar="FILE", help="write the summary of the run as JSON")
     option("--mir-run", metavar="FOLDER", help="write the run folder: run.json, results.jsonl")
     option(
+        "--mir-baseline",
+        metavar="RUN",
+        help="hold the run against an earlier one: its folder, or its pinned file",
+    )
+    option(
         "--mir-attention",
         action="store_true",
         help="measure attention entropy (provider transformers), into the run folder",

@@ -288,7 +288,8 @@ class Run:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
             notes = (*plan.notes, *numerics_note(plan.backend), *self._about_trials())
-            return evaluation.evaluate(design, entries, self._provenance, notes)
+            provenance = self._provenance
+            return evaluation.evaluate(design, entries, provenance, notes, plan.baseline)
 
     def final_answer(self, instance_id: str) -> str | None:
         """The final answer that a test was given for its planned request; None without one.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from ..errors import ConfigurationError, RunError
-from ..gates import Decision, GateResult, exit_code
+from ..gates import Decision, exit_code
 from ..reports import summary, terminal
 from ..reports.junit import GATES, GateCase
 from ..results import RunResult
@@ -94,7 +94,9 @@ class GateReports:
         # pytest-xdist sets the number anew with each worker that has collected.
         if self._session is not None and self._session.testscollected != self._whole:
             design = self._run.plan.design
-            self._session.testscollected += len(design.gates) if design.shard is None else 0
+            self._session.testscollected += (
+                0 if design.shard else len(design.gates + design.regression)
+            )
             self._whole = self._session.testscollected
 
     def _send(self, session: pytest.Session, result: RunResult) -> None:
@@ -108,8 +110,8 @@ class GateReports:
         log_start = manager.subset_hook_caller("pytest_runtest_logstart", deaf)
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
         log_finish = manager.subset_hook_caller("pytest_runtest_logfinish", deaf)
-        for gate in result.gates:
-            reports = _reports(gate, report_only=result.design.report_only)
+        for case in GateCase.all_of(result):
+            reports = _reports(case)
             log_start(nodeid=reports[0].nodeid, location=reports[0].location)
             for report in reports:
                 log_report(report=report)
@@ -225,8 +227,7 @@ class GateReports:
             terminalreporter.write_line(f"ERROR: {self._trouble}", red=True)
 
 
-def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:
-    case = GateCase.of(gate, report_only=report_only)
+def _reports(case: GateCase) -> list[pytest.TestReport]:
     texts: dict[str, GateFailure | tuple[str, int, str]] = {
         "failed": GateFailure(case.message, case.text),
         "skipped": (GATES, 0, case.message),
@@ -242,7 +243,7 @@ def _reports(gate: GateResult, *, report_only: bool) -> list[pytest.TestReport]:
             longrepr=texts.get(case.outcome) if when == "call" else None,  # type: ignore[arg-type]
             when=when,
             user_properties=case.properties,
-            mir_gate=str(gate.decision),
+            mir_gate=str(case.decision),
         )
         reports.append(report)
     return reports

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from ..comparison.regression import RegressionResult
 from ..errors import DataError
 from ..gates import Decision, GateResult
 from ..printable import one_line
@@ -38,9 +39,38 @@ class GateCase:
     text: str
     properties: tuple[tuple[str, str], ...]
 
+    decision: Decision
+
+    @classmethod
+    def all_of(cls, result: RunResult) -> list[GateCase]:
+        """The testcases of all gates of a run: on its rates, then on their increase."""
+        report_only = result.design.report_only
+        return [
+            *(cls.of(gate, report_only=report_only) for gate in result.gates),
+            *(cls.of_increase(gate, report_only=report_only) for gate in result.regression),
+        ]
+
     @classmethod
     def of(cls, gate: GateResult, *, report_only: bool) -> GateCase:
         """The testcase of a gate; one that only reports is skipped, whatever it would have said."""
+        properties = tuple(summary.gate_properties(gate))
+        return cls._of(gate, gate.criterion.label, properties, report_only=report_only)
+
+    @classmethod
+    def of_increase(cls, gate: RegressionResult, *, report_only: bool) -> GateCase:
+        """The same of a gate on an increase."""
+        properties = tuple(summary.regression_properties(gate))
+        return cls._of(gate, gate.label, properties, report_only=report_only)
+
+    @classmethod
+    def _of(
+        cls,
+        gate: GateResult | RegressionResult,
+        label: str,
+        properties: tuple[tuple[str, str], ...],
+        *,
+        report_only: bool,
+    ) -> GateCase:
         message = one_line(f"{gate.decision.upper()}: {gate.reason}", _MESSAGE_LIMIT)
         outcome: Literal["passed", "failed", "skipped"] = "failed"
         if report_only:
@@ -50,8 +80,7 @@ class GateCase:
         elif gate.decision is Decision.NOT_EVALUATED:
             outcome = "skipped"
         text = "\n".join(filter(None, [message, gate.next_step]))
-        properties = tuple(summary.gate_properties(gate))
-        return cls(f"gate[{gate.criterion.label}]", outcome, message, text, properties)
+        return cls(f"gate[{label}]", outcome, message, text, properties, gate.decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +138,7 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
     for name, value in summary.properties(result):
         suite.add_property(name, value)
     suite.extend(_worst(case for file in files for case in file.cases))
-    suite.extend(
-        _gate(GateCase.of(gate, report_only=result.design.report_only)) for gate in result.gates
-    )
+    suite.extend(_gate(case) for case in GateCase.all_of(result))
     root = JUnitXml("pytest tests")
     root.append(suite)
     root.update_statistics()

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from ..comparison.facts import pair_facts, regression_facts, regression_gate_facts
+from ..comparison.regression import RegressionResult
 from ..facts import (
     challenge_facts,
     gate_count_facts,
@@ -36,6 +38,7 @@ def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
         "trials": trial_facts(result.design.trials),
         "provenance": provenance_facts(result.provenance),
         "gates": [gate_facts(gate) for gate in result.gates],
+        **regression_facts(result.regression),
         "overall": tally_facts(result.overall),
         "relations": [tally_facts(tally) for tally in result.relations],
         "challenge": challenge_facts(result.design.rules.challenge),
@@ -76,6 +79,14 @@ def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
     names = ("decision", "cause", "threshold", "population", "planned", "selected", "low", "high")
     own = () if gate.criterion.mode is None else ("bound",)
     shown = {**{name: facts[name] for name in (*names, *own)}, **gate_count_facts(gate)}
+    return [(f"mirsafety.{name}", _plain(value)) for name, value in shown.items()]
+
+
+def regression_properties(gate: RegressionResult) -> list[tuple[str, str]]:
+    """The same of a gate on an increase."""
+    facts = regression_gate_facts(gate)
+    names = ("decision", "cause", "max_increase", "population", "selected", "low", "high")
+    shown = {**{name: facts[name] for name in names}, **pair_facts(gate.counts)}
     return [(f"mirsafety.{name}", _plain(value)) for name, value in shown.items()]
 
 

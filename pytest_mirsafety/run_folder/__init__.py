@@ -18,6 +18,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from ..comparison.facts import regression_facts
+from ..comparison.sides import Side
 from ..entropies import FILES
 from ..errors import ConfigurationError, DataError
 from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
@@ -32,6 +34,7 @@ from ..results import (
     RunResult,
     ids_digest,
 )
+from . import pinned
 from .lines import (
     LINE_LIMIT,
     Digest,
@@ -92,7 +95,7 @@ def claim(folder: Path) -> None:
             )
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
         _replace(folder / MANIFEST, [_pretty(started)])
-        for name in (RESULTS, *FILES):
+        for name in (RESULTS, pinned.BASELINE, *FILES):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
@@ -102,7 +105,7 @@ def discard(folder: Path) -> None:
     """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
     if _is_run(folder):
         with suppress(OSError):
-            for name in (MANIFEST, RESULTS, *FILES):
+            for name in (MANIFEST, RESULTS, pinned.BASELINE, *FILES):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
@@ -141,6 +144,8 @@ def write(
     )
     try:
         sha256 = _replace(folder / RESULTS, lines)
+        if result.baseline is not None:
+            _replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
         document = _manifest(result, sha256, tests_failed=tests_failed, exit_code=exit_code)
         _replace(folder / MANIFEST, [_pretty(document)])
     except OSError as error:
@@ -169,6 +174,7 @@ def read(folder: Path) -> RecordedRun:
         tests_failed=manifest.tests_failed,
         exit_code=manifest.exit_code,
         digest=manifest.digest,
+        baseline=_baseline(folder / pinned.BASELINE, manifest.design),
     )
 
 
@@ -282,7 +288,7 @@ def _manifest(
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "finished": True,
-        "design": asdict(result.design),
+        "design": _design(result.design),
         "provenance": provenance_facts(result.provenance),
         "notes": result.notes,
         "tests_failed": tests_failed,
@@ -293,11 +299,34 @@ def _manifest(
             "overall": tally_facts(result.overall),
             "relations": [tally_facts(tally) for tally in result.relations],
             "challenge": challenge_facts(result.design.rules.challenge),
+            **regression_facts(result.regression),
         },
         "results": {"records": len(result.outcomes), "sha256": sha256},
     }
     plain = json.loads(_pretty(document))
     return {**plain, "digest": digest(plain)}
+
+
+def _design(design: RunDesign) -> dict[str, object]:
+    """Every field, but for those of a baseline where there is none."""
+    facts = asdict(design)
+    if design.baseline is None:
+        del facts["baseline"], facts["regression"]
+    return facts
+
+
+def _baseline(path: Path, design: RunDesign) -> Side | None:
+    """The pinned baseline that the run was held against.
+
+    Raises:
+        DataError: it is not there, or is another one.
+    """
+    if design.baseline is None:
+        return None
+    side = pinned.read_pinned(path)
+    if pinned.side_digest(side) != design.baseline:
+        raise malformed(one_line(str(path)), "is not the baseline that the run was held against")
+    return side
 
 
 def _read_manifest(path: Path, where: str) -> _Manifest:
@@ -335,6 +364,7 @@ def _implausible(manifest: _Manifest) -> str | None:
     design, provenance, rules = manifest.design, manifest.provenance, manifest.design.rules
     total = sum(design.populations.values())
     labels = [gate.criterion.label for gate in design.gates]
+    increases = [gate.criterion.label for gate in design.regression]
     asked = provenance.attempt, provenance.answers_asked, provenance.answers_from_store
     tokens = provenance.input_tokens, provenance.output_tokens
     told = (
@@ -344,13 +374,19 @@ def _implausible(manifest: _Manifest) -> str | None:
         provenance.cost_usd or 0,
     )
     times = (provenance.started, provenance.elapsed, provenance.oldest_answer or 0)
-    sizes = [*design.populations.values(), *(gate.population for gate in design.gates)]
+    gates = (*design.gates, *design.regression)
+    sizes = [*design.populations.values(), *(gate.population for gate in gates)]
     wrong = {
         "the counts of the relations do not add up to the data's": total != provenance.data_count,
         "it has too many instances": total > _MOST_INSTANCES,
         "a gate or a relation has a count that cannot be": not all(0 <= n <= total for n in sizes),
-        "a gate is there twice": len(set(labels)) != len(labels),
-        "the rules are for another number of gates": rules.gates != max(1, len(labels)),
+        "a gate is there twice": len(set(labels)) != len(labels)
+        or len(set(increases)) != len(increases),
+        "the rules are for another number of gates": rules.gates != max(1, len(gates)),
+        "a mode cannot be held against a baseline": any(
+            gate.criterion.mode is not None for gate in design.regression
+        ),
+        "a gate on an increase needs a baseline": bool(increases) and design.baseline is None,
         "the rules are not those of the report": (rules.estimand, rules.confidence)
         != (provenance.estimand, provenance.confidence),
         "a number is negative": min(*asked, *tokens, *told) < 0,
