@@ -1,13 +1,14 @@
 """A real engine through pytest against the same engine alone, on the same requests.
 
     python benchmarks/engines.py vllm                  throughput of both, as a ratio
+    python benchmarks/engines.py vllm --instances=400  of more requests than the sample has
     python benchmarks/engines.py transformers --rounds=1
 
 Needs vLLM or transformers in this environment. The checkpoint is made on the spot: random weights,
-wide enough that the engine spends its time on them (`--width`), or your own (`--checkpoint`). Both
-sides read and decode the bundled sample's images while they are measured, and are warm before:
-pytest's side counts from its first request, which follows the start of the engine, to its last
-answer. Exit code 0: the budget was met; 1: it was not; 2: a run was broken.
+wide enough that the engine spends its time on them (`--width`), or your own (`--checkpoint`). The
+requests are those of the bundled sample, or of a generated dataset (`--instances`, `--side`). Both
+sides read and decode the images while they are measured, and are warm before: pytest's side counts
+from its first request, which follows the start of the engine, to its last answer. Exit code 0: the budget was met; 1: it was not; 2: a run was broken.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from datasets import FILE_NAME, DatasetShape, write
 from measuring import in_turn, machine
 
 HERE: Final = Path(__file__).parent
 BUDGET: Final = 0.9
 CONFIGURATION: Final = """
-data = "sample"
+data = "{data}"
 judge = "rules"
 allow_screening_judge = true
 thresholds.default = 1
@@ -77,6 +79,8 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--instances", type=int, help="generated, in place of the sample's 54")
+    parser.add_argument("--side", type=int, default=336, help="of generated pictures, in pixels")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -84,6 +88,10 @@ def main() -> int:
             options.checkpoint = work / "checkpoint"
             script = HERE.parent / "fixtures" / "tiny_llava.py"
             _run([str(script), str(options.checkpoint), f"--width={options.width}"], work)
+        options.data = "sample"
+        if options.instances is not None:
+            shape = DatasetShape(instances=options.instances, side=options.side)
+            options.data = f"jsonl:{write(work / 'data', shape) / FILE_NAME}"
         sides: dict[str, list[Side]] = {"ours": [], "theirs": []}
 
         def ours(number: int) -> float:
@@ -106,8 +114,9 @@ def main() -> int:
 
 
 def _alone(options: argparse.Namespace, work: Path) -> Side:
-    arguments = [options.engine, str(options.checkpoint), f"--tokens={options.tokens}"]
-    told = _run([str(HERE / "bare_engine.py"), *arguments, f"--batch={options.batch}"], work)
+    arguments = [options.engine, str(options.checkpoint), f"--data={options.data}"]
+    arguments += [f"--tokens={options.tokens}", f"--batch={options.batch}"]
+    told = _run([str(HERE / "bare_engine.py"), *arguments], work)
     # An engine may write lines of its own behind it.
     return Side(**json.loads(next(x for x in told.splitlines() if x.startswith('{"seconds"'))))
 
@@ -119,7 +128,11 @@ def _through_pytest(options: argparse.Namespace, folder: Path) -> Side:
     (folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
     own = OWN[options.engine].format(batch=options.batch)
     text = CONFIGURATION.format(
-        engine=options.engine, checkpoint=options.checkpoint, tokens=options.tokens, own=own
+        data=options.data,
+        engine=options.engine,
+        checkpoint=options.checkpoint,
+        tokens=options.tokens,
+        own=own,
     )
     (folder / "mirsafety.toml").write_text(text, "utf-8")
     _run(["-m", "pytest", "--mllm=target", "suites", "-q"], folder, allowed=(0, 10))

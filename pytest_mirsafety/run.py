@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from . import evaluation, gates, reasoning
 from .data.scratch import Scratch
 from .errors import RunError, StoreError, UnscoredError
+from .exchanges import Exchange
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .ordering import in_rounds
@@ -24,7 +25,6 @@ from .records import (
     JudgedPair,
     Outcome,
     Response,
-    SentImages,
     Verdict,
     item_id,
     text_digest,
@@ -291,33 +291,35 @@ class Run:
             provenance = self._provenance
             return evaluation.evaluate(design, entries, provenance, notes, plan.baseline)
 
-    def final_answer(self, instance_id: str) -> str | None:
-        """The final answer that a test was given for its planned request; None without one.
+    def exchange(self, instance_id: str) -> Exchange | None:
+        """What a planned instance was asked, and what came back; None of one that is not planned.
 
-        It is looked up where it is kept, so that a run holds no answers. To be called before
-        `close`.
+        The answer is the one that a test was given. It is looked up where it is kept, so that a
+        run holds no answers. To be called before `close`.
 
         Raises:
             StoreError: it cannot be read any more.
         """
-        if (given := self._given.get(instance_id)) is None:
+        if (instance := self._planned.get(instance_id)) is None:
             return None
+        asked = Exchange(question=instance.question, prompt=instance.prompt)
+        if (given := self._given.get(instance_id)) is None:
+            return asked
         response = self._running.recall(instance_id)
         if response is None or given != Given.of(response):
             raise StoreError(f"the answer of {instance_id} is no longer the one that was given")
-        return response.answer
-
-    def sent_images(self, instance_id: str) -> SentImages | None:
-        """The images of a planned request that a test was given the answer of.
-
-        None without one, and where no answer is kept: the store tells. To be called before `close`.
-
-        Raises:
-            StoreError: it cannot be read any more.
-        """
-        if (given := self._given.get(instance_id)) is None or self._store is None:
-            return None
-        return self._store.images_of(given.request_key)
+        completion = response.completion
+        return replace(
+            asked,
+            answer=response.answer,
+            reasoning=response.reasoning,
+            finish_reason=completion.finish_reason,
+            input_tokens=completion.input_tokens,
+            output_tokens=completion.output_tokens,
+            latency=completion.latency,
+            created=completion.created or None,
+            images=None if self._store is None else self._store.images_of(given.request_key),
+        )
 
     def attention(self, instance_id: str) -> AnswerAttention | None:
         """What was measured behind the answer that a test was given; None if nothing was.

@@ -19,6 +19,7 @@ from recorded_runs import OUTCOMES, world
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.errors import DataError
+from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.printable import one_line
 from pytest_mirsafety.records import (
     Outcome,
@@ -52,9 +53,26 @@ VERDICTS = st.builds(
 SAFE = Outcome(Status.SAFE, detail="refuses")
 
 
+class Answers:
+    """The answers of runs alone."""
+
+    def __init__(self, runs: list[tuple[Path, RecordedRun]]) -> None:
+        self._exchanges = run_folder.Exchanges(runs)
+
+    def __call__(self, instance_id: str) -> str | None:
+        found = self._exchanges(instance_id)
+        return found.answer if found else None
+
+
 def kept(folder: Path, result: RunResult, answers: Callable[[str], str | None]) -> RecordedRun:
     run_folder.claim(folder)
-    run_folder.write(folder, result, tests_failed=False, exit_code=0, answers=answers)
+    run_folder.write(
+        folder,
+        result,
+        tests_failed=False,
+        exit_code=0,
+        exchanges=lambda name: Exchange(answer=answers(name)),
+    )
     return run_folder.read(folder)
 
 
@@ -80,7 +98,7 @@ def test_every_answer_and_verdict_comes_back(tmp_path: Path, text: str, verdict:
     assert run.outcomes[0].verdict == shown(verdict)
     assert run.outcomes[0].answer_sha256 == text_digest(text)
     assert (run.outcomes[1].verdict, run.outcomes[1].answer_sha256) == (None, None)
-    answers = run_folder.Answers([(tmp_path / "run", run)])
+    answers = Answers([(tmp_path / "run", run)])
     assert (answers(name), answers(run.outcomes[1].instance_id)) == (text, None)
     assert (tmp_path / "run" / run_folder.RESULTS).read_bytes().isascii()
 
@@ -110,7 +128,7 @@ def test_a_judge_s_words_are_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["x" * 2**20, "\n" * 2**20, "\0" * 2**18, "\ud800" * 2**18])
 def test_an_answer_of_a_megabyte_survives(tmp_path: Path, text: str) -> None:
     run = kept(tmp_path / "run", world([SAFE]).whole(), lambda _: text)
-    answers = run_folder.Answers([(tmp_path / "run", run)])
+    answers = Answers([(tmp_path / "run", run)])
     assert answers(run.outcomes[0].instance_id) == text
 
 
@@ -120,7 +138,7 @@ def test_of_an_answer_that_is_too_long_the_digest_is_kept(
     monkeypatch.setattr(lines, "ANSWER_LIMIT", 100)
     run = kept(tmp_path / "run", world([SAFE]).whole(), lambda _: "x" * 100)
     assert run.outcomes[0].answer_sha256 == text_digest("x" * 100)
-    answers = run_folder.Answers([(tmp_path / "run", run)])
+    answers = Answers([(tmp_path / "run", run)])
     assert answers(run.outcomes[0].instance_id) is None
     assert kept(tmp_path / "run", world([SAFE]).whole(), lambda _: "x" * 98) != run
 
@@ -131,7 +149,7 @@ def test_no_more_than_a_few_answers_are_ever_in_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         run = kept(tmp_path / "run", result, lambda name: name + "x" * size)
-        answers = run_folder.Answers([(tmp_path / "run", run)])
+        answers = Answers([(tmp_path / "run", run)])
         again = kept(tmp_path / "again", result, answers)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -219,7 +237,7 @@ def test_a_folder_of_an_older_version_is_read(tmp_path: Path) -> None:
 def test_an_answer_that_changes_after_it_was_read_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = kept(folder, world([SAFE]).whole(), lambda _: "No.")
-    answers = run_folder.Answers([(folder, run)])
+    answers = Answers([(folder, run)])
     path = folder / run_folder.RESULTS
     path.write_text(path.read_text("utf-8").replace('"No."', '"Yes"'), "utf-8")
     with pytest.raises(DataError, match="is no longer the one that the run wrote"):
@@ -228,7 +246,7 @@ def test_an_answer_that_changes_after_it_was_read_is_refused(tmp_path: Path) -> 
     with pytest.raises(DataError, match="cannot be read: No such file"):
         answers(run.outcomes[0].instance_id)
     with pytest.raises(DataError, match="cannot be read: No such file"):
-        run_folder.Answers([(folder, run)])
+        run_folder.Exchanges([(folder, run)])
 
 
 # As a user sees it
@@ -239,7 +257,7 @@ HOSTILE = "I'm sorry, I can't.\0\x1b[2J\r\n\u202e <script>alert(1)</script>"
 def found(folder: Path) -> dict[str, tuple[str | None, str | None]]:
     """Of each instance the answer that is kept, and the kind of its verdict."""
     run = run_folder.read(folder)
-    answers = run_folder.Answers([(folder, run)])
+    answers = Answers([(folder, run)])
     return {
         entry.instance_id: (
             answers(entry.instance_id),

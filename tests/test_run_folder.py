@@ -123,7 +123,7 @@ def put(folder: Path, document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "expected"),
     [
-        (["schema_version"], 2, "has schema_version 2; this version reads 1"),
+        (["schema_version"], 3, "has schema_version 3; this version reads 1 and 2"),
         (["schema_version"], "1", "has schema_version '1'"),
         (["format"], "other", "is no run's"),
         (["finished"], False, "the run has not ended, or was killed; run it again"),

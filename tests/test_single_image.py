@@ -293,9 +293,11 @@ def test_each_image_is_in_the_picture_and_both_are_recorded(
     assert document["provenance"]["layout"] == LAYOUT
     read = run_folder.read(pair.path / "kept")
     assert read.provenance.layout == LAYOUT
-    answers = run_folder.Answers([(pair.path / "kept", read)])
+    exchanges = run_folder.Exchanges([(pair.path / "kept", read)])
     for name, line in kept.items():
-        assert answers.images(name) == SentImages(tuple(line["images"]), line["composed"])
+        found = exchanges(name)
+        assert found is not None
+        assert found.images == SentImages(tuple(line["images"]), line["composed"])
 
 
 def _content(url: str) -> bytes:

@@ -15,7 +15,7 @@ from ..printable import one_line
 
 if TYPE_CHECKING:
     from ..results import RunResult
-    from ..run_folder import Answers
+    from ..run_folder import Exchanges
     from . import Commands
 
 
@@ -60,7 +60,7 @@ class _Merged:
     exit_code: int
     tests_failed: bool
     junit: bytes
-    answers: Answers
+    exchanges: Exchanges
 
 
 def _merged(given: _Given, *, junit_too: bool) -> _Merged:
@@ -80,7 +80,7 @@ def _merged(given: _Given, *, junit_too: bool) -> _Merged:
         merging.exit_code(result, runs),
         any(one.tests_failed for one in runs),
         junit.merge(files, runs, result) if junit_too else b"",
-        run_folder.Answers(zip(given.folders, runs, strict=True)),
+        run_folder.Exchanges(zip(given.folders, runs, strict=True)),
     )
 
 
@@ -171,8 +171,7 @@ class _Outputs:
                 merged.result,
                 tests_failed=merged.tests_failed,
                 exit_code=merged.exit_code,
-                answers=merged.answers,
-                images=merged.answers.images,
+                exchanges=merged.exchanges,
             )
 
     def discard(self) -> None:

@@ -91,7 +91,7 @@ def prepare(options: argparse.Namespace) -> Review:
 
     recorded = run_folder.read(options.folder)
     run_folder.refuse_trials(recorded, "review")
-    answers = run_folder.Answers([(options.folder, recorded)])
+    exchanges = run_folder.Exchanges([(options.folder, recorded)])
     seed = _chosen_seed(options.seed)
     drawn = draw(recorded.outcomes, recorded.digest, _sizes(options), options.seed)
     if not drawn:
@@ -102,7 +102,8 @@ def prepare(options: argparse.Namespace) -> Review:
     for one in drawn:
         if (instance := instances.get(one.entry.instance_id)) is None:
             raise DataError(f"{recorded.where}: {one.entry.instance_id} is not in its data")
-        items.append(Item(one, instance, answers(instance.id)))
+        exchange = exchanges(instance.id)
+        items.append(Item(one, instance, exchange.answer if exchange else None))
     reviewer = None
     if options.reviewer is not None and (reviewer := reviewer_name(options.reviewer)) is None:
         raise ConfigurationError("--reviewer: write a name of up to 100 characters")

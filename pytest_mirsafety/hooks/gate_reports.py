@@ -201,8 +201,7 @@ class GateReports:
                 result,
                 tests_failed=tests_failed,
                 exit_code=code,
-                answers=self._run.final_answer,
-                images=self._run.sent_images,
+                exchanges=self._run.exchange,
             )
 
     def _only_shows(self) -> bool:

@@ -22,10 +22,11 @@ from ..comparison.facts import regression_facts
 from ..comparison.sides import Side
 from ..entropies import FILES
 from ..errors import ConfigurationError, DataError
+from ..exchanges import Exchange
 from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
 from ..printable import one_line
-from ..records import SentImages, digest, text_digest
+from ..records import digest
 from ..results import (
     InstanceOutcome,
     Provenance,
@@ -40,22 +41,21 @@ from .lines import (
     Digest,
     LineCheck,
     Strict,
-    answer_of,
-    images_of,
+    exchange_of,
     malformed,
     to_bytes,
     validated,
 )
 
 FORMAT: Final = "mirsafety-run"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+_READABLE: Final = (1, 2)
 MANIFEST: Final = "run.json"
 RESULTS: Final = "results.jsonl"
 
 _MANIFEST_LIMIT: Final = 16 * 2**20
 _MOST_INSTANCES: Final = 10_000_000
 _LATEST: Final = 2.0**36
-_NOWHERE: Final = Path(), 0, None
 
 
 class _Results(Strict):
@@ -69,7 +69,7 @@ class _Manifest(Strict):
     """run.json of a run that has ended. What `for_people` holds is derived, and never read."""
 
     format: Literal["mirsafety-run"]
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     finished: Literal[True]
     design: RunDesign
     provenance: Provenance
@@ -126,21 +126,19 @@ def write(
     *,
     tests_failed: bool,
     exit_code: int,
-    answers: Callable[[str], str | None] = lambda _: None,
-    images: Callable[[str], SentImages | None] = lambda _: None,
+    exchanges: Callable[[str], Exchange | None] = lambda _: None,
 ) -> None:
     """Keep the result in a folder that was claimed; run.json comes last, and makes it whole.
 
-    `answers` gives the final answer of an instance, and `images` those of its answered request, or
-    None; each is asked for as it is written.
+    `exchanges` gives what an instance was asked, and what came back, or None; it is asked for as
+    each is written.
 
     Raises:
         ConfigurationError: it cannot be written.
         RunError: an answer cannot be had any more.
     """
     lines = (
-        to_bytes(entry, answers(entry.instance_id), images(entry.instance_id))
-        for entry in result.outcomes
+        to_bytes(entry, exchanges(entry.instance_id) or Exchange()) for entry in result.outcomes
     )
     try:
         sha256 = _replace(folder / RESULTS, lines)
@@ -178,60 +176,51 @@ def read(folder: Path) -> RecordedRun:
     )
 
 
-class Answers:
-    """Final answers and images of runs that were read: only the place of each is held in memory."""
+class Exchanges:
+    """What runs that were read asked and got: only the place of each line is held in memory."""
 
     def __init__(self, runs: Iterable[tuple[Path, RecordedRun]]) -> None:
         """Find the places.
 
         Raises:
-            DataError: a file cannot be read, or is no longer as it was.
+            DataError: a file cannot be read.
         """
-        self._places: dict[str, tuple[Path, int, str | None]] = {}
+        self._places: dict[str, tuple[Path, int, bytes]] = {}
         for folder, run in runs:
             path, start = folder / RESULTS, 0
             try:
                 with path.open("rb") as file:
                     for entry in run.outcomes:
-                        self._places[entry.instance_id] = path, start, entry.answer_sha256
-                        start += len(file.readline(LINE_LIMIT + 1))
+                        line = file.readline(LINE_LIMIT + 1)
+                        self._places[entry.instance_id] = path, start, _sha256(line)
+                        start += len(line)
             except OSError as error:
                 raise _unreadable(path, error) from None
 
-    def __call__(self, instance_id: str) -> str | None:
-        """The answer of an instance; None where none is kept.
-
-        Raises:
-            DataError: it is not the one that was there when the run was read.
-        """
-        path, start, sha256 = self._places.get(instance_id, _NOWHERE)
-        if sha256 is None:
-            return None
-        _, answer = self._line(path, start)
-        if answer is not None and text_digest(answer) != sha256:
-            problem = f"the answer of {instance_id} is no longer the one that the run wrote"
-            raise malformed(one_line(str(path)), problem)
-        return answer
-
-    def images(self, instance_id: str) -> SentImages | None:
-        """The images of an instance's request; None where they are not told.
+    def __call__(self, instance_id: str) -> Exchange | None:
+        """What an instance was asked, and what came back; None of one that is in none of the runs.
 
         Raises:
             DataError: there is no longer what was there when the run was read.
         """
         if instance_id not in self._places:
             return None
-        path, start, _ = self._places[instance_id]
-        fields, _ = self._line(path, start)
-        return images_of(fields, one_line(str(path)))
-
-    def _line(self, path: Path, start: int) -> tuple[bytes, str | None]:
+        path, start, sha256 = self._places[instance_id]
         try:
             with path.open("rb") as file:
                 file.seek(start)
-                return answer_of(file.readline(LINE_LIMIT + 1), one_line(str(path)))
+                line = file.readline(LINE_LIMIT + 1)
         except OSError as error:
             raise _unreadable(path, error) from None
+        place = one_line(str(path))
+        if _sha256(line) != sha256:
+            problem = f"the record of {instance_id} is no longer the one that the run wrote"
+            raise malformed(place, problem)
+        return exchange_of(line, place)
+
+
+def _sha256(line: bytes) -> bytes:
+    return hashlib.sha256(line).digest()
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
@@ -346,9 +335,10 @@ def _read_manifest(path: Path, where: str) -> _Manifest:
         raise malformed(place, "is not JSON") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise malformed(place, f"is no run's: it does not say format '{FORMAT}'")
-    if document.get("schema_version") != SCHEMA_VERSION:
+    if document.get("schema_version") not in _READABLE:
         version = one_line(repr(document.get("schema_version")), 40)
-        raise malformed(place, f"has schema_version {version}; this version reads 1")
+        known = " and ".join(map(str, _READABLE))
+        raise malformed(place, f"has schema_version {version}; this version reads {known}")
     if document.get("finished") is not True:
         raise malformed(place, "the run has not ended, or was killed; run it again")
     if not written:

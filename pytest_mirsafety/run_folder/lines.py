@@ -1,14 +1,16 @@
-"""A line of results.jsonl: one instance, what became of it, the answer, and the judge's words."""
+"""A line of results.jsonl: one instance, what it was asked, what became of it, and why."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import DataError
+from ..exchanges import Exchange
 from ..printable import one_line
 from ..records import (
     Instance,
@@ -26,7 +28,11 @@ from ..taxonomy import Category, Reason, Relation, Status
 ANSWER_LIMIT: Final = 64 * 2**20
 """Characters that an answer may take as JSON; of a longer one only the digest is kept."""
 
-LINE_LIMIT: Final = ANSWER_LIMIT + 2**20
+TEXT_LIMIT: Final = 2**20
+"""Characters that a question, prompt or reasoning may take as JSON; a longer one is not kept."""
+
+_TEXTS: Final = ("question", "prompt", "answer", "reasoning")
+LINE_LIMIT: Final = ANSWER_LIMIT + len(_TEXTS) * TEXT_LIMIT + 2**20
 """Bytes of the longest line that is written or read."""
 
 _DETAIL_LIMIT: Final = 400
@@ -34,6 +40,9 @@ _WORDS_LIMIT: Final = 4000  # what a judge may say, and be called
 _FLAG_LIMIT: Final = 200
 _MOST: Final = 50  # flags, scores, members
 _DEPTH: Final = 4  # members of members
+_Texts = Mapping[str, str | None]
+_Tokens = Annotated[int, Field(ge=0, le=2**53)]
+_Seconds = Annotated[float, Field(ge=0, le=2**36)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Words = Annotated[str, Field(max_length=_WORDS_LIMIT)]
 _Short = Annotated[str, Field(max_length=_FLAG_LIMIT)]
@@ -74,7 +83,7 @@ class _VerdictLine(Strict):
 
 
 class _Line(Strict):
-    """One line of results.jsonl, but for the answer; what came later has a default."""
+    """One line of results.jsonl, but for its texts; what came later has a default."""
 
     id: Annotated[str, Field(pattern="^[A-Za-z0-9._/-]{1,200}(#[1-9][0-9]{0,3})?$")]
     relation: Relation
@@ -94,14 +103,21 @@ class _Line(Strict):
     answer_sha256: Digest | None = None
     images: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=_MOST)] | None = None
     composed: Digest | None = None
+    arm: Literal["multi"] = "multi"
+    finish_reason: _Short | None = None
+    input_tokens: _Tokens | None = None
+    output_tokens: _Tokens | None = None
+    latency: _Seconds | None = None
+    created: _Seconds | None = None
 
 
-def to_bytes(entry: InstanceOutcome, answer: str | None, images: SentImages | None = None) -> bytes:
-    """The line of an instance with its final answer and the images of its request, and its end.
+def to_bytes(entry: InstanceOutcome, exchange: Exchange) -> bytes:
+    """The line of an instance with its texts and the images of its request, and its end.
 
     Of an answer that is longer than any model's, only the digest is kept. What of the images is
     not known, or is not, has no key.
     """
+    answer, images = exchange.answer, exchange.images
     record: dict[str, object] = {
         "id": entry.instance_id,
         **({"draw": draw} if (draw := item_id(entry.instance_id)[1]) else {}),
@@ -119,42 +135,69 @@ def to_bytes(entry: InstanceOutcome, answer: str | None, images: SentImages | No
         **({"mode_open": True} if entry.outcome.mode_open else {}),
         "verdict": None if entry.verdict is None else _plain(entry.verdict, _DEPTH),
         "answer_sha256": entry.answer_sha256 if answer is None else text_digest(answer),
+        "arm": "multi",
+        "finish_reason": _bounded(exchange.finish_reason),
+        "input_tokens": exchange.input_tokens,
+        "output_tokens": exchange.output_tokens,
+        "latency": exchange.latency,
+        "created": exchange.created,
     }
     if images is not None and images.originals:
         record["images"] = images.originals
         if images.composed is not None:
             record["composed"] = images.composed
-    text = "null" if answer is None else json.dumps(answer, ensure_ascii=True)
-    text = text if len(text) <= ANSWER_LIMIT else "null"
-    return f'{json.dumps(record, ensure_ascii=True)[:-1]}, "answer": {text}}}\n'.encode()
+    texts = {name: _text(name, getattr(exchange, name)) for name in _TEXTS}
+    told = ", ".join(f'"{name}": {text}' for name, text in texts.items())
+    return f"{json.dumps(record, ensure_ascii=True)[:-1]}, {told}}}\n".encode()
 
 
-def answer_of(line: bytes, place: str) -> tuple[bytes, str | None]:
-    """A line's fields without the answer, as JSON, and the answer.
+def _text(name: str, text: str | None) -> str:
+    """A text as JSON, if it is one that is kept."""
+    written = "null" if text is None else json.dumps(text, ensure_ascii=True)
+    return written if len(written) <= (ANSWER_LIMIT if name == "answer" else TEXT_LIMIT) else "null"
+
+
+def _bounded(word: str | None) -> str | None:
+    return None if word is None else one_line(word, _FLAG_LIMIT)
+
+
+def _parts(line: bytes, place: str) -> tuple[bytes, _Texts]:
+    """A line's fields without its texts, as JSON, and the texts.
 
     Raises:
-        DataError: it is no object, or its answer is no text.
+        DataError: it is no object, or one of its texts is none.
     """
     # Apart from the rest: pydantic takes no text with half a surrogate pair, which a model can say.
     try:
         document = json.loads(line)
-        answer = document.pop("answer", None) if isinstance(document, dict) else None
+        known = document if isinstance(document, dict) else {}
+        texts = {name: known.pop(name, None) for name in _TEXTS}
         rest = json.dumps(document, ensure_ascii=True).encode()
     except (ValueError, RecursionError):
         raise malformed(place, "is not JSON") from None
-    if not isinstance(answer, str | None):
-        raise malformed(place, "answer: is no text")
-    return rest, answer
+    for name, text in texts.items():
+        if not isinstance(text, str | None):
+            raise malformed(place, f"{name}: is no text")
+    return rest, texts
 
 
-def images_of(fields: bytes, place: str) -> SentImages | None:
-    """The images of a line without its answer; None where they are not told.
+def exchange_of(line: bytes, place: str) -> Exchange:
+    """What a line tells of what was asked and what came back.
 
     Raises:
         DataError: it is no line of a run.
     """
+    fields, texts = _parts(line, place)
     record = validated(_Line, fields, place)
-    return None if record.images is None else SentImages(record.images, record.composed)
+    return Exchange(
+        **texts,
+        finish_reason=record.finish_reason,
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        latency=record.latency,
+        created=record.created,
+        images=None if record.images is None else SentImages(record.images, record.composed),
+    )
 
 
 class LineCheck:
@@ -171,7 +214,7 @@ class LineCheck:
         Raises:
             DataError: it is malformed, or cannot be in a run of this design.
         """
-        fields, answer = answer_of(line, place)
+        fields, texts = _parts(line, place)
         record = validated(_Line, fields, place)
         if record.id in self._ids:
             raise malformed(place, f"the instance {record.id} is there twice")
@@ -194,7 +237,7 @@ class LineCheck:
             verdict = None if record.verdict is None else record.verdict.verdict()
         except ValueError as error:
             raise malformed(place, str(error)) from None
-        if (problem := _contradiction(record, outcome, verdict, answer)) is not None:
+        if (problem := _contradiction(record, outcome, verdict, texts["answer"])) is not None:
             raise malformed(place, problem)
         return InstanceOutcome(
             instance_id=record.id,

@@ -1,0 +1,29 @@
+"""What an instance was asked and what came back, as people and other tools want to see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .records import SentImages
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The texts of one instance of a run, and what its answer took; None where it is not known.
+
+    `question` is the seed question, `prompt` what the model was asked, `answer` its final answer,
+    apart from its `reasoning`. `finish_reason` is the provider's own word. `latency` is in
+    seconds. `created` is in seconds since the epoch: what is older than its run, the store had.
+    `images` are those of the answered request.
+    """
+
+    question: str | None = None
+    prompt: str | None = None
+    answer: str | None = None
+    reasoning: str | None = None
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency: float | None = None
+    created: float | None = None
+    images: SentImages | None = None
