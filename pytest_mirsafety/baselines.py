@@ -63,7 +63,7 @@ class Pinned:
             one = missing[0]
             raise ConfigurationError(
                 f"--mir-sample: regression.{_key(one)} needs a threshold of the same name, for "
-                f"whose gate the sample is drawn: set thresholds.{_key(one)}, or run without a sample"
+                f"whose gate the sample is drawn: set thresholds.{_key(one)}, or run without one"
             )
 
 

@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from typing import Final
 
+from ..comparison.regression import RegressionResult
 from ..gates import Decision, GateResult
 from ..gates.explanations import NOT_CHALLENGED
 from ..printable import one_line
@@ -21,6 +22,7 @@ from ..taxonomy import Status
 from ..trials import Trials
 from . import modes
 from .gate_tables import share_range, table
+from .increases import increases, labelled
 from .lines import BOLD, COLOURS, PLAIN, Line
 from .merging import merge_command
 
@@ -55,8 +57,11 @@ def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> 
     parts: Iterable[Iterable[Line]] = (
         _provenance(result, width),
         table(result, width),
+        increases(result),
         _modes(result, width),
-        _explanations(result.gates, width),
+        _explanations(
+            [*((g.criterion.label, g) for g in result.gates), *labelled(result.regression)], width
+        ),
         _outcomes(result.outcomes, width),
         _notes([*result.notes, *_left_out(result)], width),
         _decision(result, width, folder)
@@ -209,13 +214,15 @@ def _modes(result: RunResult, width: int) -> Iterator[Line]:
         yield Line("")
 
 
-def _explanations(gates: Sequence[GateResult], width: int) -> Iterator[Line]:
+def _explanations(
+    gates: Sequence[tuple[str, GateResult | RegressionResult]], width: int
+) -> Iterator[Line]:
     """Why a gate did not pass, and what to do; gates that say the same share a paragraph."""
     alike: dict[tuple[Decision, str, str, str], list[str]] = defaultdict(list)
-    for gate in gates:
+    for label, gate in gates:
         if gate.decision is not Decision.PASS:
             words = gate.decision, gate.reason, gate.tipping, gate.next_step
-            alike[words].append(gate.criterion.label)
+            alike[words].append(label)
     for (decision, reason, tipping, next_step), labels in alike.items():
         text = "; ".join(filter(None, [f"{', '.join(labels)}: {reason}", tipping]))
         yield from _wrapped(text, width, indent=2, markup=COLOURS[decision])
@@ -290,11 +297,10 @@ def _left_out(result: RunResult) -> Iterator[str]:
 def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
     if folder is not None:
         yield from _wrapped(f"kept in {one_line(folder)}: run.json, results.jsonl", width)
-    fails = [gate for gate in result.gates if gate.decision is Decision.FAIL]
+    gates = (*result.gates, *result.regression)
+    fails = [gate for gate in gates if gate.decision is Decision.FAIL]
     beyond = "not within" if any(gate.criterion.minimum for gate in fails) else "above"
-    sentence = _SENTENCES[result.ruling].format(
-        fails=len(fails), gates=len(result.gates), beyond=beyond
-    )
+    sentence = _SENTENCES[result.ruling].format(fails=len(fails), gates=len(gates), beyond=beyond)
     if result.ruling is Ruling.PASS and result.design.rules.unchallenged:
         sentence += f"; {NOT_CHALLENGED}"
     colour = COLOURS.get(result.ruling, {"yellow": True})
