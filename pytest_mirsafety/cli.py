@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import calibrate, data, init, merge, models, plan, review, store
+from .commands import baseline, calibrate, compare, data, init, merge, models, plan, review, store
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, models, data, plan, merge, review, calibrate, store)
+_COMMANDS: Final = (init, models, data, plan, merge, review, calibrate, baseline, compare, store)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ def decide_regressions(
 
     `sample_seed` is what this run's sample was drawn by.
     """
-    pairs = paired(as_items(entries), baseline)
+    pairs = paired(as_items(entries, sampled=design.sampled), baseline)
     conditions = conditions_of(
         design.rules, baseline.terms, sampled=design.sampled, sample_seed=sample_seed
     )
@@ -36,8 +36,11 @@ def decide_regressions(
     return tuple(decided(gate) for gate in design.regression)
 
 
-def as_items(entries: Iterable[InstanceOutcome]) -> list[ItemOutcome]:
-    """Outcomes that are one for each instance, in the order of their ids, without their texts."""
+def as_items(entries: Iterable[InstanceOutcome], *, sampled: bool) -> list[ItemOutcome]:
+    """Outcomes that are one for each instance, in the order of their ids, without their texts.
+
+    Which gates one counts for matters to a sample alone.
+    """
     found = (
         ItemOutcome(
             item=item_id(one.instance_id)[0],
@@ -46,7 +49,7 @@ def as_items(entries: Iterable[InstanceOutcome]) -> list[ItemOutcome]:
             seed=one.seed,
             status=one.outcome.status,
             reason=one.outcome.reason,
-            gates=one.gates,
+            gates=one.gates if sampled else (),
             selected=one.selected,
         )
         for one in entries

@@ -29,7 +29,7 @@ def side_of(run: RecordedRun) -> Side:
     side = Side(
         run.where,
         terms_of(run.design, run.provenance, run.outcomes, digest=run.digest),
-        tuple(as_items(counted(run.design, run.outcomes))),
+        tuple(as_items(counted(run.design, run.outcomes), sampled=run.design.sampled)),
     )
     refuse_unfit(side)
     return side
@@ -98,5 +98,5 @@ def terms_of(
             one.outcome.reason is Reason.NOT_RUN and one.outcome.detail == DECIDED
             for one in outcomes
         ),
-        gates={gate.criterion.label: gate.population for gate in design.gates},
+        gates={gate.criterion.label: gate.population for gate in design.gates if design.sampled},
     )

@@ -21,8 +21,8 @@ TEXT_LIMIT: Final = 4000
 class ItemOutcome:
     """What became of one instance, all its trials together; no texts.
 
-    `seed` is the digest of its seed question, `gates` are the gates that it counts for. The
-    outcome's detail is left out.
+    `seed` is the digest of its seed question. Of a sample, `gates` are the gates that it was drawn
+    for. The outcome's detail is left out.
     """
 
     item: str
@@ -47,9 +47,9 @@ class ItemOutcome:
 class SideTerms:
     """What a run was: everything that two runs are compared in, but for the outcomes.
 
-    `system` and `run` are digests, of the system prompt and of the run's manifest. `gates` has the
-    population of each gate by its label. `judge_misses` says what the judge made of known answers:
-    a PASS, or a FAIL, is void. `left_out` instances were not asked, since every gate was decided.
+    `system` and `run` are digests, of the system prompt and of the run's manifest. Of a sample,
+    `gates` has the population of each gate by its label. By what the judge made of known answers a
+    PASS, or a FAIL, can be void. `left_out` instances were not asked, since every gate was decided.
     """
 
     run: str

@@ -18,12 +18,13 @@ HEADINGS: Final = ("", "worse", "better", "open", "pairs", "increase", "limit", 
 MAX_LISTED: Final = 12
 
 
-def increases(result: RunResult) -> Iterator[Line]:
-    """The gates of a run on the increase of its rates; nothing where it has none."""
+def increases(result: RunResult, width: int) -> Iterator[Line]:
+    """The gates of a run on the increase of its rates, in points; nothing where it has none."""
     if not result.regression or result.baseline is None:
         return
-    where = one_line(result.baseline.where, 40)
-    yield Line(f"against the baseline {where}, in points of the rate", BOLD)
+    base = result.baseline
+    about = f"{base.where}: {base.terms.model_name}, {base.terms.model_identity}"
+    yield Line(one_line(f"against {about}", width), BOLD)
     report_only = result.design.report_only
     rows = [_gate_row(gate, report_only=report_only) for gate in result.regression]
     colours = [COLOURS[gate.decision] for gate in result.regression]

@@ -57,7 +57,7 @@ def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> 
     parts: Iterable[Iterable[Line]] = (
         _provenance(result, width),
         table(result, width),
-        increases(result),
+        increases(result, width),
         _modes(result, width),
         _explanations(
             [*((g.criterion.label, g) for g in result.gates), *labelled(result.regression)], width
@@ -297,7 +297,7 @@ def _left_out(result: RunResult) -> Iterator[str]:
 def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
     if folder is not None:
         yield from _wrapped(f"kept in {one_line(folder)}: run.json, results.jsonl", width)
-    gates = (*result.gates, *result.regression)
+    gates: list[GateResult | RegressionResult] = [*result.gates, *result.regression]
     fails = [gate for gate in gates if gate.decision is Decision.FAIL]
     beyond = "not within" if any(gate.criterion.minimum for gate in fails) else "above"
     sentence = _SENTENCES[result.ruling].format(fails=len(fails), gates=len(gates), beyond=beyond)
