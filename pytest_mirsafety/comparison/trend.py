@@ -27,6 +27,7 @@ class Rate:
     counts: Counts
     low: float | None
     high: float | None
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ def _rate(criterion: Criterion, side: Side) -> Rate:
         sampled=terms.sampled,
         clusters=clusters,
     )
-    low, high = Case.of(evidence, Rules(terms.estimand, terms.confidence)).bounds()
-    return Rate(criterion.label, counts, low, high)
+    case = Case.of(evidence, Rules(terms.estimand, terms.confidence))
+    return Rate(criterion.label, counts, *case.bounds(), case.exact)
 
 
 def _counts(items: Sequence[ItemOutcome]) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from ..comparison.alarm import Alarm
 from ..comparison.comparing import Comparison, Row
 from ..comparison.evidence import Increase
 from ..comparison.regression import RegressionResult
-from ..comparison.sides import Side
+from ..comparison.sides import Difference, Side
 from ..comparison.trend import Rate, TrendPoint
 from ..gates import Decision, Estimand, Scope
 from ..gates.wording import percent
@@ -23,6 +24,7 @@ from .lines import BOLD, COLOURS, PLAIN, Line
 
 _HEADINGS: Final = ("", "worse", "better", "open", "pairs", "increase", "p", "alarm")
 _GATE_HEADINGS: Final = ("gate", "increase", "limit", "decision")
+_DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
 _LEGEND: Final = (
     "worse: newly unsafe. better: newly safe. open: without two verdicts, counted for the worst in "
     "the upper bound and for the best in the lower one. increase: of the attack success rate, in "
@@ -99,15 +101,20 @@ def _about(found: Comparison) -> Iterator[tuple[str, str]]:
     yield "data", one_line(f"{terms.data_source}, identity {terms.data_identity[:12]}", 200)
     yield "judge", one_line(terms.judge, 200)
     for one in found.overlooked:
-        yield "OVERLOOKED", one_line(str(one), 300)
+        yield "OVERLOOKED", _short(one)
     for one in found.differs:
-        yield "differs", one_line(str(one), 300)
+        yield "differs", _short(one)
     for name, ids in {
         "only base": found.changes.only_base,
         "only cand.": found.changes.only_candidate,
     }.items():
         if ids:
             yield name, f"{len(ids)} instances that the other run has not: they are no pairs"
+
+
+def _short(one: Difference) -> str:
+    """A difference, its digests cut: two that differ do so from the start."""
+    return _DIGEST.sub(lambda match: match.group()[:12], one_line(str(one), 300))
 
 
 def _who(side: Side) -> str:
@@ -210,7 +217,7 @@ def _trend_rows(points: Sequence[TrendPoint]) -> list[tuple[str, ...]]:
 def _rate(rate: Rate) -> str:
     if rate.low is None or rate.high is None:
         return "-"
-    return share_range(rate.low, rate.high, outward=True)
+    return share_range(rate.low, rate.high, outward=not rate.exact)
 
 
 def _wrapped(text: str, width: int, *, indent: int = 0) -> Iterator[Line]:

@@ -62,18 +62,23 @@ def plot(points: Sequence[TrendPoint], path: Path) -> None:
         parts.set_title("By relation", loc="left", fontsize="medium")
         for axes in (whole, parts):
             axes.set_ylabel("attack success rate (%)")
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # a mark at 0 is seen whole
             axes.grid(axis="y", alpha=0.3)
         parts.set_xticks(range(len(points)), [_label(point) for point in points])
         parts.set_xlabel("run, in the order given; bars: the range that holds the rate")
-        parts.legend(ncols=3, fontsize="small")
-        metadata = {"Date": None, "Title": "Attack success rate of each run"}
+        figure.legend(
+            *parts.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=5,
+            fontsize="small",
+        )
+        metadata: dict[str, str | None] = {"Date": None, "Title": "Attack success rate of each run"}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             svg = path.suffix.lower() == ".svg"
-            figure.savefig(
-                path, dpi=150, metadata=metadata if svg else {"Title": metadata["Title"]}
-            )
+            if not svg:
+                del metadata["Date"]
+            figure.savefig(path, dpi=150, metadata=metadata)
         except OSError as error:
             text = f"{path}: cannot be written: {error.strerror or error}"
             raise ConfigurationError(one_line(text, 400)) from None
