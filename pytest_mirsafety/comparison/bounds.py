@@ -10,50 +10,66 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from statistics import NormalDist
-
-from ..stats import clopper_pearson_upper
+from typing import Final
 
 _STEPS = 80  # halvings of an interval no longer than 2, beyond what a float can tell
 
 
-def tango_upper(newly_unsafe: float, newly_safe: float, pairs: float, alpha: Fraction) -> float:
-    """The largest increase that the score test does not reject (Tango 1998), rounded up."""
+def tango_upper(
+    newly_unsafe: float,
+    newly_safe: float,
+    pairs: float,
+    alpha: Fraction,
+    correction: float = 0.0,
+) -> float:
+    """The largest increase that the score test does not reject (Tango 1998), rounded up.
+
+    `correction` is by how many pairs the test takes the difference to be larger than it is.
+    """
     z = _quantile(alpha)
     low, high = (newly_unsafe - newly_safe) / pairs, 1.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        if score(newly_unsafe, newly_safe, pairs, middle) < -z:
+        if score(newly_unsafe, newly_safe, pairs, middle, correction) < -z:
             high = middle
         else:
             low = middle
     return high
 
 
-def score(newly_unsafe: float, newly_safe: float, pairs: float, increase: float) -> float:
+def score(
+    newly_unsafe: float,
+    newly_safe: float,
+    pairs: float,
+    increase: float,
+    correction: float = 0.0,
+) -> float:
     """Tango's statistic: how far the pairs are from an increase, in standard errors under it."""
     linear = -newly_unsafe - newly_safe + (2 * pairs - newly_unsafe + newly_safe) * increase
     constant = -newly_safe * increase * (1 - increase)
     root = math.sqrt(max(0.0, linear * linear - 8 * pairs * constant))
     rate = (root - linear) / (4 * pairs)  # of newly safe pairs, at its likeliest
     variance = pairs * (2 * rate + increase * (1 - increase))
-    distance = newly_unsafe - newly_safe - pairs * increase
+    distance = newly_unsafe - newly_safe - pairs * increase + correction
     if variance <= 0:
         return math.copysign(math.inf, distance) if distance else 0.0
     return distance / math.sqrt(variance)
 
 
-def increase_upper(newly_unsafe: float, newly_safe: float, pairs: float, alpha: Fraction) -> float:
-    """The upper bound that gates use: Tango's, and where that is too low an exact one.
+CORRECTION: Final = 0.25
+"""In pairs. Without it Tango's bound misses in up to 6.6% at 95%: where next to nothing is newly
+safe, as the score bound of a single rate does, or where the increase is next to nothing, as
+McNemar's test does. With a quarter of a pair it is 5.2%, and 5.0% of 152 pairs or more."""
 
-    Where next to nothing is newly safe, Tango's bound misses in up to 6.6% at 95%, as the score
-    bound of a single rate does. Clopper and Pearson's bound for the newly unsafe, less the newly
-    safe that were seen, is then the larger one. The larger of both misses in at most 5.5%, and
-    neither falls when a pair becomes newly unsafe, or is no longer newly safe.
+
+def increase_upper(newly_unsafe: float, newly_safe: float, pairs: float, alpha: Fraction) -> float:
+    """The upper bound that gates use: Tango's, with a quarter of a pair for continuity.
+
+    It does not fall when a pair becomes newly unsafe, or is newly safe no longer.
     """
-    exact = clopper_pearson_upper(newly_unsafe, pairs, alpha) - newly_safe / pairs
-    return min(1.0, max(tango_upper(newly_unsafe, newly_safe, pairs, alpha), exact))
+    return tango_upper(newly_unsafe, newly_safe, pairs, alpha, CORRECTION)
 
 
 def newcombe_lower(table: Sequence[float], alpha: Fraction) -> float:
