@@ -91,8 +91,9 @@ def find(options: RunOptions, configuration: Configuration) -> Pinned:
 def _read(path: Path) -> Side:
     from .run_folder.pinned import read_side
 
-    side = read_side(path)
-    return replace(side, where=one_line(side.where))
+    side, here = read_side(path), Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return replace(side, where=one_line(str(shown)))
 
 
 def planned_terms(

@@ -16,6 +16,7 @@ LAYERS = (
     {"errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
     {
         "calibration",
+        "comparison",
         "config",
         "engine",
         "entropies",
@@ -55,6 +56,7 @@ LAYERS = (
     },
     {
         "backend_building",
+        "baselines",
         "cautions",
         "judge_building",
         "phases",

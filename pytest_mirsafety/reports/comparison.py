@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Final
 
@@ -19,7 +18,7 @@ from ..gates import Decision, Estimand, Scope
 from ..gates.wording import percent
 from ..printable import one_line
 from .gate_tables import share_range
-from .increases import bounds_cell, listed, padded, pair_cells
+from .increases import bounds_cell, date, listed, padded, pair_cells
 from .lines import BOLD, COLOURS, PLAIN, Line
 
 _HEADINGS: Final = ("", "worse", "better", "open", "pairs", "increase", "p", "alarm")
@@ -49,7 +48,7 @@ def render(
     if any((changes.newly_unsafe, changes.newly_safe, changes.newly_unscored)):
         yield Line("")
     if points:
-        yield from _trend(points)
+        yield from _trend(points, width)
         yield Line("")
     if found.gates:
         yield from _gates(found.gates, width)
@@ -118,8 +117,8 @@ def _short(one: Difference) -> str:
 
 
 def _who(side: Side) -> str:
-    when = f"{datetime.fromtimestamp(side.terms.started, UTC):%Y-%m-%d %H:%M} UTC"
-    return one_line(f"{side.where}: {side.terms.model_name}, of {when}", 200)
+    terms = side.terms
+    return one_line(f"{side.where}: {terms.model_name}, of {date(terms.started)}", 200)
 
 
 def _table(found: Comparison) -> Iterator[Line]:
@@ -198,12 +197,12 @@ def _why(gate: RegressionResult) -> str:
     return "; ".join(filter(None, [gate.reason, gate.tipping, step]))
 
 
-def _trend(points: Sequence[TrendPoint]) -> Iterator[Line]:
+def _trend(points: Sequence[TrendPoint], width: int) -> Iterator[Line]:
     yield Line("attack success rate of each run, in the order given", BOLD)
     for number, text in enumerate(padded([(*row, "") for row in _trend_rows(points)])):
         yield Line(text, PLAIN if number else BOLD)
     for number, point in enumerate(points, 1):
-        yield Line(f"  {number}: {_who(point.side)}")
+        yield Line("  " + one_line(f"{number}: {_who(point.side)}", width - 2))
 
 
 def _trend_rows(points: Sequence[TrendPoint]) -> list[tuple[str, ...]]:

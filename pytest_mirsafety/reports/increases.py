@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from ..comparison.evidence import Increase
@@ -23,7 +24,7 @@ def increases(result: RunResult, width: int) -> Iterator[Line]:
     if not result.regression or result.baseline is None:
         return
     base = result.baseline
-    about = f"{base.where}: {base.terms.model_name}, {base.terms.model_identity}"
+    about = f"{base.where}: {base.terms.model_name}, of {date(base.terms.started)}"
     yield Line(one_line(f"against {about}", width), BOLD)
     report_only = result.design.report_only
     rows = [_gate_row(gate, report_only=report_only) for gate in result.regression]
@@ -32,6 +33,11 @@ def increases(result: RunResult, width: int) -> Iterator[Line]:
     for text, colour in zip(lines, [BOLD, *colours], strict=True):
         yield Line(text, colour)
     yield Line("")
+
+
+def date(seconds: float) -> str:
+    """A time since the epoch, to the minute."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _gate_row(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
