@@ -326,7 +326,7 @@ def test_mirsafety_toml_takes_the_form_of_pyproject_too(tmp_path: Path) -> None:
         ),
         (
             "regression.modes.clever-evasion = 0.1",
-            "unknown key 'regression.modes'; valid: default, overall, relation.NAME, group.NAME, ca",
+            "unknown key 'regression.modes'; valid: default, overall, relation.NAME, group.NAME, c",
         ),
         ("regression.overall = 1.5", "regression.overall: must be a share from 0 to 1, not 1.5"),
         ("regression.relation.overall = 0.1", "did you mean 'regression.overall'?"),
