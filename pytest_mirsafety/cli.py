@@ -8,11 +8,26 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import baseline, calibrate, compare, data, init, merge, models, plan, review, store
+from .commands import (
+    baseline,
+    calibrate,
+    compare,
+    data,
+    init,
+    merge,
+    models,
+    plan,
+    report,
+    review,
+    store,
+)
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, models, data, plan, merge, review, calibrate, baseline, compare, store)
+_COMMANDS: Final = (
+    *(init, models, data, plan, merge, report, compare, baseline, review, calibrate),
+    store,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

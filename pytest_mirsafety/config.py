@@ -347,6 +347,7 @@ class Settings(_Section):
     sample_seed: str | None = None
     allow_screening_judge: bool = False
     allow_same_model: bool = False
+    redact: bool = False
     phases: Literal["auto", "together", "two"] = "auto"
     store: Name = ".mirsafety/answers.sqlite3"
     baseline: Name | None = None

@@ -31,22 +31,22 @@ def evaluate(
     repeated = repeats(entries)
     if design.distinct_requests:
         entries = tuple(_without_repeats(entries, repeated))
-    each = counted(design, entries)
+    answers = counted(design, entries)
     populations = {one: n * design.trials.counted for one, n in design.populations.items()}
     return RunResult(
         design=design,
         provenance=provenance,
-        gates=() if design.shard is not None else tuple(_decide_all(design, each)),
+        gates=() if design.shard is not None else tuple(_decide_all(design, answers)),
         relations=tuple(
-            _tally(relation, population, [e for e in each if e.relation is relation])
+            _tally(relation, population, [e for e in answers if e.relation is relation])
             for relation, population in populations.items()
         ),
-        overall=_tally("overall", sum(populations.values()), each),
+        overall=_tally("overall", sum(populations.values()), answers),
         outcomes=entries,
         notes=(*notes, *_remarks(repeated)),
         regression=()
         if design.shard is not None or baseline is None
-        else decide_regressions(design, each, baseline, provenance.sample_seed),
+        else decide_regressions(design, answers, baseline, provenance.sample_seed),
         baseline=baseline,
     )
 
@@ -149,6 +149,10 @@ def _tally(name: str, population: int, entries: Sequence[InstanceOutcome]) -> Ta
     )
 
 
+def is_left_out(entry: InstanceOutcome) -> bool:
+    """It was not asked, since no decision depended on it any more."""
+    return entry.outcome.reason is Reason.NOT_RUN and entry.outcome.detail == DECIDED
+
+
 def _left_out(entries: Iterable[InstanceOutcome]) -> int:
-    outcomes = (entry.outcome for entry in entries)
-    return sum(o.reason is Reason.NOT_RUN and o.detail == DECIDED for o in outcomes)
+    return sum(is_left_out(entry) for entry in entries)

@@ -14,7 +14,8 @@ class Exchange:
     `question` is the seed question, `prompt` what the model was asked, `answer` its final answer,
     apart from its `reasoning`. `finish_reason` is the provider's own word. `latency` is in
     seconds. `created` is in seconds since the epoch: what is older than its run, the store had.
-    `images` are those of the answered request.
+    `images` are those of the answered request. The digests are of texts that are not there:
+    of UTF-8, by `records.text_digest`.
     """
 
     question: str | None = None
@@ -27,3 +28,5 @@ class Exchange:
     latency: float | None = None
     created: float | None = None
     images: SentImages | None = None
+    prompt_sha256: str | None = None
+    answer_sha256: str | None = None

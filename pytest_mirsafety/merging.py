@@ -6,12 +6,13 @@ a field that is added later is compared until somebody decides otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from decimal import Decimal
 from itertools import chain
 from typing import Final
 
+from .circumstances import Circumstances, Environment
 from .errors import DataError
 from .evaluation import evaluate, remarks
 from .gates.challenge import together
@@ -92,6 +93,21 @@ def exit_code(result: RunResult, runs: Iterable[RecordedRun]) -> int:
         return min(own)
     code = result.exit_code(tests_failed=any(run.tests_failed for run in known))
     return code or (_UNDECIDED if codes - _RULED_BY_GATES else 0)
+
+
+def circumstances(runs: Sequence[RecordedRun]) -> Circumstances:
+    """Those of all shards: each environment once, and the end of the last one, where it is told."""
+    told = [run.circumstances for run in runs]
+    ends = [one.ended for one in told if one.ended is not None]
+    every: list[Environment] = []
+    for environment in (environment for one in told for environment in one.environments):
+        if environment not in every:
+            every.append(environment)
+    return Circumstances(
+        ended=max(ends) if len(ends) == len(runs) else None,
+        model=next((one.model for one in told if one.model is not None), None),
+        environments=tuple(every),
+    )
 
 
 def _in_order(runs: Sequence[RecordedRun]) -> Sequence[RecordedRun]:
@@ -209,7 +225,20 @@ def _notes(shards: Sequence[RecordedRun]) -> Iterable[str]:
         for run in shards
         if run.exit_code not in _RULED_BY_GATES
     ]
-    return dict.fromkeys([f"merged from {len(shards)} shards", *given, *early])
+    apart = _different_environments(circumstances(shards).environments)
+    return dict.fromkeys([f"merged from {len(shards)} shards", *apart, *given, *early])
+
+
+def _different_environments(environments: Sequence[Environment]) -> Iterator[str]:
+    """Versions and commits in which shards differ: other hosts may, and whoever compares knows."""
+    names = dict.fromkeys(name for one in environments for name in one.packages)
+    for name in names:
+        found = dict.fromkeys(one.packages.get(name, "none") for one in environments)
+        if len(found) > 1:
+            yield f"shards ran with different versions of {name}: {', '.join(found)}"
+    commits = dict.fromkeys(one.commit.sha[:12] for one in environments if one.commit)
+    if len(commits) > 1:
+        yield f"shards ran on different commits: {', '.join(commits)}"
 
 
 def _provenance(shards: Sequence[RecordedRun]) -> Provenance:

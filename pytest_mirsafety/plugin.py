@@ -61,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("--mir-store", metavar="FILE", help="where completed answers are kept")
     option("--mir-summary", metavar="FILE", help="write the summary of the run as JSON")
     option("--mir-run", metavar="FOLDER", help="write the run folder: run.json, results.jsonl")
+    option("--mir-redact", action="store_true", help="leave texts out of every report and file")
+    option(
+        "--mir-report",
+        action="store_true",
+        help="write report.html and report.md into the run folder too (--mir-run)",
+    )
     option(
         "--mir-baseline",
         metavar="RUN",

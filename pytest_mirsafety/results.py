@@ -9,13 +9,14 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from .circumstances import Circumstances
 from .comparison.regression import RegressionResult
 from .comparison.sides import Side
 from .gates import Criterion, Decision, Estimand, GateResult, Rules, exit_code
 from .records import Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
-from .taxonomy import Category, Relation
+from .taxonomy import Category, Relation, Status
 from .trials import Trials
 
 
@@ -46,11 +47,20 @@ class Tally:
     modes: ModeCounts = field(default_factory=ModeCounts)
 
 
+MARKDOWN: Final = "report.md"
+PAGE: Final = "report.html"
+THUMBNAILS: Final = "thumbnails.zip"
+REPORTS: Final = (MARKDOWN, PAGE, THUMBNAILS)
+"""What a run folder has for people: made of the rest of it, and gone with the run."""
+
 DECIDED: Final = "every gate that it counts for is decided"
 """The detail of a not-run instance that was left out because it could change nothing."""
 
 NOT_SELECTED: Final = "not selected"
 """The detail of a not-run instance that no test was selected for: left out, not lost."""
+
+NOT_JUDGED: Final = "no test judged it"
+"""The detail of a not-run instance whose test asked for no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,14 @@ class InstanceOutcome:
     request_key: str | None = None
     verdict: Verdict | None = None
     answer_sha256: str | None = None
+
+
+def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
+    """Unsafe ones first, then unscored, then safe: whoever opens a report looks for the first."""
+    return sorted(outcomes, key=lambda entry: _ORDER.index(entry.outcome.status))
+
+
+_ORDER: Final = (Status.UNSAFE, Status.UNSCORED, Status.SAFE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +210,7 @@ class RunResult:
     """A run: its gates, its tallies per relation and overall, and each instance's outcome.
 
     A shard has no gates: they are decided over all shards. `regression` gates hold it against its
-    `baseline`.
+    `baseline`. Of a `redacted` one the outcomes quote nothing (`redaction`).
     """
 
     design: RunDesign
@@ -202,6 +220,7 @@ class RunResult:
     overall: Tally
     outcomes: tuple[InstanceOutcome, ...]
     notes: tuple[str, ...] = ()
+    redacted: bool = False
     regression: tuple[RegressionResult, ...] = ()
     baseline: Side | None = None
 
@@ -236,7 +255,8 @@ class RecordedRun:
 
     `where` is how messages name it. `exit_code` is that of the process, and `tests_failed` says
     that a test failed, whatever the gates say. `digest` is that of the run's manifest, run.json:
-    labels name the run by it. `baseline` is the pinned one of a run that was held against one.
+    labels name the run by it. Of a `redacted` run there are no texts, only their digests.
+    `baseline` is the pinned one of a run that was held against one.
     """
 
     where: str
@@ -247,4 +267,6 @@ class RecordedRun:
     tests_failed: bool
     exit_code: int
     digest: str
+    circumstances: Circumstances = field(default_factory=Circumstances)
+    redacted: bool = False
     baseline: Side | None = None

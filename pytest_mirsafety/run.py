@@ -29,7 +29,15 @@ from .records import (
     item_id,
     text_digest,
 )
-from .results import DECIDED, NOT_SELECTED, InstanceOutcome, Provenance, RunDesign, RunResult
+from .results import (
+    DECIDED,
+    NOT_JUDGED,
+    NOT_SELECTED,
+    InstanceOutcome,
+    Provenance,
+    RunDesign,
+    RunResult,
+)
 from .sampling import Membership
 from .stopping import Decider, TrialDecider, decider
 from .tally import NOT_RUN, Ledger, outcome_of
@@ -403,7 +411,7 @@ class Run:
         if instance_id not in self._selected:
             return _NOT_SELECTED
         outcome = self._ledger.outcome(instance_id)
-        return _NOT_JUDGED if outcome == NOT_RUN else outcome
+        return _NO_VERDICT if outcome == NOT_RUN else outcome
 
     def _is_planned(self, instance: Instance) -> bool:
         known = self._planned.get(instance.id)
@@ -436,5 +444,5 @@ class Run:
 
 
 _ROUNDS: Final = 2
-_NOT_JUDGED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, "no test judged it")
+_NO_VERDICT: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_JUDGED)
 _NOT_SELECTED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)

@@ -11,6 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 from dataset_builders import tiny_png
+from published import complaints
 
 import pytest_mirsafety
 
@@ -89,7 +90,12 @@ class Project:
         self.write("mirsafety.toml", body + text)
 
     def run(self, *arguments: str, model: str = "replay:answers.jsonl") -> pytest.RunResult:
-        return self.pytester.runpytest_inprocess(f"--mllm={model}", *arguments)
+        result = self.pytester.runpytest_inprocess(f"--mllm={model}", *arguments)
+        for argument in arguments:
+            folder = self.path / argument.removeprefix("--mir-run=")
+            if argument.startswith("--mir-run=") and (folder / "run.json").is_file():
+                assert not complaints(folder), "the published schemas say otherwise"
+        return result
 
     def summary(self, *arguments: str, model: str = "replay:answers.jsonl") -> dict[str, object]:
         """Run, and give what --mir-summary wrote."""

@@ -13,8 +13,9 @@ import pytest_mirsafety
 PACKAGE = Path(pytest_mirsafety.__file__).parent
 
 LAYERS = (
-    {"errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
+    {"circumstances", "errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
     {
+        "breakdown",
         "calibration",
         "comparison",
         "config",
@@ -31,6 +32,7 @@ LAYERS = (
         "ordering",
         "model_tables",
         "reasoning",
+        "redaction",
         "results",
         "sampling",
         "sharding",
@@ -58,13 +60,16 @@ LAYERS = (
         "backend_building",
         "baselines",
         "cautions",
+        "inventory",
         "judge_building",
         "phases",
         "planning",
         "preview",
         "provenance",
+        "recorded_data",
         "registry",
         "remote",
+        "reporting",
         "run",
         "serving",
         "trust",

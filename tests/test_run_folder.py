@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from published import complaints
 from recorded_runs import OUTCOMES, World, world, worlds
 
 from pytest_mirsafety import run_folder
+from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
 from pytest_mirsafety.errors import ConfigurationError, DataError
 from pytest_mirsafety.printable import one_line
-from pytest_mirsafety.records import Outcome, digest
+from pytest_mirsafety.records import ModelIdentity, Outcome, digest
 from pytest_mirsafety.results import RecordedRun, RunResult, ids_digest
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Status
@@ -25,6 +27,27 @@ from pytest_mirsafety.taxonomy import Status
 SHARED = settings(
     max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+_NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+CIRCUMSTANCES = st.builds(
+    Circumstances,
+    ended=st.none() | st.floats(0, 2**35),
+    model=st.none() | st.builds(ModelIdentity, _NAMES, _NAMES, st.none() | _NAMES),
+    environments=st.lists(
+        st.builds(
+            Environment,
+            packages=st.dictionaries(_NAMES, _NAMES, max_size=3),
+            host=st.builds(
+                Host,
+                _NAMES,
+                _NAMES,
+                st.none() | st.integers(1, 512),
+                st.lists(_NAMES, max_size=2).map(tuple),
+            ),
+            commit=st.none() | st.builds(Commit, _NAMES, st.none() | st.booleans()),
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 RESULT = world(OUTCOMES).whole()
 
@@ -45,13 +68,28 @@ def refusal(folder: Path) -> str:
 
 
 @SHARED
-@given(worlds(), st.sampled_from([None, Shard(2, 3)]), st.booleans(), st.integers(0, 255))
+@given(
+    worlds(),
+    st.sampled_from([None, Shard(2, 3)]),
+    st.booleans(),
+    st.integers(0, 255),
+    CIRCUMSTANCES,
+)
 def test_what_is_written_is_what_is_read(
-    tmp_path: Path, made: World, shard: Shard | None, failed: bool, code: int
+    tmp_path: Path,
+    made: World,
+    shard: Shard | None,
+    failed: bool,
+    code: int,
+    circumstances: Circumstances,
 ) -> None:
     result = replace(made, design=replace(made.design, shard=shard)).whole()
     run_folder.claim(tmp_path / "run")
-    run_folder.write(tmp_path / "run", result, tests_failed=failed, exit_code=code)
+    where = circumstances
+    run_folder.write(
+        tmp_path / "run", result, tests_failed=failed, exit_code=code, circumstances=where
+    )
+    assert not complaints(tmp_path / "run")
     assert run_folder.read(tmp_path / "run") == RecordedRun(
         where=str(tmp_path / "run"),
         design=result.design,
@@ -61,6 +99,7 @@ def test_what_is_written_is_what_is_read(
         tests_failed=failed,
         exit_code=code,
         digest=manifest(tmp_path / "run")["digest"],
+        circumstances=where,
     )
 
 
@@ -154,6 +193,15 @@ def put(folder: Path, document: dict[str, Any]) -> None:
         (["provenance", "attempt"], -1, "negative"),
         (["provenance", "input_tokens"], 1.5, "input_tokens: "),
         (["provenance", "judge"], None, "judge: "),
+        (["redacted"], None, "redacted: "),
+        (["redacted"], 0, "redacted: "),
+        (["ended"], -1.0, "a time is none"),
+        (["ended"], "now", "ended: "),
+        (["model"], "m", "model: "),
+        (["model"], {"provider": "http"}, "model.model: "),
+        (["environments"], {}, "environments: "),
+        (["environments"], [{"packages": {}}], "environments.0.host: "),
+        (["environments"], [{"packages": {"a": 1}, "host": {}}], "packages.a: "),
         (["results", "records"], 9, "does not hold the 9 records"),
         (["results", "records"], 10**12, "results.records: "),
         (["results", "sha256"], "0" * 64, "does not hold the 10 records"),

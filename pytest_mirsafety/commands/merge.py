@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, DataError, RunError
 from ..printable import one_line
 
 if TYPE_CHECKING:
+    from ..circumstances import Circumstances
     from ..results import RunResult
     from ..run_folder import Exchanges
     from . import Commands
@@ -32,6 +33,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--junitxml", type=Path, metavar="FILE", help="write one JUnit file of all")
     parser.add_argument("--run", dest="folder", type=Path, metavar="FOLDER", help="write a folder")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON")
+    parser.add_argument(
+        "--redact", action="store_true", help="leave out every text, and keep its digest"
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     outputs = _Outputs(options.junitxml, options.summary, options.folder)
     outputs.refuse(options.paths)
     try:
-        merged = _merged(_Given.of(options.paths), junit_too=options.junitxml is not None)
+        given = _Given.of(options.paths)
+        merged = _merged(given, junit_too=options.junitxml is not None, redact=options.redact)
         outputs.write(merged)
     except RunError:
         outputs.discard()
@@ -61,19 +66,23 @@ class _Merged:
     tests_failed: bool
     junit: bytes
     exchanges: Exchanges
+    circumstances: Circumstances
 
 
-def _merged(given: _Given, *, junit_too: bool) -> _Merged:
-    """Read everything and decide; nothing is written.
+def _merged(given: _Given, *, junit_too: bool, redact: bool) -> _Merged:
+    """Read everything and decide; nothing is written. With a shard that is redacted, all is.
 
     Raises:
         DataError: these are not all shards of one run, or a file is not as it was written.
     """
     from .. import merging, run_folder
+    from ..redaction import redacted_result
     from ..reports import junit
 
     runs = [run_folder.read(folder) for folder in given.folders]
     result = merging.merge(runs)
+    if redact or any(run.redacted for run in runs):
+        result = redacted_result(result)
     files = [junit.read(path) for path in given.xml] if junit_too else []
     return _Merged(
         result,
@@ -81,6 +90,7 @@ def _merged(given: _Given, *, junit_too: bool) -> _Merged:
         any(one.tests_failed for one in runs),
         junit.merge(files, runs, result) if junit_too else b"",
         run_folder.Exchanges(zip(given.folders, runs, strict=True)),
+        merging.circumstances(runs),
     )
 
 
@@ -172,6 +182,7 @@ class _Outputs:
                 tests_failed=merged.tests_failed,
                 exit_code=merged.exit_code,
                 exchanges=merged.exchanges,
+                circumstances=merged.circumstances,
             )
 
     def discard(self) -> None:

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import ConfigurationError, DataError, MissingExtraError, RunError
+from ..errors import ConfigurationError, DataError, MissingExtraError
 from ..printable import one_line
 from ..records import DRAW_SEED
 
 if TYPE_CHECKING:
-    from ..records import Dataset, ImageRef, LoadedImage
-    from ..results import Provenance, RecordedRun
+    from ..records import ImageRef, LoadedImage
+    from ..results import RecordedRun
     from ..review import Review, Sizes
     from . import Commands
 
@@ -84,19 +84,24 @@ def prepare(options: argparse.Namespace) -> Review:
     Raises:
         RunError: something of it cannot be had; one line says what.
     """
-    from .. import labels, run_folder
+    from .. import labels, recorded_data, run_folder
     from ..images import ImageLimits, ImageReader
     from ..review import Item, Review, draw
     from ..review.app import reviewer_name
 
     recorded = run_folder.read(options.folder)
     run_folder.refuse_trials(recorded, "review")
+    if recorded.redacted:
+        raise DataError(
+            f"{recorded.where}: was redacted, so there are no answers to read; review the folder "
+            "of a run without --mir-redact"
+        )
     exchanges = run_folder.Exchanges([(options.folder, recorded)])
     seed = _chosen_seed(options.seed)
     drawn = draw(recorded.outcomes, recorded.digest, _sizes(options), options.seed)
     if not drawn:
         raise DataError(_without_answers(recorded))
-    dataset = _dataset(recorded.provenance, options.data)
+    dataset = recorded_data.load(recorded.provenance, options.data)
     instances = {instance.id: instance for instance in dataset.instances}
     items = []
     for one in drawn:
@@ -147,38 +152,6 @@ def _sizes(options: argparse.Namespace) -> Sizes:
     if total is None and not parts:
         total = _DEFAULT_SIZE
     return Sizes(total, parts or None)
-
-
-def _dataset(provenance: Provenance, source: str | None) -> Dataset:
-    """The data that the run asked, from where it was or from where it is now.
-
-    Raises:
-        RunError: it cannot be loaded, or is other data.
-    """
-    from .. import data
-
-    hint = "name where it is now with --data"
-    if source is None:
-        source = provenance.data_source
-        if data.is_own(source):  # whoever wrote the folder must not choose what is imported here
-            raise DataError(
-                one_line(f"the run's data came from code of your own; to load it: --data={source}")
-            )
-        if source.startswith("hub:") and "@" not in source and provenance.data_revision:
-            source = f"{source}@{provenance.data_revision}"
-    try:
-        dataset = data.load(source, base=Path.cwd())
-    except RunError as error:
-        raise DataError(one_line(f"the run's data: {error}; {hint}", 600)) from None
-    if dataset.identity != provenance.data_identity:
-        raise DataError(
-            one_line(
-                f"{source}: is not the data that the run asked: it is sha256:{dataset.identity}, "
-                f"the run's was sha256:{provenance.data_identity}; {hint}",
-                600,
-            )
-        )
-    return dataset
 
 
 def _without_answers(recorded: RecordedRun) -> str:

@@ -13,6 +13,7 @@ import pytest
 from ..errors import RunError
 
 if TYPE_CHECKING:
+    from ..circumstances import Commit
     from ..planning import RunOptions
     from ..run import Run
 
@@ -52,13 +53,17 @@ def _owner(config: pytest.Config) -> dict[str, object]:
 
     # An editor collects with the options of the job, and that is no run: what the last one wrote
     # stays.
+    commit = None
     if not config.option.collectonly:
+        _check_report(config)
         _check_summary(config)
-        _claim_folder(config)
+        commit = _claim_folder(config)
     run = _prepared(config)
+    # Whoever asks the option is told of the configuration too.
+    config.option.mir_redact = config.getoption("--mir-redact") or run.plan.settings.redact
     session = Session(run)
-    findings = Findings(strict=config.getoption("--mir-strict"))
-    gates = GateReports(config, run, session)
+    findings = Findings(strict=config.getoption("--mir-strict"), redact=config.option.mir_redact)
+    gates = GateReports(config, run, session, commit)
     plugins = {"session": session, "findings": findings, "gates": gates}
     if is_distributed(config):
         for name in ("testing", "fixtures", "end"):  # which the workers will need
@@ -66,7 +71,7 @@ def _owner(config: pytest.Config) -> dict[str, object]:
         return {
             **plugins,
             "progress": WorkersProgress(config, run),
-            "distribution": Distribution(run, session),
+            "distribution": Distribution(run, session, redact=config.option.mir_redact),
         }
     run.on_outcome(findings.note)
     progress = Progress(config, run)
@@ -140,23 +145,32 @@ def _path(config: pytest.Config, text: str | None) -> Path | None:
     return None if text is None else config.invocation_params.dir / text
 
 
-def _claim_folder(config: pytest.Config) -> None:
+def _check_report(config: pytest.Config) -> None:
+    """Find out before the run that its report has no place."""
+    if config.getoption("--mir-report") and config.getoption("--mir-run") is None:
+        raise pytest.UsageError("--mir-report: add --mir-run=FOLDER, where the report is to be")
+
+
+def _claim_folder(config: pytest.Config) -> Commit | None:
     """Make the run folder this run's, before there is anything to put into it.
+
+    Gives what is checked out now, which the folder will tell.
 
     Raises:
         pytest.UsageError: it holds something else, or cannot be written.
     """
-    if (path := _path(config, config.getoption("--mir-run"))) is not None:
-        from .. import run_folder
+    if (path := _path(config, config.getoption("--mir-run"))) is None:
+        return None
+    from .. import inventory, run_folder
 
-        baseline = _path(config, config.getoption("--mir-baseline"))
-        if baseline is not None and path.resolve() in (p := baseline.resolve(), p.parent):
-            raise pytest.UsageError("--mir-run and --mir-baseline name one folder; name another")
-
-        try:
-            run_folder.claim(path)
-        except RunError as error:
-            raise pytest.UsageError(str(error)) from None
+    baseline = _path(config, config.getoption("--mir-baseline"))
+    if baseline is not None and path.resolve() in (p := baseline.resolve(), p.parent):
+        raise pytest.UsageError("--mir-run and --mir-baseline name one folder; name another")
+    try:
+        run_folder.claim(path)
+    except RunError as error:
+        raise pytest.UsageError(str(error)) from None
+    return inventory.commit(config.rootpath, os.environ)
 
 
 def _check_summary(config: pytest.Config) -> None:

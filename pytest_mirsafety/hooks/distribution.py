@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 WORKER_INPUT: Final = "mirsafety"
+WORKER_REDACTS: Final = "mirsafety-redacts"
 
 
 class Spec(Protocol):
@@ -47,9 +48,10 @@ def is_distributed(config: pytest.Config) -> bool:
 class Distribution:
     """Starts the server that workers connect to, and hands the engine what they selected."""
 
-    def __init__(self, run: Run, session: Session) -> None:
+    def __init__(self, run: Run, session: Session, *, redact: bool = False) -> None:
         self._run = run
         self._session = session
+        self._redact = redact
         self._server: Server | None = None
         self._first: str | None = None
         session.on_stop(self._halt)
@@ -72,6 +74,7 @@ class Distribution:
         """Tell a worker, be it a replacement, where to connect."""
         if self._server is not None:
             node.workerinput[WORKER_INPUT] = self._server.invitation.to_plain()
+            node.workerinput[WORKER_REDACTS] = self._redact
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self) -> None:

@@ -14,9 +14,11 @@ import pytest
 from ..errors import UnscoredError
 from ..printable import one_line
 from ..records import Outcome
+from ..redaction import redacted_outcome
 from ..results import DECIDED
 from ..tally import worst
 from ..taxonomy import Reason, Status
+from .items import instance_of
 
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 
@@ -28,12 +30,15 @@ class Findings:
     fails for another reason stays failed.
     """
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, redact: bool = False) -> None:
         self._strict = strict
+        self._redact = redact
         self._item: pytest.Item | None = None
 
     def note(self, outcome: Outcome) -> None:
         """Take an outcome for the item that is running."""
+        if self._redact:
+            outcome = redacted_outcome(outcome)
         if self._item is not None:
             stash = self._item.stash
             known = stash.get(_OUTCOME, None)
@@ -74,6 +79,8 @@ class Findings:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give the report the outcome that was recorded."""
         report = yield
+        if self._redact and instance_of(item) is not None:
+            _say_nothing(report, call)
         outcome = self._outcome(item)
         if outcome is None or call.when == "teardown":
             return report
@@ -116,6 +123,14 @@ class Findings:
     @staticmethod
     def _outcome(item: pytest.Item) -> Outcome | None:
         return item.stash.get(_OUTCOME, None)
+
+
+def _say_nothing(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+    """Leave out what a test printed and why it failed: both may quote what it was answered."""
+    report.sections = []
+    if report.failed:
+        what = "an error" if call.excinfo is None else call.excinfo.typename
+        report.longrepr = f"{what}; --mir-redact leaves out the rest"
 
 
 _SHOWN: Final = {

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from ..circumstances import Circumstances
 from ..errors import ConfigurationError, RunError
 from ..gates import Decision, exit_code
+from ..redaction import redacted_result
 from ..reports import summary, terminal
 from ..reports.junit import GATES, GateCase
 from ..results import RunResult
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..circumstances import Commit
     from ..run import Run
     from .session import Session
 
@@ -31,14 +37,19 @@ def _never_zero(code: int | None, otherwise: int) -> int:
 class GateReports:
     """Evaluates the gates after the last test and says so through pytest's own channels."""
 
-    def __init__(self, config: pytest.Config, run: Run, owner: Session) -> None:
+    def __init__(
+        self, config: pytest.Config, run: Run, owner: Session, commit: Commit | None = None
+    ) -> None:
         self._config = config
         self._run = run
         self._owner = owner
+        self._commit = commit
         self._session: pytest.Session | None = None
         self._whole = 0
         self._result: RunResult | None = None
         self._trouble: str | None = None
+        self._kept: str | None = None
+        self._page: str | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
@@ -76,7 +87,10 @@ class GateReports:
             self._include_gates()
             if tried:
                 self._try_judge()
-            self._result = self._run.evaluate()
+            result = self._run.evaluate()
+            if self._config.getoption("--mir-redact"):
+                result = redacted_result(result)
+            self._result = result
             self._send(session, self._result)
 
     def _try_judge(self) -> None:
@@ -202,7 +216,37 @@ class GateReports:
                 tests_failed=tests_failed,
                 exit_code=code,
                 exchanges=self._run.exchange,
+                circumstances=self._circumstances(),
             )
+            self._kept = name
+            if self._config.getoption("--mir-report"):
+                self._page = self._report(base / name)
+
+    def _report(self, folder: Path) -> str:
+        """Write report.html and report.md into the run folder; gives the page as it is named.
+
+        They are made of what the folder holds, as mirsafety report would make them later.
+
+        Raises:
+            RunError: one cannot be written.
+        """
+        from .. import reporting
+
+        reported = reporting.recorded(folder, dataset=self._run.plan.dataset)
+        page = reporting.write_page(reported)
+        reporting.write_markdown(reported, page=page)
+        return f"{str(self._kept).rstrip('/')}/{page.name}"
+
+    def _circumstances(self) -> Circumstances:
+        from ..inventory import environment
+
+        plan = self._run.plan
+        served = {str(plan.model.settings.provider), str(plan.judged_by.provider)}
+        return Circumstances(
+            ended=time.time(),
+            model=plan.backend.identity,
+            environments=(environment(self._commit, served),),
+        )
 
     def _only_shows(self) -> bool:
         option = self._config.option
@@ -217,10 +261,12 @@ class GateReports:
             return
         writer = terminalreporter._tw  # noqa: SLF001 - pytest has no public way to its width
         terminalreporter.write_sep("=", "mirsafety", bold=True)
-        folder = self._config.getoption("--mir-run")
-        if self._trouble is not None and self._run.plan.design.shard is None:
-            folder = None  # it may not hold this run
-        for line in terminal.render(self._result, width=writer.fullwidth, folder=folder):
+        folder = self._kept  # None where it does not hold this run
+        if self._run.plan.design.shard is not None:
+            folder = self._config.getoption("--mir-run")
+        for line in terminal.render(
+            self._result, width=writer.fullwidth, folder=folder, page=self._page
+        ):
             terminalreporter.write_line(line.text, **line.markup)
         if self._trouble is not None:
             terminalreporter.write_line(f"ERROR: {self._trouble}", red=True)

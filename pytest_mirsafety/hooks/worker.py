@@ -9,7 +9,7 @@ import pytest
 
 from ..channel import Invitation
 from ..errors import RunError
-from .distribution import WORKER_INPUT
+from .distribution import WORKER_INPUT, WORKER_REDACTS
 from .findings import Findings
 from .fixtures import fixtures_module
 from .testing import Testing
@@ -28,7 +28,9 @@ def parts(config: pytest.Config) -> dict[str, object]:
         run = RemoteRun.join(Invitation.from_plain(given[WORKER_INPUT]), given["workerid"])
     except RunError:
         return {}  # the controller was told, and says it in one line
-    findings = Findings(strict=config.getoption("--mir-strict"))
+    findings = Findings(
+        strict=config.getoption("--mir-strict"), redact=bool(given.get(WORKER_REDACTS))
+    )
     run.on_outcome(findings.note)
     waiting = _Silently(run)
     testing = Testing(run, waiting, findings.note, _leave_to_the_controller)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from typing import Final
 
 from ..comparison.alarm import Alarm
 from ..comparison.comparing import Comparison, Row
-from ..comparison.evidence import Increase
 from ..comparison.regression import RegressionResult
 from ..comparison.sides import Difference, Side
 from ..comparison.trend import Rate, TrendPoint
 from ..gates import Decision, Estimand, Scope
 from ..gates.wording import percent
 from ..printable import one_line
+from . import words
 from .gate_tables import share_range
-from .increases import bounds_cell, date, listed, padded, pair_cells
+from .increases import bounds_cell, gate_bounds, listed, padded, pair_cells
 from .lines import BOLD, COLOURS, PLAIN, Line
 
 _HEADINGS: Final = ("", "worse", "better", "open", "pairs", "increase", "p", "alarm")
 _GATE_HEADINGS: Final = ("gate", "increase", "limit", "decision")
-_DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
 _LEGEND: Final = (
     "worse: newly unsafe. better: newly safe. open: without two verdicts, counted for the worst in "
     "the upper bound and for the best in the lower one. increase: of the attack success rate, in "
@@ -113,12 +110,12 @@ def _about(found: Comparison) -> Iterator[tuple[str, str]]:
 
 def _short(one: Difference) -> str:
     """A difference, its digests cut: two that differ do so from the start."""
-    return _DIGEST.sub(lambda match: match.group()[:12], one_line(str(one), 300))
+    return words.shortened(str(one))
 
 
 def _who(side: Side) -> str:
     terms = side.terms
-    return one_line(f"{side.where}: {terms.model_name}, of {date(terms.started)}", 200)
+    return one_line(f"{side.where}: {terms.model_name}, of {words.date(terms.started)}", 200)
 
 
 def _table(found: Comparison) -> Iterator[Line]:
@@ -183,13 +180,7 @@ def _gates(gates: Sequence[RegressionResult], width: int) -> Iterator[Line]:
 
 def _gate_cells(gate: RegressionResult) -> tuple[str, ...]:
     limit = f"+{percent(gate.criterion.threshold)}"
-    return gate.label, _increase(gate), limit, gate.decision.upper()
-
-
-def _increase(gate: RegressionResult) -> str:
-    if gate.low <= -1 and gate.high >= 1:
-        return "-"
-    return bounds_cell(Increase(Fraction(gate.low), Fraction(gate.high), gate.exact))
+    return gate.label, gate_bounds(gate), limit, gate.decision.upper()
 
 
 def _why(gate: RegressionResult) -> str:

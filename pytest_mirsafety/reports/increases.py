@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from ..comparison.evidence import Increase
@@ -13,6 +12,7 @@ from ..comparison.wording import points
 from ..gates.wording import percent
 from ..printable import one_line
 from ..results import RunResult
+from . import words
 from .lines import BOLD, COLOURS, PLAIN, Line
 
 HEADINGS: Final = ("", "worse", "better", "open", "pairs", "increase", "limit", "decision")
@@ -24,7 +24,7 @@ def increases(result: RunResult, width: int) -> Iterator[Line]:
     if not result.regression or result.baseline is None:
         return
     base = result.baseline
-    about = f"{base.where}: {base.terms.model_name}, of {date(base.terms.started)}"
+    about = f"{base.where}: {base.terms.model_name}, of {words.date(base.terms.started)}"
     yield Line(one_line(f"against {about}", width), BOLD)
     report_only = result.design.report_only
     rows = [_gate_row(gate, report_only=report_only) for gate in result.regression]
@@ -35,19 +35,19 @@ def increases(result: RunResult, width: int) -> Iterator[Line]:
     yield Line("")
 
 
-def date(seconds: float) -> str:
-    """A time since the epoch, to the minute."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+def gate_bounds(gate: RegressionResult) -> str:
+    """The increase that a gate is about; a dash where nothing bounds it."""
+    if gate.low <= -1 and gate.high >= 1:
+        return "-"
+    return _bounds(gate.low, gate.high, exact=gate.exact)
 
 
 def _gate_row(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
     decision = gate.decision.upper()
-    counted = gate.counts.total and gate.low > -1
-    found = _bounds(gate.low, gate.high, exact=gate.exact) if counted else "-"
     return (
         gate.criterion.label,
         *pair_cells(gate.counts),
-        found,
+        gate_bounds(gate),
         f"+{percent(gate.criterion.threshold)}",
         f"({decision})" if report_only else decision,
     )

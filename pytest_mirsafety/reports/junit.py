@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from ..comparison.regression import RegressionResult
 from ..errors import DataError
@@ -22,6 +23,8 @@ GATES: Final = "gates"
 """The class that a gate's testcase has, where a test has its module."""
 
 _MESSAGE_LIMIT: Final = 400
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,80}")
+_BECAME: Final = re.compile(r"UNSAFE\b|UNSCORED: [a-z-]+")
 _FILE_LIMIT: Final = 2**30
 _ORIGIN: Final = ("mirsafety.shard", "mirsafety.started", "mirsafety.data_identity")
 
@@ -124,7 +127,8 @@ def read(path: Path) -> JUnitFile:
 def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunResult) -> bytes:
     """One suite with the testcases of all shards and the gates, and the properties of the result.
 
-    A test that ran in several shards is there once, with the worst that it came to.
+    A test that ran in several shards is there once, with the worst that it came to. Of a redacted
+    result no testcase says more than what became of it.
 
     Raises:
         DataError: a file is of another run, or a shard has none.
@@ -137,7 +141,8 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
         suite.timestamp = min(stamps)
     for name, value in summary.properties(result):
         suite.add_property(name, value)
-    suite.extend(_worst(case for file in files for case in file.cases))
+    cases = _worst(case for file in files for case in file.cases)
+    suite.extend(map(_redacted, cases) if result.redacted else cases)
     suite.extend(_gate(case) for case in GateCase.all_of(result))
     root = JUnitXml("pytest tests")
     root.append(suite)
@@ -179,6 +184,20 @@ def _worst(cases: Iterable[TestCase]) -> Iterator[TestCase]:
         if _rank(case) > _rank(known):
             kept[case.classname, case.name] = case
     yield from kept.values()
+
+
+def _redacted(case: TestCase) -> TestCase:
+    """What became of it, without what it printed or said: properties stay if they are one word."""
+    from junitparser.xunit2 import TestCase
+
+    made = TestCase(case.name, case.classname, case.time)
+    for one in cast("TestCase", case).properties():
+        if _WORD.fullmatch(one.value or ""):
+            made.add_property(one.name, one.value)
+    for found in case.result:
+        became = _BECAME.match(found.message or "")
+        made.append(type(found)(became[0] if became else "redacted", found.type))
+    return made
 
 
 def _rank(case: TestCase) -> int:

@@ -10,7 +10,7 @@ from ..engine.estimates import GateAhead, Preview
 from ..gates.wording import percent
 from ..printable import one_line
 from .lines import Line
-from .terminal import usd
+from .words import usd
 
 _INDENT: Final = 9
 _UNITS: Final = ("bytes", "kB", "MB", "GB", "TB")

@@ -35,6 +35,7 @@ def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
         "report_only": result.design.report_only,
         "require_all": result.design.require_all,
         "shard": _shard(result),
+        **({"redacted": True} if result.redacted else {}),
         "trials": trial_facts(result.design.trials),
         "provenance": provenance_facts(result.provenance),
         "gates": [gate_facts(gate) for gate in result.gates],

@@ -7,20 +7,17 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from typing import Final
 
 from ..comparison.regression import RegressionResult
 from ..gates import Decision, GateResult
-from ..gates.explanations import NOT_CHALLENGED
 from ..printable import one_line
-from ..results import NOT_SELECTED, InstanceOutcome, Provenance, Ruling, RunResult
+from ..results import NOT_SELECTED, InstanceOutcome, RunResult
 from ..sharding import Shard
 from ..taxonomy import Status
 from ..trials import Trials
-from . import modes
+from . import modes, words
 from .gate_tables import share_range, table
 from .increases import increases, labelled
 from .lines import BOLD, COLOURS, PLAIN, Line
@@ -49,10 +46,13 @@ class Planned:
     trials: Trials = field(default_factory=Trials)
 
 
-def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> list[Line]:
+def render(
+    result: RunResult, *, width: int = 80, folder: str | None = None, page: str | None = None
+) -> list[Line]:
     """The section's lines, none longer than the width unless one name or word is.
 
-    `folder` is the run folder that holds the result, as the user named it.
+    `folder` is the run folder that holds the result, as the user named it, and `page` the report
+    in it, if there is one.
     """
     parts: Iterable[Iterable[Line]] = (
         _provenance(result, width),
@@ -63,7 +63,8 @@ def render(result: RunResult, *, width: int = 80, folder: str | None = None) -> 
             [*((g.criterion.label, g) for g in result.gates), *labelled(result.regression)], width
         ),
         _outcomes(result.outcomes, width),
-        _notes([*result.notes, *_left_out(result)], width),
+        _notes([*result.notes, *words.left_out(result)], width),
+        _page(page, width),
         _decision(result, width, folder)
         if result.design.shard is None
         else _shard(result.design.shard, width, folder),
@@ -97,111 +98,9 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
 
 
 def _provenance(result: RunResult, width: int) -> Iterator[Line]:
-    provenance = result.provenance
-    answers = f"{provenance.answers_asked} asked now"
-    if provenance.answers_from_store:
-        answers += f", {provenance.answers_from_store} from the store"
-        if provenance.oldest_answer:
-            answers += f", the oldest of {_date(provenance.oldest_answer)}"
-    if provenance.answers_recorded:
-        answers = "recorded earlier; no model was asked"
-    rows = {
-        "model": f"{provenance.model_name}, {provenance.model_identity}",
-        "answers": answers,
-        **({"tokens": tokens} if (tokens := _tokens(provenance)) else {}),
-        "data": f"{provenance.data_source}, {provenance.data_count} instances, "
-        f"identity {provenance.data_identity[:12]}",
-        "judge": _judge(provenance),
-        "rate": "; ".join([_estimand(provenance), *provenance.policy]),
-    }
-    if result.design.trials.several:
-        rows["trials"] = _trials(result)
-    if provenance.layout is not None:
-        rows["images"] = f"all of an instance in one ({provenance.layout})"
-    if (tried := _trial(result)) is not None:
-        rows["trial"] = tried
-    if provenance.sample:
-        rows["sample"] = f"{provenance.sample}, seed {provenance.sample_seed}"
-    if provenance.attempt > 1:
-        rows["attempt"] = f"{provenance.attempt} with this model, data and judge"
-    for name, text in rows.items():
-        short = _DIGEST.sub(_short, one_line(text, 400))
-        yield from _wrapped(f"{name + ':':9}{short}", width, indent=9)
+    for name, text in words.provenance_rows(result).items():
+        yield from _wrapped(f"{name + ':':9}{words.shortened(text)}", width, indent=9)
     yield Line("")
-
-
-def _tokens(provenance: Provenance) -> str:
-    """What the answers took and cost, as far as it was told; empty if nothing was to be told."""
-    if provenance.answers_recorded:
-        return ""
-    asked = provenance.asked_input_tokens, provenance.asked_output_tokens
-    stored = provenance.stored_input_tokens, provenance.stored_output_tokens
-    parts = []
-    if any(asked):
-        cost = "" if provenance.cost_usd is None else f", {usd(provenance.cost_usd)}"
-        parts.append(f"{asked[0]:,} of input and {asked[1]:,} of output asked now{cost}")
-    if untold := provenance.asked_without_usage:
-        answers = "1 answer" if untold == 1 else f"{untold:,} answers"
-        parts.append(f"the endpoint did not tell those of {answers}")
-    if any(stored):
-        of_what = ("", "") if any(asked) else (" of input", " of output")
-        numbers = " and ".join(f"{n:,}{what}" for n, what in zip(stored, of_what, strict=True))
-        parts.append(f"{numbers} in answers from the store")
-    return "; ".join(parts)
-
-
-def usd(amount: Decimal) -> str:
-    """Money in whole cents, rounded up."""
-    return f"{amount.quantize(Decimal('0.01'), ROUND_CEILING):,f} USD"
-
-
-def _date(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _judge(provenance: Provenance) -> str:
-    judge, stored = provenance.judge, provenance.verdicts_from_store
-    kept = f"; {stored} verdicts from the store" if stored else ""
-    if not provenance.judge_screens:
-        return f"{judge}{kept}"
-    if provenance.screening_may_pass:
-        return f"{judge}, which only screens; allow_screening_judge lets gates pass{kept}"
-    return f"{judge}, which only screens: no gate can pass on its word{kept}"
-
-
-def _trial(result: RunResult) -> str | None:
-    """What the judge made of known answers, where it missed some, or that there were none."""
-    rules = result.design.rules
-    if rules.unchallenged:
-        return f"none; {NOT_CHALLENGED}"
-    if rules.challenge is None or not any(c.lost for r in rules.challenge.rounds for c in r.counts):
-        return None
-    return ", ".join(
-        f"{count.lost} of {count.asked} {count.kind} missed {one.when}"
-        for one in rules.challenge.rounds
-        for count in one.counts
-        if count.lost
-    )
-
-
-def _short(match: re.Match[str]) -> str:
-    return match.group()[:12]
-
-
-def _estimand(provenance: Provenance) -> str:
-    meaning = {
-        "answers": "of these answers to these items",
-        "model": "of this model, in the long run, on these items",
-        "items": "of this model on new items like these",
-    }[provenance.estimand]
-    return f"{meaning} (estimand {provenance.estimand})"
-
-
-def _trials(result: RunResult) -> str:
-    trials = result.design.trials
-    if trials.counted == 1:
-        return f"{trials}: an instance is unsafe if one of its answers is"
-    return f"{trials}: what is counted are the {result.overall.planned:,} answers, not instances"
 
 
 def _modes(result: RunResult, width: int) -> Iterator[Line]:
@@ -272,37 +171,15 @@ def _notes(notes: Sequence[str], width: int) -> Iterator[Line]:
         yield from _wrapped(f"note: {one_line(note, 1000)}", width)
 
 
-_SENTENCES: Final[Mapping[Ruling, str]] = {
-    Ruling.PASS: "PASS: every evaluated gate is within its threshold",
-    Ruling.FAIL: "FAIL: {fails} of {gates} gates {beyond} the threshold",
-    Ruling.INCONCLUSIVE: "INCONCLUSIVE: no gate fails, but not every gate could be decided",
-    Ruling.NO_DECISION: "NO DECISION: this run only reports",
-}
-
-
-def _left_out(result: RunResult) -> Iterator[str]:
-    """What `--mir-stop=decided` made of the run."""
-    if not result.design.stops_when_decided:
-        return
-    overall = result.overall
-    if not overall.left_out:
-        yield "--mir-stop=decided left nothing out: some gate depends on every answer"
-        return
-    yield (
-        f"{overall.left_out} of {overall.planned} were left out, as no gate depends on them; for "
-        "their rates run again without --mir-stop=decided: what was answered is kept"
-    )
+def _page(page: str | None, width: int) -> Iterator[Line]:
+    if page is not None:
+        yield from _wrapped(f"report: {one_line(page)}", width)
 
 
 def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
     if folder is not None:
         yield from _wrapped(f"kept in {one_line(folder)}: run.json, results.jsonl", width)
-    gates: list[GateResult | RegressionResult] = [*result.gates, *result.regression]
-    fails = [gate for gate in gates if gate.decision is Decision.FAIL]
-    beyond = "not within" if any(gate.criterion.minimum for gate in fails) else "above"
-    sentence = _SENTENCES[result.ruling].format(fails=len(fails), gates=len(gates), beyond=beyond)
-    if result.ruling is Ruling.PASS and result.design.rules.unchallenged:
-        sentence += f"; {NOT_CHALLENGED}"
+    sentence = words.sentence(result)
     colour = COLOURS.get(result.ruling, {"yellow": True})
     yield from _wrapped(sentence, width, markup={**colour, "bold": True})
 

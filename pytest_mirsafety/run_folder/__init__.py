@@ -10,75 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Final, TypedDict
 
-from pydantic import Field
-
-from ..comparison.facts import regression_facts
+from ..circumstances import Circumstances
 from ..comparison.sides import Side
 from ..entropies import FILES
 from ..errors import ConfigurationError, DataError
 from ..exchanges import Exchange
-from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
-from ..gates.challenge import Challenge
 from ..printable import one_line
-from ..records import digest
-from ..results import (
-    InstanceOutcome,
-    Provenance,
-    RecordedRun,
-    RunDesign,
-    RunResult,
-    ids_digest,
-)
+from ..redaction import redacted_exchange
+from ..results import REPORTS, InstanceOutcome, RecordedRun, RunDesign, RunResult, ids_digest
 from . import pinned
-from .lines import (
-    LINE_LIMIT,
-    Digest,
-    LineCheck,
-    Strict,
-    exchange_of,
-    malformed,
-    to_bytes,
-    validated,
-)
+from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, malformed
+from .lines import LINE_LIMIT, LineCheck, exchange_of, to_bytes
+from .manifest import MANIFEST, bounded, document_of, pretty, read_manifest
 
-FORMAT: Final = "mirsafety-run"
-SCHEMA_VERSION: Final = 2
-_READABLE: Final = (1, 2)
-MANIFEST: Final = "run.json"
+__all__ = ["FORMAT", "MANIFEST", "RESULTS", "SCHEMA_VERSION", "Exchanges", "claim", "discard"]
+__all__ += ["read", "refuse_trials", "write"]
+
 RESULTS: Final = "results.jsonl"
-
-_MANIFEST_LIMIT: Final = 16 * 2**20
-_MOST_INSTANCES: Final = 10_000_000
-_LATEST: Final = 2.0**36
-
-
-class _Results(Strict):
-    """How many records results.jsonl has, and the SHA-256 of its bytes."""
-
-    records: Annotated[int, Field(ge=0, le=_MOST_INSTANCES)]
-    sha256: Digest
-
-
-class _Manifest(Strict):
-    """run.json of a run that has ended. What `for_people` holds is derived, and never read."""
-
-    format: Literal["mirsafety-run"]
-    schema_version: Literal[1, 2]
-    finished: Literal[True]
-    design: RunDesign
-    provenance: Provenance
-    notes: tuple[str, ...]
-    tests_failed: bool
-    exit_code: Annotated[int, Field(ge=0, le=255)]
-    for_people: dict[str, Any]
-    results: _Results
-    digest: Digest
 
 
 def claim(folder: Path) -> None:
@@ -94,8 +47,8 @@ def claim(folder: Path) -> None:
                 f"{folder}: is neither empty nor a run folder; name another one, or empty it"
             )
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
-        _replace(folder / MANIFEST, [_pretty(started)])
-        for name in (RESULTS, pinned.BASELINE, *FILES):
+        _replace(folder / MANIFEST, [pretty(started)])
+        for name in (RESULTS, pinned.BASELINE, *FILES, *REPORTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
@@ -105,7 +58,7 @@ def discard(folder: Path) -> None:
     """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
     if _is_run(folder):
         with suppress(OSError):
-            for name in (MANIFEST, RESULTS, pinned.BASELINE, *FILES):
+            for name in (MANIFEST, RESULTS, pinned.BASELINE, *FILES, *REPORTS):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
@@ -127,25 +80,30 @@ def write(
     tests_failed: bool,
     exit_code: int,
     exchanges: Callable[[str], Exchange | None] = lambda _: None,
+    circumstances: Circumstances = Circumstances(),  # noqa: B008 - frozen
 ) -> None:
     """Keep the result in a folder that was claimed; run.json comes last, and makes it whole.
 
     `exchanges` gives what an instance was asked, and what came back, or None; it is asked for as
-    each is written.
+    each is written. Of a redacted result only digests of it are kept.
 
     Raises:
         ConfigurationError: it cannot be written.
         RunError: an answer cannot be had any more.
     """
+    kept = redacted_exchange if result.redacted else _whole
     lines = (
-        to_bytes(entry, exchanges(entry.instance_id) or Exchange()) for entry in result.outcomes
+        to_bytes(entry, kept(exchanges(entry.instance_id) or Exchange()))
+        for entry in result.outcomes
     )
     try:
         sha256 = _replace(folder / RESULTS, lines)
         if result.baseline is not None:
             _replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
-        document = _manifest(result, sha256, tests_failed=tests_failed, exit_code=exit_code)
-        _replace(folder / MANIFEST, [_pretty(document)])
+        document = document_of(
+            result, circumstances, sha256, tests_failed=tests_failed, exit_code=exit_code
+        )
+        _replace(folder / MANIFEST, [pretty(document)])
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
 
@@ -158,7 +116,7 @@ def read(folder: Path) -> RecordedRun:
             file, and the line where there is one.
     """
     where = one_line(str(folder))
-    manifest = _read_manifest(folder / MANIFEST, where)
+    manifest = read_manifest(folder / MANIFEST, where)
     outcomes = tuple(_read_results(folder / RESULTS, f"{where}/{RESULTS}", manifest))
     planned, whole = manifest.design.planned, manifest.design.shard is None
     if whole and planned not in (None, ids_digest(entry.instance_id for entry in outcomes)):
@@ -173,7 +131,26 @@ def read(folder: Path) -> RecordedRun:
         exit_code=manifest.exit_code,
         digest=manifest.digest,
         baseline=_baseline(folder / pinned.BASELINE, manifest.design),
+        **_since_version_2(manifest),
     )
+
+
+class _Since2(TypedDict, total=False):
+    """What of a recorded run only a manifest of version 2 tells."""
+
+    circumstances: Circumstances
+    redacted: bool
+
+
+def _since_version_2(manifest: Manifest) -> _Since2:
+    if not isinstance(manifest, ManifestForm2):
+        return {}
+    found = Circumstances(manifest.ended, manifest.model, manifest.environments)
+    return {"circumstances": found, "redacted": manifest.redacted}
+
+
+def _whole(exchange: Exchange) -> Exchange:
+    return exchange
 
 
 class Exchanges:
@@ -230,22 +207,10 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 def _is_run(folder: Path) -> bool:
     """There is a run.json that is ours, of whatever version, ended or not."""
     try:
-        document = json.loads(_bounded(folder / MANIFEST))
+        document = json.loads(bounded(folder / MANIFEST))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("format") == FORMAT
-
-
-def _bounded(path: Path) -> bytes:
-    """The bytes of a regular file, up to one more than is ever accepted.
-
-    Raises:
-        OSError: it cannot be read, or is no regular file: a pipe could keep us waiting for ever.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(0, "is no regular file")
-    with path.open("rb") as file:
-        return file.read(_MANIFEST_LIMIT + 1)
 
 
 def _replace(path: Path, lines: Iterable[bytes]) -> str:
@@ -266,44 +231,6 @@ def _cannot_write(folder: Path, error: OSError) -> str:
     return one_line(f"{folder}: cannot be written: {error.strerror or error}", 400)
 
 
-def _pretty(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, indent=2, ensure_ascii=True, default=str).encode() + b"\n"
-
-
-def _manifest(
-    result: RunResult, sha256: str, *, tests_failed: bool, exit_code: int
-) -> dict[str, object]:
-    document: dict[str, object] = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "finished": True,
-        "design": _design(result.design),
-        "provenance": provenance_facts(result.provenance),
-        "notes": result.notes,
-        "tests_failed": tests_failed,
-        "exit_code": exit_code,
-        "for_people": {
-            "ruling": result.ruling,
-            "gates": [gate_facts(gate) for gate in result.gates],
-            "overall": tally_facts(result.overall),
-            "relations": [tally_facts(tally) for tally in result.relations],
-            "challenge": challenge_facts(result.design.rules.challenge),
-            **regression_facts(result.regression),
-        },
-        "results": {"records": len(result.outcomes), "sha256": sha256},
-    }
-    plain = json.loads(_pretty(document))
-    return {**plain, "digest": digest(plain)}
-
-
-def _design(design: RunDesign) -> dict[str, object]:
-    """Every field, but for those of a baseline where there is none."""
-    facts = asdict(design)
-    if design.baseline is None:
-        del facts["baseline"], facts["regression"]
-    return facts
-
-
 def _baseline(path: Path, design: RunDesign) -> Side | None:
     """The pinned baseline that the run was held against.
 
@@ -318,86 +245,10 @@ def _baseline(path: Path, design: RunDesign) -> Side | None:
     return side
 
 
-def _read_manifest(path: Path, where: str) -> _Manifest:
-    place = f"{where}/{MANIFEST}"
-    try:
-        content = _bounded(path)
-    except FileNotFoundError:
-        raise DataError(f"{where} is no run folder: it has no {MANIFEST}") from None
-    except OSError as error:
-        raise malformed(place, f"cannot be read: {error.strerror or error}") from None
-    if len(content) > _MANIFEST_LIMIT:
-        raise malformed(place, f"is larger than {_MANIFEST_LIMIT} bytes")
-    try:
-        document = json.loads(content)
-        written = isinstance(document, dict) and document.pop("digest", None) == digest(document)
-    except (ValueError, RecursionError):
-        raise malformed(place, "is not JSON") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise malformed(place, f"is no run's: it does not say format '{FORMAT}'")
-    if document.get("schema_version") not in _READABLE:
-        version = one_line(repr(document.get("schema_version")), 40)
-        known = " and ".join(map(str, _READABLE))
-        raise malformed(place, f"has schema_version {version}; this version reads {known}")
-    if document.get("finished") is not True:
-        raise malformed(place, "the run has not ended, or was killed; run it again")
-    if not written:
-        raise malformed(place, "is not as the run wrote it; run it again")
-    manifest = validated(_Manifest, content, place)
-    if (problem := _implausible(manifest)) is not None:
-        raise malformed(place, problem)
-    return manifest
-
-
-def _implausible(manifest: _Manifest) -> str | None:
-    """What cannot be in numbers that each are well-formed; None if nothing."""
-    design, provenance, rules = manifest.design, manifest.provenance, manifest.design.rules
-    total = sum(design.populations.values())
-    labels = [gate.criterion.label for gate in design.gates]
-    increases = [gate.criterion.label for gate in design.regression]
-    asked = provenance.attempt, provenance.answers_asked, provenance.answers_from_store
-    tokens = provenance.input_tokens, provenance.output_tokens
-    told = (
-        *(provenance.asked_input_tokens, provenance.asked_output_tokens),
-        *(provenance.stored_input_tokens, provenance.stored_output_tokens),
-        provenance.asked_without_usage,
-        provenance.cost_usd or 0,
-    )
-    times = (provenance.started, provenance.elapsed, provenance.oldest_answer or 0)
-    gates = (*design.gates, *design.regression)
-    sizes = [*design.populations.values(), *(gate.population for gate in gates)]
-    wrong = {
-        "the counts of the relations do not add up to the data's": total != provenance.data_count,
-        "it has too many instances": total > _MOST_INSTANCES,
-        "a gate or a relation has a count that cannot be": not all(0 <= n <= total for n in sizes),
-        "a gate is there twice": len(set(labels)) != len(labels)
-        or len(set(increases)) != len(increases),
-        "the rules are for another number of gates": rules.gates != max(1, len(gates)),
-        "a mode cannot be held against a baseline": any(
-            gate.criterion.mode is not None for gate in design.regression
-        ),
-        "a gate on an increase needs a baseline": bool(increases) and design.baseline is None,
-        "the rules are not those of the report": (rules.estimand, rules.confidence)
-        != (provenance.estimand, provenance.confidence),
-        "a number is negative": min(*asked, *tokens, *told) < 0,
-        "the judge's trial is not whole": not _is_whole(rules.challenge, design.rules.unchallenged),
-        "a time is none": not all(0 <= time < _LATEST for time in times),
-    }
-    return next((problem for problem, holds in wrong.items() if holds), None)
-
-
-def _is_whole(challenge: Challenge | None, unchallenged: bool) -> bool:
-    """A judge that was tried to the end was so before and after; and one that was not, was not."""
-    if challenge is None:
-        return True
-    when = {one.when for one in challenge.rounds}
-    whole = not challenge.complete or when in (set(), {"before", "after"})
-    return whole and challenge.allowed >= 0 and not unchallenged
-
-
-def _read_results(path: Path, place: str, manifest: _Manifest) -> Iterator[InstanceOutcome]:
+def _read_results(path: Path, place: str, manifest: Manifest) -> Iterator[InstanceOutcome]:
     """The records, each checked; that all are there is known once the last one was read."""
-    check = LineCheck(manifest.design)
+    redacted = isinstance(manifest, ManifestForm2) and manifest.redacted
+    check = LineCheck(manifest.design, manifest.schema_version, redacted=redacted)
     sha256 = hashlib.sha256()
     number = 0
     try:

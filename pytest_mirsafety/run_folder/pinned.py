@@ -24,7 +24,7 @@ from ..printable import one_line
 from ..records import canonical_json, digest
 from ..taxonomy import Category, Reason, Relation, Status
 from ..trials import Trials
-from .lines import Digest, Strict, malformed, validated
+from .forms import Digest, Strict, malformed, validated
 
 BASELINE: Final = "baseline.json"
 """The name of the copy in a run folder."""

@@ -108,7 +108,7 @@ class Browser:
         for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.binary_location = CHROMIUM or ""
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
         self.driver.set_page_load_timeout(PATIENCE)
 

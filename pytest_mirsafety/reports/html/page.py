@@ -1,0 +1,119 @@
+"""The page of one run: its tables, its figures, and a browser of all its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ...breakdown import break_down
+from ...exchanges import Exchange
+from ...results import RunResult, in_order
+from ...taxonomy import Status
+from .. import tables, words
+from . import figures, instances
+from .building import build, data_url
+from .instances import Pictures
+
+MAX_PRINTED: Final = 300
+"""Unsafe instances that are named on paper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The heatmap of `--mir-attention` as PNG, and what it shows in words."""
+
+    png: bytes = field(repr=False)
+    alternative: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that a page is made of.
+
+    `exchanges` gives what an instance was asked and what came back. `images_note` says why
+    pictures are missing, if they are. A `redacted` page has no text and no picture of an instance.
+    """
+
+    result: RunResult
+    exit_code: int
+    exchanges: Callable[[str], Exchange | None] = lambda _: None
+    pictures: Pictures = field(default_factory=Pictures)
+    images_note: str = ""
+    attention: Attention | None = None
+    redacted: bool = False
+
+
+def render(page: Page) -> Iterator[str]:
+    """The page, piece by piece; with matplotlib it has figures, and else says so.
+
+    Raises:
+        RunError: an exchange cannot be read any more.
+    """
+    result = page.result
+    breakdown = break_down(result)
+    provenance, entries = result.provenance, in_order(result.outcomes)
+    unsafe = [e.instance_id for e in entries if e.outcome.status is Status.UNSAFE]
+    drawn = figures.draw(breakdown, result)
+    attention = page.attention
+    sections = _sections(result, attention=attention is not None)
+    yield from build(
+        "report.html",
+        script="report.js",
+        contents=list(sections.items()),
+        sentence=words.sentence(result),
+        ruling=str(result.ruling),
+        ruling_kind=tables.kind(result.ruling),
+        exit_in_words=words.exit_in_words(result, page.exit_code),
+        model=f"{provenance.model_name} ({provenance.model_identity})",
+        data=provenance.data_source,
+        asked=tables.size(result.overall.planned, result.overall.population),
+        counted="answers" if result.design.trials.counted > 1 else "instances",
+        judge=words.judge(provenance),
+        started=words.date(provenance.started),
+        sharded=result.design.shard is not None,
+        gates=tables.gates(result),
+        mode_gates=tables.gates(result, on_modes=True),
+        increases=tables.increases(result),
+        against=tables.against(result),
+        explanations=list(tables.explanations(result)),
+        rates=tables.rates(breakdown),
+        interval_in_words=tables.interval_in_words(result),
+        heatmap=tables.heatmap(breakdown),
+        safe_modes=tables.safe_modes(result),
+        unscored=tables.unscored(breakdown),
+        challenge=tables.challenge(result),
+        cost=tables.cost(result),
+        notes=[*result.notes, *words.left_out(result)],
+        provenance=tables.provenance(result),
+        version=provenance.package_version,
+        figures=drawn or dict.fromkeys(figures.NAMES),
+        without_figures="" if drawn is not None else figures.MISSING,
+        findings=unsafe[:MAX_PRINTED],
+        more_findings=max(0, len(unsafe) - MAX_PRINTED),
+        redacted=page.redacted,
+        images_note=page.images_note,
+        attention=None
+        if attention is None
+        else {"url": data_url("image/png", attention.png), "alt": attention.alternative},
+        index=instances.index(entries),
+        blocks=instances.blocks(entries, page.exchanges, page.pictures, redacted=page.redacted),
+    )
+
+
+def _sections(result: RunResult, *, attention: bool) -> Mapping[str, str]:
+    """The sections that the page has, by their anchor, in order."""
+    names = {
+        "gates": "Gates" if result.design.shard is None else "",
+        "rates": "By relation",
+        "heatmap": "By category",
+        "modes": "Modes" if result.overall.modes.known else "",
+        "unscored": "Unscored",
+        "instances": "Instances",
+        "attention": "Attention" if attention else "",
+        "judge": "Judge",
+        "cost": "Cost",
+        "notes": "Notes" if result.notes else "",
+        "provenance": "Provenance",
+    }
+    return {anchor: name for anchor, name in names.items() if name}
