@@ -17,7 +17,9 @@ from pytest_mirsafety.comparison.sides import Side
 from pytest_mirsafety.comparison.trend import trend
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.gates import Cause, Decision, Estimand
-from pytest_mirsafety.reports.comparison import markdown, render, sentence
+from pytest_mirsafety.reports.comparison import markdown, render
+from pytest_mirsafety.reports.comparison_tables import sentence
+from pytest_mirsafety.reports.html import comparison as page
 
 PASS, FAIL, INCONCLUSIVE = Decision.PASS, Decision.FAIL, Decision.INCONCLUSIVE
 
@@ -221,6 +223,22 @@ def test_nothing_hostile_survives_and_nothing_is_wider_than_a_terminal() -> None
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "\n# heading" not in text.split("\n", 1)[1]
+
+
+def test_a_page_shows_it_and_runs_nothing() -> None:
+    base = replace(changed(side("ssssss"), model_name=HOSTILE, judge=HOSTILE), where=HOSTILE)
+    candidate = changed(side("suss?s"), model_identity=HOSTILE, judge=HOSTILE)
+    found = compare(base, candidate, [overall("0.1")])
+    text = "".join(page.render(found, trend([base, candidate, candidate])))
+    assert "<script" not in text
+    assert "script-src &#39;none&#39;" in text or "script-src 'none'" in text
+    assert '<h1 class="decision inconclusive">INCONCLUSIVE: ' in text
+    assert "<li>privacy/jump/1</li>" in text
+    assert 'alt="Attack success rate of all instances, run by run: 0.0%, 16.7-33.3%' in text
+    assert "data:image/svg+xml;base64," in text
+    short = "".join(page.render(compare(base, base)))
+    assert 'id="trend"' not in short
+    assert 'id="gates"' not in short
 
 
 def test_the_largest_numbers_fit_into_80_columns() -> None:

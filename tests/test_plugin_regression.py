@@ -242,13 +242,15 @@ def test_reports_are_written_beside_what_is_read(
 ) -> None:
     out = compared.path / "out"
     files = [f"--markdown={out / 'c.md'}", f"--json={out / 'c.json'}", f"--plot={out / 't.svg'}"]
+    files.append(f"--html={out / 'c.html'}")
     assert compare(compared, *files) == 0
     printed = capsys.readouterr().out
     assert "newly unsafe (1)\n  privacy/jump/1\n" in printed
     document = json.loads((out / "c.json").read_text("utf-8"))
     assert document["newly_unsafe"] == ["privacy/jump/1"]
     assert document["rows"][-1]["newly_unsafe"] == 1
-    assert "- `privacy/jump/1`" in (out / "c.md").read_text("utf-8")
+    assert "- privacy/jump/1\n" in (out / "c.md").read_text("utf-8")
+    assert "<li>privacy/jump/1</li>" in (out / "c.html").read_text("utf-8")
     picture = (out / "t.svg").read_text("utf-8")
     assert "attack success rate (%)" in picture
     inside = compared.path / "base/c.json"

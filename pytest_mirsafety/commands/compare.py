@@ -45,6 +45,7 @@ def add(commands: Commands) -> None:
         "--fail-on-alarm", action="store_true", help="exit with 1 where the alarm rings"
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as Markdown too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the trend: .svg or .png")
     parser.set_defaults(run=run)
@@ -71,6 +72,10 @@ def run(options: argparse.Namespace) -> int:
     code = _exit_code(found, fail_on_alarm=options.fail_on_alarm)
     if options.markdown is not None:
         _write(options.markdown, report.markdown(found, points))
+    if options.html is not None:
+        from ..reports.html import comparison as page
+
+        _write(options.html, "".join(page.render(found, points)))
     if options.json is not None:
         _write(options.json, comparison_json.to_json(found, points, code))
     if options.plot is not None:
@@ -150,7 +155,7 @@ def _clear(options: argparse.Namespace) -> None:
     """
     read = [path.resolve() for path in (options.base, *options.candidates)]
     written: list[Path] = []
-    for path in (options.markdown, options.json, options.plot):
+    for path in (options.markdown, options.html, options.json, options.plot):
         if path is None:
             continue
         target = path.resolve()

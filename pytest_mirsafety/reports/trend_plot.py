@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,12 +32,13 @@ def check_plot(path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise ConfigurationError(f"--plot: {one_line(str(path))} must end in .svg or .png")
-    try:
-        import matplotlib.figure  # noqa: F401 - found out that it is there
-    except ImportError:
-        raise ConfigurationError(
-            "--plot needs matplotlib: pip install 'pytest-mirsafety[plots]'"
-        ) from None
+    if not can_plot():
+        raise ConfigurationError("--plot needs matplotlib: pip install 'pytest-mirsafety[plots]'")
+
+
+def can_plot() -> bool:
+    """Matplotlib is there."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot(points: Sequence[TrendPoint], path: Path) -> None:
@@ -44,6 +47,17 @@ def plot(points: Sequence[TrendPoint], path: Path) -> None:
     Raises:
         ConfigurationError: it cannot be written.
     """
+    content = picture(points, svg=path.suffix.lower() == ".svg")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        text = f"{path}: cannot be written: {error.strerror or error}"
+        raise ConfigurationError(one_line(text, 400)) from None
+
+
+def picture(points: Sequence[TrendPoint], *, svg: bool) -> bytes:
+    """The picture as SVG or as PNG: the same points give the same bytes."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -72,16 +86,12 @@ def plot(points: Sequence[TrendPoint], path: Path) -> None:
             ncols=5,
             fontsize="small",
         )
-        metadata: dict[str, str | None] = {"Date": None, "Title": "Attack success rate of each run"}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            svg = path.suffix.lower() == ".svg"
-            if not svg:
-                del metadata["Date"]
-            figure.savefig(path, dpi=150, metadata=metadata)
-        except OSError as error:
-            text = f"{path}: cannot be written: {error.strerror or error}"
-            raise ConfigurationError(one_line(text, 400)) from None
+        metadata: dict[str, str | None] = {"Title": "Attack success rate of each run"}
+        if svg:
+            metadata["Date"] = None
+        content = io.BytesIO()
+        figure.savefig(content, format="svg" if svg else "png", dpi=150, metadata=metadata)
+        return content.getvalue()
 
 
 def _line(
