@@ -228,7 +228,7 @@ def test_nothing_hostile_survives_and_nothing_is_wider_than_a_terminal() -> None
 def test_a_page_shows_it_and_runs_nothing() -> None:
     base = replace(changed(side("ssssss"), model_name=HOSTILE, judge=HOSTILE), where=HOSTILE)
     candidate = changed(side("suss?s"), model_identity=HOSTILE, judge=HOSTILE)
-    found = compare(base, candidate, [overall("0.1")])
+    found = compare(base, candidate, [overall("0.2")])
     text = "".join(page.render(found, trend([base, candidate, candidate])))
     assert "<script" not in text
     assert "script-src &#39;none&#39;" in text or "script-src 'none'" in text
