@@ -24,6 +24,7 @@ from pytest_mirsafety.stats import effective_size
 
 ALPHA = Fraction(1, 20)
 SIZES = (152, 318, 2676)
+FEW = (35, 50, 100)
 MARGINS = (0.02, 0.05, 0.10)
 RATES = (0.1, 0.2, 0.3)
 CORRELATIONS = (0.0, 0.5, 0.8, 0.95)
@@ -167,7 +168,7 @@ def _head(*names: str) -> None:
 
 def main() -> None:
     _head("pairs", "Tango's bound misses", "newly unsafe and safe", "the gate's", "there")
-    for pairs in SIZES:
+    for pairs in (*FEW, *SIZES):
         cells = []
         for upper in (tango_upper, increase_upper):
             miss, unsafe, safe = worst_miss(upper, pairs)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from statistics import NormalDist
 from typing import Final
 
 _STEPS = 80  # halvings of an interval no longer than 2, beyond what a float can tell
@@ -112,4 +111,6 @@ def _wilson(rate: float, size: float, z: float) -> tuple[float, float]:
 
 
 def _quantile(alpha: Fraction) -> float:
+    from statistics import NormalDist
+
     return -NormalDist().inv_cdf(float(alpha))
