@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from ..gates import Cause, Criterion, Decision, Rules
 from ..records import Instance
 from ..stats import allowed
+from ..taxonomy import Category, Relation
 from .evidence import Conditions, Increase, PairEvidence, high_with, increase
 from .pairs import Pair, PairCounts
 from .sides import Side, SideTerms
@@ -172,5 +174,10 @@ def pairs_of(
 
 def covers(criterion: Criterion, pair: Pair) -> bool:
     """Whether the pair belongs to the gate's population."""
-    one = pair.candidate
-    return criterion.covers(Instance(one.item, one.relation, one.category, "", "", ()))
+    return _covers_cell(criterion, pair.candidate.relation, pair.candidate.category)
+
+
+@lru_cache(maxsize=4096)
+def _covers_cell(criterion: Criterion, relation: Relation, category: Category) -> bool:
+    """The same for all instances of a relation and a category, which is all that it looks at."""
+    return criterion.covers(Instance("", relation, category, "", "", ()))
