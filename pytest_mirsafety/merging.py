@@ -95,16 +95,24 @@ def exit_code(result: RunResult, runs: Iterable[RecordedRun]) -> int:
     return code or (_UNDECIDED if codes - _RULED_BY_GATES else 0)
 
 
-def circumstances(runs: Sequence[RecordedRun]) -> Circumstances:
-    """Those of all shards: each environment once, and the end of the last one, where it is told."""
-    told = [run.circumstances for run in runs]
+def circumstances(runs: Iterable[RecordedRun]) -> Circumstances:
+    """Those of all shards: each environment once, and the end of the last one, where it is told.
+
+    Raises:
+        DataError: these are not all shards of one run, each of them once.
+    """
+    return _circumstances(_in_order(tuple(runs)))
+
+
+def _circumstances(shards: Sequence[RecordedRun]) -> Circumstances:
+    told = [run.circumstances for run in shards]
     ends = [one.ended for one in told if one.ended is not None]
     every: list[Environment] = []
     for environment in (environment for one in told for environment in one.environments):
         if environment not in every:
             every.append(environment)
     return Circumstances(
-        ended=max(ends) if len(ends) == len(runs) else None,
+        ended=max(ends) if len(ends) == len(shards) else None,
         model=next((one.model for one in told if one.model is not None), None),
         environments=tuple(every),
     )
@@ -225,7 +233,7 @@ def _notes(shards: Sequence[RecordedRun]) -> Iterable[str]:
         for run in shards
         if run.exit_code not in _RULED_BY_GATES
     ]
-    apart = _different_environments(circumstances(shards).environments)
+    apart = _different_environments(_circumstances(shards).environments)
     return dict.fromkeys([f"merged from {len(shards)} shards", *apart, *given, *early])
 
 

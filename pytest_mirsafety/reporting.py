@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .circumstances import Circumstances
 from .errors import BadInputError, ConfigurationError
 from .evaluation import evaluate, remarks
 from .exchanges import Exchange
@@ -44,6 +45,7 @@ class Reported:
     dataset: Dataset | None = None
     trouble: str = ""
     images: bool = True
+    circumstances: Circumstances = field(default_factory=Circumstances)
     redacted: bool = False
 
 
@@ -71,6 +73,7 @@ def recorded(
         exchanges=partial(_redacted, exchanges) if redacted else exchanges,
         dataset=dataset,
         images=images,
+        circumstances=run.circumstances,
         redacted=redacted,
     )
 
@@ -98,7 +101,10 @@ def write_markdown(run: Reported, path: Path | None = None, *, page: Path | None
     target = path or run.folder / MARKDOWN
     beside = page is not None and page.parent.resolve() == target.parent.resolve()
     name = page.name if page is not None and beside else None
-    _write(target, [markdown.render(run.result, exit_code=run.exit_code, page=name)])
+    text = markdown.render(
+        run.result, exit_code=run.exit_code, page=name, circumstances=run.circumstances
+    )
+    _write(target, [text])
     return target
 
 
@@ -122,6 +128,7 @@ def write_page(run: Reported, path: Path | None = None) -> Path:
         pictures=pictures,
         images_note=note,
         attention=None if found is None else Attention(*found),
+        circumstances=run.circumstances,
         redacted=run.redacted,
     )
     _write(target, render(page))
@@ -254,7 +261,6 @@ def _several(entries: Sequence[InstanceOutcome]) -> Iterator[Sequence[InstanceOu
 
 def _thumbnail(reader: ImageReader, wanted: _Wanted) -> tuple[str | None, bytes]:
     """The digest and the small picture of an image; or no digest, and why it cannot be shown."""
-    from .images import ImageLimits
     from .images.thumbnails import thumbnail
 
     ref = wanted.ref
@@ -262,6 +268,6 @@ def _thumbnail(reader: ImageReader, wanted: _Wanted) -> tuple[str | None, bytes]
         image = reader.fill(ref, reader.inspect(ref))
         if wanted.sha256 not in (None, image.sha256):
             return None, f"image {ref.name} is no longer the one that was sent".encode()
-        return image.sha256, thumbnail(image, ImageLimits().max_pixels)
+        return image.sha256, thumbnail(image)
     except BadInputError as error:
         return None, one_line(error.detail).encode()

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded_runs import OUTCOMES, World, world, worlds
 
+from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.gates import Decision
-from pytest_mirsafety.merging import MAY_DIFFER, exit_code, merge
-from pytest_mirsafety.records import digest
+from pytest_mirsafety.merging import MAY_DIFFER, circumstances, exit_code, merge
+from pytest_mirsafety.records import ModelIdentity, digest
 from pytest_mirsafety.results import (
     InstanceOutcome,
     Provenance,
@@ -267,3 +268,43 @@ def test_pytests_own_codes_come_first(codes: list[int], failed: bool, expected: 
     assert exit_code(merged, shards) == expected
     early = [note for note in merged.notes if "ended with exit code" in note]
     assert len(early) == sum(code > 1 for code in codes)
+
+
+def on(host: str, torch: str, sha: str) -> Environment:
+    return Environment(
+        {"python": "3.11", "torch": torch}, Host("Linux", host, 4), Commit(sha, None)
+    )
+
+
+def told(*environments: Environment) -> list[RecordedRun]:
+    """A shard in each of these environments."""
+    return [
+        replace(run, circumstances=Circumstances(10.0 + i, ModelIdentity("http", "m"), (one,)))
+        for i, (one, run) in enumerate(
+            zip(environments, world([SAFE] * 10).shards(len(environments)), strict=True)
+        )
+    ]
+
+
+def test_shards_of_different_hosts_are_one_run() -> None:
+    here, there = on("x86_64", "2.7", "a" * 40), on("aarch64", "2.7", "a" * 40)
+    shards = told(here, there, here)
+    assert circumstances(reversed(shards)) == Circumstances(
+        12.0, ModelIdentity("http", "m"), (here, there)
+    )
+    assert not [note for note in merge(shards).notes if "different" in note]
+
+
+def test_other_versions_and_commits_are_noted() -> None:
+    shards = told(on("x86_64", "2.7", "a" * 40), on("x86_64", "2.8", "b" * 40))
+    notes = merge(shards).notes
+    assert "shards ran with different versions of torch: 2.7, 2.8" in notes
+    assert f"shards ran on different commits: {'a' * 12}, {'b' * 12}" in notes
+
+
+def test_a_shard_that_tells_nothing_leaves_the_end_open() -> None:
+    shards = told(on("x86_64", "2.7", "a" * 40), on("x86_64", "2.7", "a" * 40))
+    shards[1] = replace(shards[1], circumstances=Circumstances())
+    found = circumstances(shards)
+    assert (found.ended, len(found.environments)) == (None, 1)
+    assert found.model == ModelIdentity("http", "m")

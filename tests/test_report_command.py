@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from dataset_builders import tiny_png
+from PIL import Image
 from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 
 from pytest_mirsafety.cli import main
@@ -163,9 +165,24 @@ def test_no_images(project: Project) -> None:
     assert "Pictures were left out on demand" in page_of(project)
 
 
-def test_an_image_that_is_damaged_is_counted(project: Project) -> None:
+def animated_png() -> bytes:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+HUGE = tiny_png(width=10_000, height=10_000)  # of one colour: few bytes, and many pixels
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no image", b"", tiny_png()[:50], animated_png(), HUGE, b"<svg onload=alert(1)>"],
+    ids=["text", "nothing", "cut", "animated", "huge", "svg"],
+)
+def test_what_is_no_image_to_be_sent_is_none_to_be_shown(project: Project, content: bytes) -> None:
     project.run("--mir-run=run")
-    (project.path / "images/analogy-1-1.png").write_bytes(b"no image")
+    (project.path / "images/analogy-1-1.png").write_bytes(content)
     assert main(["report", "run"]) == 0
     assert "1 image cannot be shown: image images/analogy-1-1.png: " in page_of(project)
     assert len(block(page_of(project), "pictures-0")) == 11

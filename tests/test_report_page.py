@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from reported_runs import IMAGES, exchange, hostile, small
 
 from pytest_mirsafety.breakdown import break_down
+from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.redaction import redacted_exchange, redacted_result
 from pytest_mirsafety.reports.html import building, figures
@@ -264,6 +265,32 @@ def test_attention_is_shown_with_its_words() -> None:
 def test_without_matplotlib_the_page_names_the_extra(page: Parsed) -> None:
     assert "which the extra 'plots' of pytest-mirsafety installs" in page.text
     assert not page.named("picture")
+
+
+def test_where_it_ran_is_told() -> None:
+    host = Host("Linux", "x86_64", 8, ("an H100",))
+    told = Circumstances(
+        ended=1_700_003_725.0,
+        environments=(
+            Environment({"python": "3.11.9", "<b>": "1"}, host, Commit("ab" * 20, True)),
+        ),
+    )
+    made = parsed(Page(small(), 1, circumstances=told))
+    for text in ("2023-11-14 23:15 UTC", "Linux x86_64, 8 CPUs, an H100", "<b> 1, python 3.11.9"):
+        assert text in made.text
+    assert f"{'ab' * 20}, with changes" in made.text
+
+
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [
+        (1_700_000_001.0, "2023-11-14 22:13 UTC"),
+        (1_600_000_000.0, "2020-09-13 12:26 UTC, from the store"),
+    ],
+)
+def test_what_the_store_had_is_told(created: float, shown: str) -> None:
+    made = parsed(Page(small(), 1, lambda _: Exchange(created=created)))
+    assert made.data("texts-0")[0]["created"] == shown
 
 
 def test_index_of_nothing() -> None:

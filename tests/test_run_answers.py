@@ -24,11 +24,13 @@ from pytest_mirsafety.printable import one_line
 from pytest_mirsafety.records import (
     Outcome,
     SafeMode,
+    SentImages,
     Verdict,
     VerdictKind,
     digest,
     text_digest,
 )
+from pytest_mirsafety.redaction import redacted_exchange
 from pytest_mirsafety.results import RecordedRun, RunResult
 from pytest_mirsafety.run_folder import lines
 from pytest_mirsafety.taxonomy import Reason, Status
@@ -101,6 +103,46 @@ def test_every_answer_and_verdict_comes_back(tmp_path: Path, text: str, verdict:
     answers = Answers([(tmp_path / "run", run)])
     assert (answers(name), answers(run.outcomes[1].instance_id)) == (text, None)
     assert (tmp_path / "run" / run_folder.RESULTS).read_bytes().isascii()
+
+
+EXCHANGES = st.builds(
+    Exchange,
+    question=st.none() | TEXTS,
+    prompt=st.none() | TEXTS,
+    answer=st.none() | TEXTS,
+    reasoning=st.none() | TEXTS,
+    finish_reason=st.sampled_from([None, "stop", "length"]),
+    input_tokens=st.none() | st.integers(0, 2**53),
+    output_tokens=st.none() | st.integers(0, 2**53),
+    latency=st.none() | st.floats(0, 1e6),
+    created=st.none() | st.floats(0, 2**35),
+    images=st.sampled_from([None, SentImages(("ab" * 32, "cd" * 32), "ef" * 32)]),
+)
+
+
+def through(folder: Path, exchange: Exchange) -> Exchange:
+    """As it is read after it was written."""
+    run_folder.claim(folder)
+    result = world([SAFE]).whole()
+    run_folder.write(folder, result, tests_failed=False, exit_code=0, exchanges=lambda _: exchange)
+    run = run_folder.read(folder)
+    found = run_folder.Exchanges([(folder, run)])(run.outcomes[0].instance_id)
+    assert found is not None
+    return found
+
+
+@SHARED
+@given(EXCHANGES)
+def test_every_exchange_comes_back_with_its_digests(tmp_path: Path, exchange: Exchange) -> None:
+    found = through(tmp_path / "run", exchange)
+    assert found == replace(
+        exchange,
+        answer_sha256=None if exchange.answer is None else text_digest(exchange.answer),
+        prompt_sha256=None if exchange.prompt is None else text_digest(exchange.prompt),
+    )
+    assert through(tmp_path / "again", found) == found
+    bare = redacted_exchange(exchange)
+    assert through(tmp_path / "bare", bare) == bare
 
 
 def test_a_score_that_is_no_number_comes_back(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from recorded_runs import OUTCOMES, World, world, worlds
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
 from pytest_mirsafety.errors import ConfigurationError, DataError
+from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.printable import one_line
-from pytest_mirsafety.records import ModelIdentity, Outcome, digest
+from pytest_mirsafety.records import ModelIdentity, Outcome, SentImages, digest
 from pytest_mirsafety.results import RecordedRun, RunResult, ids_digest
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Status
@@ -50,11 +51,23 @@ CIRCUMSTANCES = st.builds(
     ).map(tuple),
 )
 RESULT = world(OUTCOMES).whole()
+EXCHANGE = Exchange(
+    question="How?",
+    prompt="What links them?",
+    answer="No.",
+    reasoning="Hm.",
+    finish_reason="stop",
+    input_tokens=7,
+    output_tokens=2,
+    latency=0.5,
+    created=1.0,
+    images=SentImages(("ab" * 32, "cd" * 32), "ef" * 32),
+)
 
 
 def written(folder: Path, result: RunResult = RESULT) -> Path:
     run_folder.claim(folder)
-    run_folder.write(folder, result, tests_failed=False, exit_code=0)
+    run_folder.write(folder, result, tests_failed=False, exit_code=0, exchanges=lambda _: EXCHANGE)
     return folder
 
 
@@ -280,6 +293,22 @@ def forge(folder: Path, number: int, **fields: object) -> None:
         ({"request_key": "ab"}, "request_key: "),
         ({"more": 1}, "more: "),
         ({"detail": "another"}, "does not hold the 10 records"),
+        ({"arm": "other"}, "arm: "),
+        ({"arm": None}, "arm: "),
+        ({"finish_reason": "x" * 201}, "finish_reason: "),
+        ({"input_tokens": 1.5}, "input_tokens: "),
+        ({"output_tokens": -1}, "output_tokens: "),
+        ({"latency": -0.1}, "latency: "),
+        ({"latency": "fast"}, "latency: "),
+        ({"created": 1e300}, "created: "),
+        ({"prompt_sha256": "ab"}, "prompt_sha256: "),
+        ({"prompt_sha256": None}, "prompt: is not the one whose digest it has"),
+        ({"prompt": "another"}, "prompt: is not the one whose digest it has"),
+        ({"prompt": 1}, "prompt: is no text"),
+        ({"question": ["q"]}, "question: is no text"),
+        ({"reasoning": {}}, "reasoning: is no text"),
+        ({"images": []}, "images: "),
+        ({"images": ["ab" * 32]}, "composed: there are no images that it is made of"),
     ],
 )
 def test_a_record_that_cannot_be_is_refused_with_its_line(

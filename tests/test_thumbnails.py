@@ -27,7 +27,7 @@ def loaded(content: bytes, kind: str = "image/png") -> LoadedImage:
 
 @pytest.mark.parametrize(("size", "small"), [((800, 400), (200, 100)), ((30, 40), (30, 40))])
 def test_the_long_side_is_bounded(size: tuple[int, int], small: tuple[int, int]) -> None:
-    content = thumbnail(loaded(tiny_png(width=size[0], height=size[1])), 10**6)
+    content = thumbnail(loaded(tiny_png(width=size[0], height=size[1])))
     with Image.open(io.BytesIO(content)) as image:
         assert (image.format, image.size) == ("WEBP", small)
     assert len(content) < THUMBNAIL_LIMIT
@@ -38,7 +38,7 @@ def test_it_is_upright_and_without_metadata() -> None:
     exif[0x0112] = 6
     exif[0x010E] = "somebody's garden"
     Image.new("RGB", (80, 40)).save(file, "JPEG", exif=exif)
-    with Image.open(io.BytesIO(thumbnail(loaded(file.getvalue(), "image/jpeg"), 10**6))) as image:
+    with Image.open(io.BytesIO(thumbnail(loaded(file.getvalue(), "image/jpeg")))) as image:
         assert image.size == (40, 80)
         assert not image.getexif()
 
@@ -46,21 +46,12 @@ def test_it_is_upright_and_without_metadata() -> None:
 def test_noise_stays_within_the_limit_of_the_file() -> None:
     file = io.BytesIO()
     Image.effect_noise((LONG_SIDE, LONG_SIDE), 100).save(file, "PNG")
-    assert len(thumbnail(loaded(file.getvalue()), 10**6)) < THUMBNAIL_LIMIT
+    assert len(thumbnail(loaded(file.getvalue()))) < THUMBNAIL_LIMIT
 
 
-@pytest.mark.parametrize("problem", ["animated", "cut", "large"])
-def test_what_is_no_image_to_be_sent_is_none_to_be_shown(problem: str) -> None:
-    content = tiny_png(width=100, height=100)
-    if problem == "cut":
-        content = content[:60]
-    if problem == "animated":
-        file = io.BytesIO()
-        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-        frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
-        content = file.getvalue()
-    with pytest.raises(BadInputError):
-        thumbnail(loaded(content), 50 if problem == "large" else 10**6)
+def test_what_cannot_be_decoded_is_bad_input() -> None:
+    with pytest.raises(BadInputError, match="cannot be decoded"):
+        thumbnail(loaded(tiny_png(width=100, height=100)[:60]))
 
 
 def test_what_was_kept_is_read_again(tmp_path: Path) -> None:

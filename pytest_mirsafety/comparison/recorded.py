@@ -8,9 +8,10 @@ from ..errors import DataError
 from ..evaluation import counted
 from ..printable import one_line
 from ..records import text_digest
-from ..results import DECIDED, InstanceOutcome, Provenance, RecordedRun, RunDesign
+from ..results import DECIDED, InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
 from ..taxonomy import Reason
 from ..trials import TrialRule
+from .comparing import Comparison, compare
 from .gating import as_items
 from .sides import TEXT_LIMIT, Side, SideTerms, counting
 
@@ -33,6 +34,20 @@ def side_of(run: RecordedRun) -> Side:
     )
     refuse_unfit(side)
     return side
+
+
+def comparison_of(result: RunResult) -> Comparison | None:
+    """A run against its baseline; None without one, and of a shard.
+
+    Raises:
+        DataError: the two are not comparable, which a run finds out before it begins.
+    """
+    design, base = result.design, result.baseline
+    if base is None or design.shard is not None:
+        return None
+    items = as_items(counted(design, result.outcomes), sampled=design.sampled)
+    terms = terms_of(design, result.provenance, result.outcomes)
+    return compare(base, Side("this run", terms, tuple(items)))
 
 
 def refuse_unfit(side: Side) -> None:

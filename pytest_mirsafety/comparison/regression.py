@@ -141,7 +141,7 @@ def conditions_of(
     fails = "the judge was wrong about known answers"
     held_back, cause = "", Cause.CANARY
     if wrong:
-        held_back = "the judge of the baseline was wrong about known answers"
+        held_back = f"{fails}, or not tried to the end, in the baseline"
     elif challenge is not None and challenge.voids_pass:
         held_back = "; ".join(challenge.troubles()) or fails
     elif not (rules.pass_allowed and base.pass_allowed):

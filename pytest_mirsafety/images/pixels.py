@@ -36,6 +36,15 @@ def as_shown(content: bytes, kind: str, max_pixels: int) -> Image.Image:
         BadInputError: it is damaged, or too large.
     """
     check(content, kind, max_pixels, pixels=True)
+    return upright(content, kind)
+
+
+def upright(content: bytes, kind: str) -> Image.Image:
+    """The picture of an image that was checked, in RGB, as its EXIF data say, on white.
+
+    Raises:
+        BadInputError: it cannot be decoded.
+    """
     if kind == "image/jpeg":
         picture, exif, _ = jpeg_parts(content)
         image = decoded(picture, kind)

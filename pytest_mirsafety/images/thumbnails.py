@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
-from .pixels import as_shown
+from .pixels import upright
 
 if TYPE_CHECKING:
     from ..records import LoadedImage
@@ -15,13 +15,15 @@ _QUALITY: Final = 60
 _EFFORT: Final = 2  # of 6, each twice as slow for some percent
 
 
-def thumbnail(image: LoadedImage, max_pixels: int) -> bytes:
+def thumbnail(image: LoadedImage) -> bytes:
     """The image as WebP, upright, without metadata, its long side 200 pixels at most.
 
+    It is one that an `ImageReader` has read: whole, not animated, within the limits.
+
     Raises:
-        BadInputError: it is damaged, animated or too large.
+        BadInputError: it cannot be decoded.
     """
-    picture = as_shown(image.content, image.media_type, max_pixels)
+    picture = upright(image.content, image.media_type)
     picture.thumbnail((LONG_SIDE, LONG_SIDE))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=_QUALITY, method=_EFFORT)

@@ -34,6 +34,16 @@ def to_json(found: Comparison, points: Sequence[TrendPoint], exit_code: int) -> 
     return json.dumps(document, indent=2) + "\n"
 
 
+def within_summary(found: Comparison) -> Mapping[str, object]:
+    """What of a comparison the summary of the candidate has: it has the candidate itself."""
+    return {
+        "base": _side(found.base),
+        "differs": [_difference(one) for one in found.differs],
+        "rows": [_row(row) for row in found.rows],
+        **{name: list(ids) for name, ids in asdict(found.changes).items()},
+    }
+
+
 def _side(side: Side) -> Mapping[str, object]:
     terms = asdict(side.terms)
     return {"where": side.where, **terms, "confidence": str(side.terms.confidence)}

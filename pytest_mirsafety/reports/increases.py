@@ -7,6 +7,7 @@ from typing import Final
 
 from ..comparison.evidence import Increase
 from ..comparison.pairs import PairCounts
+from ..comparison.recorded import comparison_of
 from ..comparison.regression import RegressionResult
 from ..comparison.wording import points
 from ..gates.wording import percent
@@ -20,18 +21,29 @@ MAX_LISTED: Final = 12
 
 
 def increases(result: RunResult, width: int) -> Iterator[Line]:
-    """The gates of a run on the increase of its rates, in points; nothing where it has none."""
-    if not result.regression or result.baseline is None:
+    """A run against its baseline, in points of the rate; nothing where it has none."""
+    found = comparison_of(result)
+    if found is None:
         return
-    base = result.baseline
+    base = found.base
     about = f"{base.where}: {base.terms.model_name}, of {words.date(base.terms.started)}"
     yield Line(one_line(f"against {about}", width), BOLD)
     report_only = result.design.report_only
     rows = [_gate_row(gate, report_only=report_only) for gate in result.regression]
     colours = [COLOURS[gate.decision] for gate in result.regression]
-    lines = padded([HEADINGS, *rows])
-    for text, colour in zip(lines, [BOLD, *colours], strict=True):
+    if all(gate.criterion.label != found.overall.name for gate in result.regression):
+        overall = found.overall
+        cells = pair_cells(overall.counts)
+        rows.append((overall.name, *cells, bounds_cell(overall.bounds), "-", "no gate"))
+        colours.append(PLAIN)
+    for text, colour in zip(padded([HEADINGS, *rows]), [BOLD, *colours], strict=True):
         yield Line(text, colour)
+    if alarmed := found.alarmed:
+        names = ", ".join(row.name for row in alarmed)
+        yield Line(one_line(f"ALARM: more unsafe than by chance: {names}", width), COLOURS["fail"])
+    more = "mirsafety compare has them all"
+    yield from listed("newly unsafe", found.changes.newly_unsafe, width, more)
+    yield from listed("newly safe", found.changes.newly_safe, width, more)
     yield Line("")
 
 

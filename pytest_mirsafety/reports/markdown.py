@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from ..breakdown import break_down
+from ..circumstances import Circumstances
 from ..printable import one_line
 from ..results import RunResult
 from ..taxonomy import Status
@@ -24,7 +25,13 @@ _UNLISTED: Final = r"\1\\\2"
 _LINKS: Final = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "&#64;"))
 
 
-def render(result: RunResult, *, exit_code: int, page: str | None = None) -> str:
+def render(
+    result: RunResult,
+    *,
+    exit_code: int,
+    page: str | None = None,
+    circumstances: Circumstances | None = None,
+) -> str:
     """The report of a run; `page` is the address of report.html beside it, if there is one.
 
     What a model, a judge or a dataset has written is on one line each, and means nothing to
@@ -38,7 +45,7 @@ def render(result: RunResult, *, exit_code: int, page: str | None = None) -> str
         _challenge(result),
         _section("Cost and time", _facts(tables.cost(result), code=False)),
         _section("Notes", map(_item, _notes(result))),
-        _section("Provenance", _facts(tables.provenance(result), code=True)),
+        _section("Provenance", _facts(_provenance(result, circumstances), code=True)),
     )
     text = "\n".join(line for part in parts for line in part)
     return re.sub(r"\n{3,}", "\n\n", text)
@@ -127,6 +134,11 @@ def _findings(result: RunResult) -> Iterator[str]:
 def _challenge(result: RunResult) -> Iterator[str]:
     if (found := tables.challenge(result)) is not None:
         yield from _section("Trial of the judge by known answers", _table(found))
+
+
+def _provenance(result: RunResult, told: Circumstances | None) -> Mapping[str, str]:
+    known = {} if told is None else tables.circumstances(told)
+    return {**tables.provenance(result), **known}
 
 
 def _notes(result: RunResult) -> list[str]:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Final
 
 from ..breakdown import Breakdown, Cell, Rate
+from ..circumstances import Circumstances
 from ..comparison.regression import RegressionResult
 from ..gates import Estimand, GateResult
 from ..gates.wording import limit, percent
@@ -293,6 +294,23 @@ def provenance(result: RunResult) -> Mapping[str, str]:
         "pytest-mirsafety": p.package_version,
     }
     rows.pop("Tokens", None)
+    return rows
+
+
+def circumstances(told: Circumstances) -> Mapping[str, str]:
+    """What the run ran on, and when it ended, as far as it was told; shards may have several."""
+    rows = {} if told.ended is None else {"Ended": words.date(told.ended)}
+    for number, one in enumerate(told.environments, start=1):
+        which = f" {number}" if len(told.environments) > 1 else ""
+        host, commit = one.host, one.commit
+        parts = [f"{host.system} {host.machine}"]
+        parts += [f"{host.cpus} CPUs"] if host.cpus else []
+        rows[f"Machine{which}"] = ", ".join([*parts, *host.gpus])
+        if commit is not None:
+            changed = ", with changes" if commit.dirty else ""
+            rows[f"Commit{which}"] = f"{commit.sha}{changed}"
+        packages = sorted(one.packages.items())
+        rows[f"Versions{which}"] = ", ".join(f"{name} {version}" for name, version in packages)
     return rows
 
 

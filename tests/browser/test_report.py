@@ -28,7 +28,7 @@ from pytest_mirsafety.results import InstanceOutcome
 
 AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
 SMALL = {
-    sha256: thumbnail(LoadedImage("", "image/png", tiny_png(k, width=300, height=150)), 10**6)
+    sha256: thumbnail(LoadedImage("", "image/png", tiny_png(k, width=300, height=150)))
     for k, sha256 in enumerate(IMAGES[:2])
 }
 DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}

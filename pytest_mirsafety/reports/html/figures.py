@@ -195,6 +195,7 @@ def _paint_rates(axes: Axes, rates: Sequence[Rate], theme: _Theme) -> None:
     for place, rate in enumerate(rates):
         colour = theme.decided[rate.decision]
         if rate.low is not None and rate.high is not None:
+            used[rate.decision] = None
             axes.plot(
                 [100 * rate.low, 100 * rate.high],
                 [place, place],

@@ -92,15 +92,23 @@ def blocks(
     exchanges: Callable[[str], Exchange | None],
     pictures: Pictures,
     *,
-    redacted: bool,
+    started: float = 0.0,
+    redacted: bool = False,
 ) -> Iterator[Block]:
-    """Texts and pictures of all instances, each exchange looked up when its block is made."""
+    """Texts and pictures of all instances, each exchange looked up when its block is made.
+
+    What was answered before the run `started`, in seconds since the epoch, the store had.
+    """
     album = _Album(pictures)
     for start in range(0, len(entries), BLOCK):
         texts = []
         for entry in entries[start : start + BLOCK]:
             exchange = exchanges(entry.instance_id) or Exchange()
-            texts.append(_without_nothing(_detail(entry, exchange, album, redacted=redacted)))
+            shown = _detail(entry, exchange, album, redacted=redacted)
+            if exchange.created is not None:
+                stored = ", from the store" if exchange.created < started else ""
+                shown["created"] = f"{date(exchange.created)}{stored}"
+            texts.append(_without_nothing(shown))
             yield from album.full()
         yield Block(f"texts-{start // BLOCK}", texts)
     yield from album.rest()
@@ -157,7 +165,6 @@ def _detail(
         "seed": entry.seed,
         "finish_reason": exchange.finish_reason,
         "latency": exchange.latency,
-        "created": None if exchange.created is None else date(exchange.created),
         "composed": None if images is None else images.composed,
     }
     if exchange.input_tokens is not None or exchange.output_tokens is not None:

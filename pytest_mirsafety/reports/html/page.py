@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ...breakdown import break_down
+from ...circumstances import Circumstances
 from ...exchanges import Exchange
 from ...results import RunResult, in_order
 from ...taxonomy import Status
@@ -41,6 +42,7 @@ class Page:
     pictures: Pictures = field(default_factory=Pictures)
     images_note: str = ""
     attention: Attention | None = None
+    circumstances: Circumstances = field(default_factory=Circumstances)
     redacted: bool = False
 
 
@@ -85,7 +87,7 @@ def render(page: Page) -> Iterator[str]:
         challenge=tables.challenge(result),
         cost=tables.cost(result),
         notes=[*result.notes, *words.left_out(result)],
-        provenance=tables.provenance(result),
+        provenance={**tables.provenance(result), **tables.circumstances(page.circumstances)},
         version=provenance.package_version,
         figures=drawn or dict.fromkeys(figures.NAMES),
         without_figures="" if drawn is not None else figures.MISSING,
@@ -97,7 +99,13 @@ def render(page: Page) -> Iterator[str]:
         if attention is None
         else {"url": data_url("image/png", attention.png), "alt": attention.alternative},
         index=instances.index(entries),
-        blocks=instances.blocks(entries, page.exchanges, page.pictures, redacted=page.redacted),
+        blocks=instances.blocks(
+            entries,
+            page.exchanges,
+            page.pictures,
+            started=provenance.started,
+            redacted=page.redacted,
+        ),
     )
 
 
