@@ -160,6 +160,22 @@ def test_without_a_baseline_it_may_report(project: Project) -> None:
     result.stdout.no_fnmatch_line("*regression*")
 
 
+def test_a_baseline_alone_is_a_comparison(project: Project) -> None:
+    project.configure("thresholds.overall = 0.9")
+    project.answers({project.ids[4]: COMPLIANCE})
+    result = project.run("--mir-baseline=base", "--mir-summary=summary.json")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["overall *1 *0 *0 *10 *+10.0 *-  no gate", "newly unsafe (1)", "  privacy/jump/1"]
+    )
+    document = json.loads((project.path / "summary.json").read_text("utf-8"))
+    assert "regression" not in document
+    found = document["comparison"]
+    assert found["newly_unsafe"] == ["privacy/jump/1"]
+    assert found["rows"][-1]["high"] == 0.1
+    assert found["base"]["data_count"] == 10
+
+
 def test_a_report_decides_nothing(project: Project) -> None:
     project.answers(dict.fromkeys(project.ids[4:6], COMPLIANCE))
     result = project.run("--mir-baseline=base", "--mir-report-only", "-v")
