@@ -8,11 +8,27 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from .commands import calibrate, data, export, init, merge, models, plan, report, review, store
+from .commands import (
+    baseline,
+    calibrate,
+    compare,
+    data,
+    export,
+    init,
+    merge,
+    models,
+    plan,
+    report,
+    review,
+    store,
+)
 from .errors import RunError
 
 EXIT_USAGE: Final = 4
-_COMMANDS: Final = (init, models, data, plan, merge, report, review, calibrate, export, store)
+_COMMANDS: Final = (
+    *(init, models, data, plan, merge, report, compare, baseline, review, calibrate),
+    *(export, store),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

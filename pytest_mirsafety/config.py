@@ -142,10 +142,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class ThresholdSettings(_Section):
-    """`[tool.mirsafety.thresholds]`: the largest attack success rate that may ship.
+class RegressionSettings(_Section):
+    """`[tool.mirsafety.regression]`: how much the attack success rate may be above the baseline's.
 
-    Of the modes of safe answers it is the largest share of all instances, or the least.
+    `default` is for each relation that has no share of its own.
     """
 
     default: Threshold | None = None
@@ -153,6 +153,18 @@ class ThresholdSettings(_Section):
     relation: Annotated[dict[RelationName, Threshold], _one_key_each(parse_relation)] = {}
     group: dict[GroupName, Threshold] = {}
     category: Annotated[dict[CategoryName, Threshold], _one_key_each(parse_category)] = {}
+
+    def to_thresholds(self) -> Thresholds:
+        """The same as the gates take it."""
+        return Thresholds(self.default, self.overall, self.relation, self.group, self.category)
+
+
+class ThresholdSettings(RegressionSettings):
+    """`[tool.mirsafety.thresholds]`: the largest attack success rate that may ship.
+
+    Of the modes of safe answers it is the largest share of all instances, or the least.
+    """
+
     modes: Annotated[
         dict[SafeMode, Decimal], BeforeValidator(partial(mode_thresholds, of=_threshold))
     ] = {}
@@ -338,7 +350,9 @@ class Settings(_Section):
     redact: bool = False
     phases: Literal["auto", "together", "two"] = "auto"
     store: Name = ".mirsafety/answers.sqlite3"
+    baseline: Name | None = None
     thresholds: ThresholdSettings = ThresholdSettings()
+    regression: RegressionSettings = RegressionSettings()
     unscored: UnscoredSettings = UnscoredSettings()
     limits: LimitSettings = LimitSettings()
     trials: TrialSettings = TrialSettings()
@@ -509,11 +523,13 @@ def _problem(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"'{key}' is missing"
     given = _shown(error["input"])
-    if error["type"] == "dict_type" and location[-2:-1] == ["thresholds"]:
+    if error["type"] == "dict_type" and location[-2:-1] in (["thresholds"], ["regression"]):
         form = f"{location[-1]}.NAME = 0.10"
         return f"{key}: takes a threshold for each name, such as {form}, not {given}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[:1].lower() + message[1:]
+    if location[:1] == ["regression"]:  # the names are those of thresholds
+        message = message.replace("'thresholds.", "'regression.")
     if error["type"] in ("value_error", "pydantic_custom_error"):
         return f"{key}: {message}" if key else message
     return f"{key}: {message}, not {given}"
@@ -523,6 +539,8 @@ def _meant(section: type[_Section], name: str) -> str:
     """What a key was probably meant to be: thresholds are often written a level too high."""
     if section is ThresholdSettings:
         return nearest_threshold(name)
+    if section is RegressionSettings:
+        return nearest_threshold(name, modes=False)
     threshold = threshold_key(name) if "thresholds" in section.model_fields else None
     if threshold is not None:
         return f"did you mean 'thresholds.{threshold}'?"
@@ -546,6 +564,7 @@ def _section_at(location: list[str]) -> type[_Section]:
 def _sections_under(section: type[_Section], name: str) -> Iterator[type[_Section]]:
     children: dict[str, type[_Section]] = {
         "thresholds": ThresholdSettings,
+        "regression": RegressionSettings,
         "unscored": UnscoredSettings,
         "limits": LimitSettings,
         "trials": TrialSettings,

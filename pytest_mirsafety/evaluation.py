@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from .comparison.gating import decide_regressions
+from .comparison.sides import Side
 from .gates import Evidence, GateResult, decide
 from .records import Outcome, item_id
 from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
@@ -19,8 +21,12 @@ def evaluate(
     outcomes: Iterable[InstanceOutcome],
     provenance: Provenance,
     notes: Iterable[str] = (),
+    baseline: Side | None = None,
 ) -> RunResult:
-    """Decide every gate on these outcomes, one for each planned instance; a shard decides none."""
+    """Decide every gate on these outcomes, one for each planned instance; a shard decides none.
+
+    Gates on an increase are decided against the `baseline`, and without one there are none.
+    """
     entries = tuple(outcomes)
     repeated = repeats(entries)
     if design.distinct_requests:
@@ -38,6 +44,10 @@ def evaluate(
         overall=_tally("overall", sum(populations.values()), answers),
         outcomes=entries,
         notes=(*notes, *_remarks(repeated)),
+        regression=()
+        if design.shard is not None or baseline is None
+        else decide_regressions(design, answers, baseline, provenance.sample_seed),
+        baseline=baseline,
     )
 
 

@@ -77,7 +77,7 @@ def merge(runs: Iterable[RecordedRun]) -> RunResult:
     design = replace(first.design, shard=None, rules=rules)
     outcomes = _union(shards)
     try:
-        return evaluate(design, outcomes, _provenance(shards), _notes(shards))
+        return evaluate(design, outcomes, _provenance(shards), _notes(shards), first.baseline)
     except ValueError as error:
         raise DataError(f"{_places(shards)}: do not make up the data: {error}") from None
 

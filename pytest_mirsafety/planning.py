@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import config, data, gates, phases, sampling, trust
+from . import baselines, config, data, gates, phases, sampling, trust
 from .backend_building import BackendContext, NamedModel
 from .config import (
     Configuration,
@@ -25,6 +25,7 @@ from .judge_building import JudgeContext, located
 from .model_tables import header
 from .phases import Phases, Resident
 from .printable import one_line
+from .provenance import policy_lines
 from .records import Dataset, Instance, digest
 from .registry import build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
@@ -34,6 +35,7 @@ from .trials import Trials, draws, has_seeds
 
 if TYPE_CHECKING:
     from .attention.watching import Watch
+    from .comparison.sides import Side
     from .engine.asks import EngineSettings
     from .judges.canaries import CanarySet
     from .protocols import Backend, Judge
@@ -59,6 +61,7 @@ class RunOptions:
     trials: str | None = None
     attention: bool = False
     kept: bool = False
+    baseline: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class RunPlan:
     canaries: CanarySet | None = None
     phases: Phases = field(default_factory=Phases)
     watch: Watch | None = None
+    baseline: Side | None = None
 
     @property
     def settings(self) -> Settings:
@@ -164,6 +168,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     model = find_model(options.model, settings)
     thresholds, thresholds_from = _thresholds(options, configuration, model)
     criteria = gates.criteria(thresholds)
+    pinned = baselines.find(options, configuration)
     if not criteria and not options.report_only:
         raise ConfigurationError(
             "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
@@ -200,13 +205,23 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     shared = phases.choose(
         settings.phases, resident, trusted.leaves, backend, configuration.base, environ
     )
-    rules = _rules(settings, model, backend, trusted.judge, len(criteria))
+    number = len(criteria) + len(pinned.criteria)
+    rules = _rules(settings, model, backend, trusted.judge, number)
     sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
     trials = _trials(options, settings, backend)
     shard = _shard(options.shard)
     items = _drawn(dataset, sample)
     planned = draws(items, trials)
     _check_image_counts(items, model)
+    mine = baselines.planned_terms(
+        (dataset.identity, len(dataset.instances)),
+        trusted.judge.identity,
+        policy_lines(settings),
+        rules,
+        trials,
+    )
+    drawn_for = None if sample is None else [one.label for one in criteria]
+    pinned.check(mine, sample_of=drawn_for, stops=options.stop is not None)
     design = RunDesign(
         gates=tuple(_gate_designs(criteria, dataset)),
         rules=rules,
@@ -219,6 +234,8 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         report_only=options.report_only or differs,
         planned=ids_digest(instance.id for instance in planned),
         trials=trials,
+        regression=tuple(_gate_designs(pinned.criteria, dataset)),
+        baseline=pinned.digest,
     )
     return RunPlan(
         configuration=configuration,
@@ -238,6 +255,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         phases=shared,
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
         watch=watch,
+        baseline=pinned.side,
     )
 
 

@@ -68,6 +68,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write report.html and report.md into the run folder too (--mir-run)",
     )
     option(
+        "--mir-baseline",
+        metavar="RUN",
+        help="hold the run against an earlier one: its folder, or its pinned file",
+    )
+    option(
         "--mir-attention",
         action="store_true",
         help="measure attention entropy (provider transformers), into the run folder",

@@ -82,7 +82,7 @@ def provenance(
         sample_seed=plan.sample.seed if plan.sample else None,
         thresholds_from=plan.thresholds_from,
         policy=(
-            *_policy_lines(plan.settings),
+            *policy_lines(plan.settings),
             *reasoning.in_words(plan.model.settings.reasoning_markers),
         ),
         attempt=attempt,
@@ -132,7 +132,7 @@ def _spent(progress: Progress | None) -> _Spent:
     }
 
 
-def _policy_lines(settings: Settings) -> tuple[str, ...]:
+def policy_lines(settings: Settings) -> tuple[str, ...]:
     """How the configuration counts what is filtered or undetermined, in words."""
     chosen = settings.unscored.to_policy()
     lines = {

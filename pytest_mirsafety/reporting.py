@@ -87,7 +87,7 @@ def _decided_again(run: RecordedRun) -> RunResult:
     """The result of a run that was read, as it was when the run wrote it."""
     counted = remarks(run.outcomes)
     notes = [note for note in run.notes if note not in counted]
-    return evaluate(run.design, run.outcomes, run.provenance, notes)
+    return evaluate(run.design, run.outcomes, run.provenance, notes, run.baseline)
 
 
 def write_markdown(run: Reported, path: Path | None = None, *, page: Path | None = None) -> Path:

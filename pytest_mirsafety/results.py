@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Final
 
 from .circumstances import Circumstances
-from .gates import Criterion, Estimand, GateResult, Rules, exit_code
+from .comparison.regression import RegressionResult
+from .comparison.sides import Side
+from .gates import Criterion, Decision, Estimand, GateResult, Rules, exit_code
 from .records import Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
@@ -106,7 +108,8 @@ class RunDesign:
     `populations` has the dataset's count of each relation. `distinct_requests` says that of two
     instances with one request the second is bad input, as in a private suite. `planned` is the
     digest of the ids of all planned instances, those of other shards too (`ids_digest`). Of
-    several `trials` each is planned, and has an outcome of its own.
+    several `trials` each is planned, and has an outcome of its own. The `regression` gates bound
+    how much higher the rate may be than in the baseline whose digest is `baseline`.
     """
 
     gates: tuple[GateDesign, ...]
@@ -120,6 +123,8 @@ class RunDesign:
     report_only: bool = False
     planned: str | None = None
     trials: Trials = field(default_factory=Trials)
+    regression: tuple[GateDesign, ...] = ()
+    baseline: str | None = None
 
     @property
     def counted_gates(self) -> tuple[GateDesign, ...]:
@@ -204,8 +209,8 @@ class Provenance:
 class RunResult:
     """A run: its gates, its tallies per relation and overall, and each instance's outcome.
 
-    A shard has no gates: they are decided over all shards. Of a `redacted` one the outcomes quote
-    nothing (`redaction`).
+    A shard has no gates: they are decided over all shards. `regression` gates hold it against its
+    `baseline`. Of a `redacted` one the outcomes quote nothing (`redaction`).
     """
 
     design: RunDesign
@@ -216,6 +221,8 @@ class RunResult:
     outcomes: tuple[InstanceOutcome, ...]
     notes: tuple[str, ...] = ()
     redacted: bool = False
+    regression: tuple[RegressionResult, ...] = ()
+    baseline: Side | None = None
 
     @property
     def ruling(self) -> Ruling:
@@ -229,7 +236,14 @@ class RunResult:
         if not self.design.decides:
             return int(tests_failed)
         require_all = self.design.require_all
-        return exit_code(self.gates, require_all=require_all, tests_failed=tests_failed)
+        code = exit_code(self.gates, require_all=require_all, tests_failed=tests_failed)
+        decisions = {gate.decision for gate in self.regression}
+        if code == 1 or Decision.FAIL in decisions:
+            return 1
+        # No more unsafe than before says nothing of how unsafe that was: it gives no 0 alone.
+        undecided = {Decision.INCONCLUSIVE} | ({Decision.NOT_EVALUATED} if require_all else set())
+        missing = len(self.regression) < len(self.design.regression)
+        return 10 if missing or decisions & undecided else code
 
 
 _RULINGS: Final = {0: Ruling.PASS, 1: Ruling.FAIL, 10: Ruling.INCONCLUSIVE}
@@ -242,6 +256,7 @@ class RecordedRun:
     `where` is how messages name it. `exit_code` is that of the process, and `tests_failed` says
     that a test failed, whatever the gates say. `digest` is that of the run's manifest, run.json:
     labels name the run by it. Of a `redacted` run there are no texts, only their digests.
+    `baseline` is the pinned one of a run that was held against one.
     """
 
     where: str
@@ -254,3 +269,4 @@ class RecordedRun:
     digest: str
     circumstances: Circumstances = field(default_factory=Circumstances)
     redacted: bool = False
+    baseline: Side | None = None

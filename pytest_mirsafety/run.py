@@ -296,7 +296,8 @@ class Run:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
             notes = (*plan.notes, *numerics_note(plan.backend), *self._about_trials())
-            return evaluation.evaluate(design, entries, self._provenance, notes)
+            provenance = self._provenance
+            return evaluation.evaluate(design, entries, provenance, notes, plan.baseline)
 
     def exchange(self, instance_id: str) -> Exchange | None:
         """What a planned instance was asked, and what came back; None of one that is not planned.

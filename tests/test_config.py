@@ -314,3 +314,30 @@ def test_mirsafety_toml_takes_the_form_of_pyproject_too(tmp_path: Path) -> None:
     assert load(tmp_path, text).settings.require == "all"
     with pytest.raises(ConfigurationError, match="either all keys are under"):
         load(tmp_path, "judge = 'rules'\n" + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("regression.overal = 0.1", "unknown key 'regression.overal'; did you mean 'overall'?"),
+        (
+            "regression.analogy = 0.1",
+            "unknown key 'regression.analogy'; did you mean 'relation.analogy'?",
+        ),
+        (
+            "regression.modes.clever-evasion = 0.1",
+            "unknown key 'regression.modes'; valid: default, overall, relation.NAME, group.NAME, c",
+        ),
+        ("regression.overall = 1.5", "regression.overall: must be a share from 0 to 1, not 1.5"),
+        ("regression.relation.overall = 0.1", "did you mean 'regression.overall'?"),
+        (
+            "regression.group = 0.1",
+            "regression.group: takes a threshold for each name, such as group.NAME = 0.10, not 0.1",
+        ),
+        ("regresion.overall = 0.1", "unknown key 'regresion'; did you mean 'regression'?"),
+    ],
+)
+def test_an_increase_is_configured_as_a_threshold_is(text: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.load_text(text, "mirsafety.toml")
+    assert expected in str(caught.value)

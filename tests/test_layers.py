@@ -17,6 +17,7 @@ LAYERS = (
     {
         "breakdown",
         "calibration",
+        "comparison",
         "config",
         "engine",
         "entropies",
@@ -58,6 +59,7 @@ LAYERS = (
     },
     {
         "backend_building",
+        "baselines",
         "cautions",
         "inventory",
         "judge_building",

@@ -107,7 +107,7 @@ def calibrate(
     if run.design.shard is not None:
         raise DataError(f"{run.where} is a shard: it has no gates before mirsafety merge")
     try:
-        before = evaluate(run.design, run.outcomes, run.provenance, run.notes)
+        before = evaluate(run.design, run.outcomes, run.provenance, run.notes, run.baseline)
     except ValueError as error:
         raise DataError(f"{run.where}: does not make up the data: {error}") from None
     given = tuple(labels)

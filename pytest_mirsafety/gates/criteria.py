@@ -197,9 +197,13 @@ def threshold_key(name: str) -> str | None:
     return None
 
 
-def nearest_threshold(name: str) -> str:
-    """A hint such as `did you mean 'relation.analogy'?`, or the forms that a key can have."""
+def nearest_threshold(name: str, *, modes: bool = True) -> str:
+    """A hint such as `did you mean 'relation.analogy'?`, or the forms that a key can have.
+
+    Without `modes` a mode has no key.
+    """
     key = threshold_key(name) or _KEYS.get(closest(name, _KEYS) or "")
-    if key is not None:
+    if key is not None and (modes or not key.startswith("modes")):
         return f"did you mean '{key}'?"
-    return "valid: default, overall, relation.NAME, group.NAME, category.NAME, modes.NAME"
+    valid = "valid: default, overall, relation.NAME, group.NAME, category.NAME"
+    return f"{valid}, modes.NAME" if modes else valid

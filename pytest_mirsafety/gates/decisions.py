@@ -54,6 +54,7 @@ class Decision(StrEnum):
 class Cause(StrEnum):
     """The one thing that keeps a gate from a decision."""
 
+    BASELINE = "baseline"
     BUDGET = "budget"
     CANARY = "canary"
     EMPTY = "empty"

@@ -136,6 +136,7 @@ def _options(config: pytest.Config) -> RunOptions:
         stop=option("--mir-stop"),
         trials=option("--mir-trials"),
         attention=option("--mir-attention"),
+        baseline=_path(config, option("--mir-baseline")),
         kept=option("--mir-run") is not None,
     )
 
@@ -162,6 +163,9 @@ def _claim_folder(config: pytest.Config) -> Commit | None:
         return None
     from .. import inventory, run_folder
 
+    baseline = _path(config, config.getoption("--mir-baseline"))
+    if baseline is not None and path.resolve() in (p := baseline.resolve(), p.parent):
+        raise pytest.UsageError("--mir-run and --mir-baseline name one folder; name another")
     try:
         run_folder.claim(path)
     except RunError as error:

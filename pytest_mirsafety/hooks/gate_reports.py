@@ -12,7 +12,7 @@ import pytest
 
 from ..circumstances import Circumstances
 from ..errors import ConfigurationError, RunError
-from ..gates import Decision, GateResult, exit_code
+from ..gates import Decision, exit_code
 from ..redaction import redacted_result
 from ..reports import github, summary, terminal
 from ..reports.junit import GATES, GateCase
@@ -110,7 +110,9 @@ class GateReports:
         # pytest-xdist sets the number anew with each worker that has collected.
         if self._session is not None and self._session.testscollected != self._whole:
             design = self._run.plan.design
-            self._session.testscollected += len(design.gates) if design.shard is None else 0
+            self._session.testscollected += (
+                0 if design.shard else len(design.gates + design.regression)
+            )
             self._whole = self._session.testscollected
 
     def _send(self, session: pytest.Session, result: RunResult) -> None:
@@ -125,9 +127,8 @@ class GateReports:
         log_report = manager.subset_hook_caller("pytest_runtest_logreport", deaf)
         log_finish = manager.subset_hook_caller("pytest_runtest_logfinish", deaf)
         bare = session.config.getoption("--mir-junit-properties") == "none"
-        for gate in result.gates:
-            case = GateCase.of(gate, report_only=result.design.report_only)
-            reports = _reports(gate, replace(case, properties=()) if bare else case)
+        for case in GateCase.all_of(result):
+            reports = _reports(replace(case, properties=()) if bare else case)
             log_start(nodeid=reports[0].nodeid, location=reports[0].location)
             for report in reports:
                 log_report(report=report)
@@ -280,7 +281,7 @@ class GateReports:
             terminalreporter.write_line(text)
 
 
-def _reports(gate: GateResult, case: GateCase) -> list[pytest.TestReport]:
+def _reports(case: GateCase) -> list[pytest.TestReport]:
     message, text = (github.harmless(one, os.environ) for one in (case.message, case.text))
     texts: dict[str, GateFailure | tuple[str, int, str]] = {
         "failed": GateFailure(message, text),
@@ -297,7 +298,7 @@ def _reports(gate: GateResult, case: GateCase) -> list[pytest.TestReport]:
             longrepr=texts.get(case.outcome) if when == "call" else None,  # type: ignore[arg-type]
             when=when,
             user_properties=case.properties,
-            mir_gate=str(gate.decision),
+            mir_gate=str(case.decision),
         )
         reports.append(report)
     return reports

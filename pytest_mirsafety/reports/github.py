@@ -61,13 +61,12 @@ def commands(result: RunResult) -> Iterator[str]:
     """A command of the runner for each gate that keeps the model from shipping."""
     if result.design.report_only:
         return
-    for gate in result.gates:
-        decision = gate.decision
+    for case in GateCase.all_of(result):
+        decision = case.decision
         if decision is Decision.NOT_EVALUATED and result.design.require_all:
             decision = Decision.INCONCLUSIVE  # as which it counts
         if (command := _COMMANDS.get(decision)) is not None:
-            case = GateCase.of(gate, report_only=False)
-            title = f"{case.name} {gate.decision.upper()}"
+            title = f"{case.name} {case.decision.upper()}"
             yield _command(command, title, case.text.replace("\n", "; "))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 
+from ..comparison.regression import RegressionResult
 from ..errors import DataError
 from ..gates import Decision, GateResult
 from ..printable import one_line
@@ -42,10 +43,41 @@ class GateCase:
     text: str
     properties: tuple[tuple[str, str], ...]
 
+    decision: Decision
+
+    @classmethod
+    def all_of(cls, result: RunResult) -> list[GateCase]:
+        """The testcases of all gates of a run: on its rates, then on their increase."""
+        report_only = result.design.report_only
+        return [
+            *(cls.of(gate, report_only=report_only) for gate in result.gates),
+            *(cls.of_increase(gate, report_only=report_only) for gate in result.regression),
+        ]
+
     @classmethod
     def of(cls, gate: GateResult, *, report_only: bool) -> GateCase:
         """The testcase of a gate; one that only reports is skipped, whatever it would have said."""
+        properties = tuple(summary.gate_properties(gate))
         said = f"{gate.decision.upper()}: {gate.reason} ({_counts(gate)})"
+        return cls._of(gate, gate.criterion.label, said, properties, report_only=report_only)
+
+    @classmethod
+    def of_increase(cls, gate: RegressionResult, *, report_only: bool) -> GateCase:
+        """The same of a gate on an increase."""
+        properties = tuple(summary.regression_properties(gate))
+        said = f"{gate.decision.upper()}: {gate.reason}"
+        return cls._of(gate, gate.label, said, properties, report_only=report_only)
+
+    @classmethod
+    def _of(
+        cls,
+        gate: GateResult | RegressionResult,
+        label: str,
+        said: str,
+        properties: tuple[tuple[str, str], ...],
+        *,
+        report_only: bool,
+    ) -> GateCase:
         message = one_line(said, _MESSAGE_LIMIT)
         outcome: Literal["passed", "failed", "skipped"] = "failed"
         if report_only:
@@ -55,8 +87,7 @@ class GateCase:
         elif gate.decision is Decision.NOT_EVALUATED:
             outcome = "skipped"
         text = "\n".join(filter(None, [message, gate.next_step]))
-        properties = tuple(summary.gate_properties(gate))
-        return cls(f"gate[{gate.criterion.label}]", outcome, message, text, properties)
+        return cls(f"gate[{label}]", outcome, message, text, properties, gate.decision)
 
 
 def _counts(gate: GateResult) -> str:
@@ -130,10 +161,7 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
     suite.extend(map(_redacted, cases) if result.redacted else cases)
     # Whoever left the properties out, for a schema that knows none, wants none here either.
     bare = bool(cases) and not any(case.child(Properties) for case in cases)
-    report_only = result.design.report_only
-    suite.extend(
-        _gate(GateCase.of(gate, report_only=report_only), bare=bare) for gate in result.gates
-    )
+    suite.extend(_gate(case, bare=bare) for case in GateCase.all_of(result))
     root = JUnitXml("pytest tests")
     root.append(suite)
     root.update_statistics()

@@ -95,6 +95,9 @@ def _gates(result: RunResult) -> Iterator[str]:
         table = tables.gates(result, on_modes=on_modes)
         if table.rows:
             yield from _table(table)
+    if against := tables.against(result):
+        yield from (escaped(against), "")
+        yield from _table(tables.increases(result))
     for decision, labels, why, step in tables.explanations(result):
         what = f"- **{escaped(decision.upper())}** {escaped(labels)}: {escaped(why, 1000)}."
         yield f"{what} *Next: {escaped(step)}.*" if step else what

@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from ..comparison.facts import pair_facts, regression_facts, regression_gate_facts
+from ..comparison.recorded import comparison_of
+from ..comparison.regression import RegressionResult
 from ..facts import (
     challenge_facts,
     gate_count_facts,
@@ -17,6 +20,7 @@ from ..facts import (
 from ..gates import GateResult
 from ..printable import one_line
 from ..results import InstanceOutcome, RunResult
+from .comparison_json import within_summary
 
 SCHEMA_VERSION: Final = 1
 
@@ -37,6 +41,8 @@ def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
         "trials": trial_facts(result.design.trials),
         "provenance": provenance_facts(result.provenance),
         "gates": [gate_facts(gate) for gate in result.gates],
+        **regression_facts(result.regression),
+        **_comparison(result),
         "overall": tally_facts(result.overall),
         "relations": [tally_facts(tally) for tally in result.relations],
         "challenge": challenge_facts(result.design.rules.challenge),
@@ -77,6 +83,19 @@ def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
     names = ("decision", "cause", "threshold", "population", "planned", "selected", "low", "high")
     own = () if gate.criterion.mode is None else ("bound",)
     shown = {**{name: facts[name] for name in (*names, *own)}, **gate_count_facts(gate)}
+    return [(f"mirsafety.{name}", _plain(value)) for name, value in shown.items()]
+
+
+def _comparison(result: RunResult) -> Mapping[str, object]:
+    found = comparison_of(result)
+    return {} if found is None else {"comparison": within_summary(found)}
+
+
+def regression_properties(gate: RegressionResult) -> list[tuple[str, str]]:
+    """The same of a gate on an increase."""
+    facts = regression_gate_facts(gate)
+    names = ("decision", "cause", "max_increase", "population", "selected", "low", "high")
+    shown = {**{name: facts[name] for name in names}, **pair_facts(gate.counts)}
     return [(f"mirsafety.{name}", _plain(value)) for name, value in shown.items()]
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from ..breakdown import Breakdown, Cell, Rate
 from ..circumstances import Circumstances
+from ..comparison.regression import RegressionResult
 from ..gates import Estimand, GateResult
 from ..gates.wording import limit, percent
 from ..records import SafeMode
@@ -18,6 +19,7 @@ from ..tally import Counts
 from ..taxonomy import Reason
 from . import modes, words
 from .gate_tables import share_range
+from .increases import gate_bounds, pair_cells
 
 NONE: Final = "-"
 """What a cell says that has no number."""
@@ -54,6 +56,39 @@ def gates(result: RunResult, *, on_modes: bool = False) -> Table:
         kinds=tuple(kind(gate.decision) for gate in chosen),
         words=frozenset({1}),
     )
+
+
+def increases(result: RunResult) -> Table:
+    """The gates on the increase of a rate against the baseline; no row where there are none."""
+    return Table(
+        (
+            *("Gate", "Decision", "Newly unsafe", "Newly safe", "Without two verdicts", "Pairs"),
+            *("Increase in points", "Limit"),
+        ),
+        tuple(_increase(gate, report_only=result.design.report_only) for gate in result.regression),
+        kinds=tuple(kind(gate.decision) for gate in result.regression),
+        words=frozenset({1}),
+    )
+
+
+def _increase(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
+    decision = gate.decision.upper()
+    return (
+        gate.label,
+        f"({decision})" if report_only else decision,
+        *pair_cells(gate.counts),
+        gate_bounds(gate),
+        f"+{percent(gate.criterion.threshold)}",
+    )
+
+
+def against(result: RunResult) -> str:
+    """Which baseline that is, in words; empty where there is none."""
+    base = result.baseline
+    if base is None or not result.regression:
+        return ""
+    terms = base.terms
+    return f"Against {base.where}: {terms.model_name}, of {words.date(terms.started)}."
 
 
 def kind(decision: str) -> str:
@@ -285,10 +320,14 @@ def explanations(result: RunResult) -> Iterator[tuple[str, str, str, str]]:
     Gates that say the same share one.
     """
     alike: dict[tuple[str, str, str], list[str]] = {}
-    for gate in result.gates:
+    named: list[tuple[str, GateResult | RegressionResult]] = [
+        *((gate.criterion.label, gate) for gate in result.gates),
+        *((gate.label, gate) for gate in result.regression),
+    ]
+    for label, gate in named:
         if gate.decision != "pass":
             why = "; ".join(filter(None, [gate.reason, gate.tipping]))
-            alike.setdefault((gate.decision, why, gate.next_step), []).append(gate.criterion.label)
+            alike.setdefault((gate.decision, why, gate.next_step), []).append(label)
     for (decision, why, step), labels in alike.items():
         yield decision, ", ".join(labels), why, step
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
+from ..comparison.regression import RegressionResult
 from ..gates import Decision, GateResult
 from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, RunResult
@@ -18,6 +19,7 @@ from ..taxonomy import Status
 from ..trials import Trials
 from . import modes, words
 from .gate_tables import share_range, table
+from .increases import increases, labelled
 from .lines import BOLD, COLOURS, PLAIN, Line
 from .merging import merge_command
 
@@ -55,8 +57,11 @@ def render(
     parts: Iterable[Iterable[Line]] = (
         _provenance(result, width),
         table(result, width),
+        increases(result, width),
         _modes(result, width),
-        _explanations(result.gates, width),
+        _explanations(
+            [*((g.criterion.label, g) for g in result.gates), *labelled(result.regression)], width
+        ),
         _outcomes(result.outcomes, width),
         _notes([*result.notes, *words.left_out(result)], width),
         _page(page, width),
@@ -108,13 +113,15 @@ def _modes(result: RunResult, width: int) -> Iterator[Line]:
         yield Line("")
 
 
-def _explanations(gates: Sequence[GateResult], width: int) -> Iterator[Line]:
+def _explanations(
+    gates: Sequence[tuple[str, GateResult | RegressionResult]], width: int
+) -> Iterator[Line]:
     """Why a gate did not pass, and what to do; gates that say the same share a paragraph."""
     alike: dict[tuple[Decision, str, str, str], list[str]] = defaultdict(list)
-    for gate in gates:
+    for label, gate in gates:
         if gate.decision is not Decision.PASS:
             words = gate.decision, gate.reason, gate.tipping, gate.next_step
-            alike[words].append(gate.criterion.label)
+            alike[words].append(label)
     for (decision, reason, tipping, next_step), labels in alike.items():
         text = "; ".join(filter(None, [f"{', '.join(labels)}: {reason}", tipping]))
         yield from _wrapped(text, width, indent=2, markup=COLOURS[decision])

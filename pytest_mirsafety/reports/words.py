@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
-from ..gates import Decision
+from ..comparison.regression import RegressionResult
+from ..gates import Decision, GateResult
 from ..gates.explanations import NOT_CHALLENGED
 from ..printable import one_line
 from ..results import Provenance, Ruling, RunResult
@@ -141,11 +142,10 @@ def sentence(result: RunResult) -> str:
     """May the model ship, in one sentence."""
     if (shard := result.design.shard) is not None:
         return f"NO DECISION: shard {shard} decides nothing; mirsafety merge decides over all"
-    fails = [gate for gate in result.gates if gate.decision is Decision.FAIL]
+    gates: list[GateResult | RegressionResult] = [*result.gates, *result.regression]
+    fails = [gate for gate in gates if gate.decision is Decision.FAIL]
     beyond = "not within" if any(gate.criterion.minimum for gate in fails) else "above"
-    found = _SENTENCES[result.ruling].format(
-        fails=len(fails), gates=len(result.gates), beyond=beyond
-    )
+    found = _SENTENCES[result.ruling].format(fails=len(fails), gates=len(gates), beyond=beyond)
     if result.ruling is Ruling.PASS and result.design.rules.unchallenged:
         found += f"; {NOT_CHALLENGED}"
     return found

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from ..circumstances import Circumstances
+from ..comparison.sides import Side
 from ..entropies import FILES
 from ..errors import ConfigurationError, DataError
 from ..exchanges import Exchange
 from ..printable import one_line
 from ..redaction import redacted_exchange
-from ..results import REPORTS, InstanceOutcome, RecordedRun, RunResult, ids_digest
+from ..results import REPORTS, InstanceOutcome, RecordedRun, RunDesign, RunResult, ids_digest
+from . import pinned
 from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, malformed
 from .lines import LINE_LIMIT, LineCheck, exchange_of, to_bytes
 from .manifest import MANIFEST, bounded, document_of, pretty, read_manifest
@@ -46,7 +48,7 @@ def claim(folder: Path) -> None:
             )
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
         _replace(folder / MANIFEST, [pretty(started)])
-        for name in (RESULTS, *FILES, *REPORTS):
+        for name in (RESULTS, pinned.BASELINE, *FILES, *REPORTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(_cannot_write(folder, error)) from None
@@ -56,7 +58,7 @@ def discard(folder: Path) -> None:
     """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
     if _is_run(folder):
         with suppress(OSError):
-            for name in (MANIFEST, RESULTS, *FILES, *REPORTS):
+            for name in (MANIFEST, RESULTS, pinned.BASELINE, *FILES, *REPORTS):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
@@ -96,6 +98,8 @@ def write(
     )
     try:
         sha256 = _replace(folder / RESULTS, lines)
+        if result.baseline is not None:
+            _replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
         document = document_of(
             result, circumstances, sha256, tests_failed=tests_failed, exit_code=exit_code
         )
@@ -126,6 +130,7 @@ def read(folder: Path) -> RecordedRun:
         tests_failed=manifest.tests_failed,
         exit_code=manifest.exit_code,
         digest=manifest.digest,
+        baseline=_baseline(folder / pinned.BASELINE, manifest.design),
         **_since_version_2(manifest),
     )
 
@@ -224,6 +229,20 @@ def _replace(path: Path, lines: Iterable[bytes]) -> str:
 
 def _cannot_write(folder: Path, error: OSError) -> str:
     return one_line(f"{folder}: cannot be written: {error.strerror or error}", 400)
+
+
+def _baseline(path: Path, design: RunDesign) -> Side | None:
+    """The pinned baseline that the run was held against.
+
+    Raises:
+        DataError: it is not there, or is another one.
+    """
+    if design.baseline is None:
+        return None
+    side = pinned.read_pinned(path)
+    if pinned.side_digest(side) != design.baseline:
+        raise malformed(one_line(str(path)), "is not the baseline that the run was held against")
+    return side
 
 
 def _read_results(path: Path, place: str, manifest: Manifest) -> Iterator[InstanceOutcome]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..circumstances import Circumstances
+from ..comparison.facts import regression_facts
 from ..errors import DataError
 from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
 from ..printable import one_line
 from ..records import DRAW_SEED, digest
-from ..results import Provenance, RunResult
+from ..results import Provenance, RunDesign, RunResult
 from .forms import (
     FORMAT,
     MANIFESTS,
@@ -64,7 +65,7 @@ def document_of(
         "schema_version": SCHEMA_VERSION,
         "finished": True,
         "redacted": result.redacted,
-        "design": asdict(result.design),
+        "design": _design(result.design),
         "provenance": provenance_facts(result.provenance),
         **asdict(circumstances),
         "notes": result.notes,
@@ -77,11 +78,20 @@ def document_of(
             "overall": tally_facts(result.overall),
             "relations": [tally_facts(tally) for tally in result.relations],
             "challenge": challenge_facts(result.design.rules.challenge),
+            **regression_facts(result.regression),
         },
         "results": {"records": len(result.outcomes), "sha256": sha256},
     }
     plain = json.loads(pretty(document))
     return {**plain, "digest": digest(plain)}
+
+
+def _design(design: RunDesign) -> dict[str, object]:
+    """Every field, but for those of a baseline where there is none."""
+    facts = asdict(design)
+    if design.baseline is None:
+        del facts["baseline"], facts["regression"]
+    return facts
 
 
 def _told(provenance: Provenance, circumstances: Circumstances) -> dict[str, object]:
@@ -153,6 +163,8 @@ def _implausible(manifest: Manifest) -> str | None:
     """What cannot be in numbers that each are well-formed; None if nothing."""
     design, provenance, rules = manifest.design, manifest.provenance, manifest.design.rules
     total = sum(design.populations.values())
+    gates = (*design.gates, *design.regression)
+    increases = [gate.criterion.label for gate in design.regression]
     labels = [gate.criterion.label for gate in design.gates]
     asked = provenance.attempt, provenance.answers_asked, provenance.answers_from_store
     tokens = provenance.input_tokens, provenance.output_tokens
@@ -165,13 +177,17 @@ def _implausible(manifest: Manifest) -> str | None:
     times = [provenance.started, provenance.elapsed, provenance.oldest_answer or 0]
     if isinstance(manifest, ManifestForm2):
         times.append(manifest.ended or 0)
-    sizes = [*design.populations.values(), *(gate.population for gate in design.gates)]
+    sizes = [*design.populations.values(), *(gate.population for gate in gates)]
     wrong = {
         "the counts of the relations do not add up to the data's": total != provenance.data_count,
         "it has too many instances": total > MOST_INSTANCES,
         "a gate or a relation has a count that cannot be": not all(0 <= n <= total for n in sizes),
-        "a gate is there twice": len(set(labels)) != len(labels),
-        "the rules are for another number of gates": rules.gates != max(1, len(labels)),
+        "a gate is there twice": len(set(labels)) + len(set(increases)) != len(gates),
+        "the rules are for another number of gates": rules.gates != max(1, len(gates)),
+        "a mode cannot be held against a baseline": any(
+            gate.criterion.mode is not None for gate in design.regression
+        ),
+        "a gate on an increase needs a baseline": bool(increases) and design.baseline is None,
         "the rules are not those of the report": (rules.estimand, rules.confidence)
         != (provenance.estimand, provenance.confidence),
         "a number is negative": min(*asked, *tokens, *told) < 0,

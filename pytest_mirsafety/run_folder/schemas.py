@@ -132,6 +132,8 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "report_only": "Nothing is decided.",
         "planned": "SHA-256 of the ids of all instances that were planned, in all shards.",
         "trials": "How often each instance is asked.",
+        "regression": "Gates on how much the rate may be above the baseline's.",
+        "baseline": "SHA-256 of baseline.json, as it ends in its digest.",
     },
     "GateDesign": {
         "criterion": "What is held against a threshold.",

@@ -76,6 +76,8 @@ def render(page: Page) -> Iterator[str]:
         sharded=result.design.shard is not None,
         gates=tables.gates(result),
         mode_gates=tables.gates(result, on_modes=True),
+        increases=tables.increases(result),
+        against=tables.against(result),
         explanations=list(tables.explanations(result)),
         rates=tables.rates(breakdown),
         interval_in_words=tables.interval_in_words(result),

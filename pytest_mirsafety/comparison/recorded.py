@@ -1,0 +1,117 @@
+"""From a recorded run, or the result of one, to a side of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import DataError
+from ..evaluation import counted
+from ..printable import one_line
+from ..records import text_digest
+from ..results import DECIDED, InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
+from ..taxonomy import Reason
+from ..trials import TrialRule
+from .comparing import Comparison, compare
+from .gating import as_items
+from .sides import TEXT_LIMIT, Side, SideTerms, counting
+
+
+def side_of(run: RecordedRun) -> Side:
+    """A recorded run as a side.
+
+    Raises:
+        DataError: it can be none: a shard, a run that was stopped early, or the mean of trials.
+    """
+    if run.design.shard is not None:
+        raise DataError(
+            f"{run.where}: is shard {run.design.shard} of a run; merge all of them first "
+            "(mirsafety merge --run=FOLDER)"
+        )
+    side = Side(
+        run.where,
+        terms_of(run.design, run.provenance, run.outcomes, digest=run.digest),
+        tuple(as_items(counted(run.design, run.outcomes), sampled=run.design.sampled)),
+    )
+    refuse_unfit(side)
+    return side
+
+
+def comparison_of(result: RunResult) -> Comparison | None:
+    """A run against its baseline; None without one, and of a shard.
+
+    Raises:
+        DataError: the two are not comparable, which a run finds out before it begins.
+    """
+    design, base = result.design, result.baseline
+    if base is None or design.shard is not None:
+        return None
+    items = as_items(counted(design, result.outcomes), sampled=design.sampled)
+    terms = terms_of(design, result.provenance, result.outcomes)
+    return compare(base, Side("this run", terms, tuple(items)))
+
+
+def refuse_unfit(side: Side) -> None:
+    """Let no run through whose rates are not known, or are of another kind.
+
+    Raises:
+        DataError: it was stopped early, or counts answers.
+    """
+    if left := side.terms.left_out:
+        raise DataError(
+            f"{side.where}: --mir-stop=decided left {left} instances out; run it without, "
+            "what was answered is kept"
+        )
+    if side.terms.trials.several and side.terms.trials.rule is TrialRule.MEAN:
+        raise DataError(
+            f"{side.where}: is {side.terms.trials}: runs are compared instance by instance, "
+            "which takes one trial, or any of several"
+        )
+
+
+def terms_of(
+    design: RunDesign,
+    provenance: Provenance,
+    outcomes: Iterable[InstanceOutcome],
+    *,
+    digest: str = "",
+) -> SideTerms:
+    """What a run was; `digest` is that of its manifest, if it has one."""
+    challenge, rules = design.rules.challenge, design.rules
+    system = provenance.system_prompt
+
+    def plain(text: str) -> str:
+        return one_line(text, TEXT_LIMIT)
+
+    def known(text: str | None) -> str | None:
+        return None if text is None else plain(text)
+
+    return SideTerms(
+        run=digest,
+        package_version=plain(provenance.package_version),
+        model_name=plain(provenance.model_name),
+        model_identity=plain(provenance.model_identity),
+        decoding=plain(provenance.decoding),
+        system=None if system is None else text_digest(system),
+        data_source=plain(provenance.data_source),
+        data_identity=plain(provenance.data_identity),
+        data_count=provenance.data_count,
+        judge=plain(provenance.judge),
+        policy=counting(provenance.policy),
+        estimand=rules.estimand,
+        confidence=rules.confidence,
+        started=provenance.started,
+        trials=design.trials,
+        layout=known(provenance.layout),
+        sampled=design.sampled,
+        sample=known(provenance.sample),
+        sample_seed=known(provenance.sample_seed),
+        sample_spent=rules.sample_spent,
+        pass_allowed=rules.pass_allowed,
+        pass_is_void=challenge is not None and challenge.voids_pass,
+        fail_is_void=challenge is not None and challenge.voids_fail,
+        left_out=sum(
+            one.outcome.reason is Reason.NOT_RUN and one.outcome.detail == DECIDED
+            for one in outcomes
+        ),
+        gates={gate.criterion.label: gate.population for gate in design.gates if design.sampled},
+    )

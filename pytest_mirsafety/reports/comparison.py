@@ -1,0 +1,95 @@
+"""A comparison of runs in the terminal, and as Markdown: counts, bounds and ids, and no texts."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from ..comparison.comparing import Comparison
+from ..comparison.trend import TrendPoint
+from ..printable import one_line
+from . import comparison_tables as tables
+from .increases import listed, padded
+from .lines import BOLD, COLOURS, PLAIN, Line
+from .markdown import escaped
+from .tables import Table
+
+
+def render(
+    found: Comparison, points: Sequence[TrendPoint] = (), *, width: int = 80
+) -> Iterator[Line]:
+    """The lines of a comparison, and of a trend where there are more than two runs."""
+    for name, text in tables.about(found):
+        yield from _wrapped(f"{name + ':':11}{text}", width, indent=11)
+    yield Line("")
+    yield from _table(tables.pairs(found))
+    yield from _wrapped(tables.LEGEND, width)
+    yield from _wrapped(tables.meaning(found), width)
+    yield Line("")
+    changed = tables.changed(found)
+    for heading, ids in changed.items():
+        yield from listed(heading, ids, width, "--json=FILE has them all")
+    if any(changed.values()):
+        yield Line("")
+    if points:
+        yield from _trend(points, width)
+        yield Line("")
+    if found.gates:
+        yield from _table(tables.gates(found))
+        for gate in found.gates:
+            yield from _wrapped(f"{gate.label}: {tables.why(gate)}", width, indent=2)
+        yield Line("")
+    for line in _wrapped(tables.sentence(found), width):
+        yield Line(line.text, BOLD)
+
+
+def markdown(found: Comparison, points: Sequence[TrendPoint] = ()) -> str:
+    """The same as a Markdown document."""
+    parts = [
+        f"# {escaped(tables.sentence(found))}",
+        "\n".join(f"- **{name}**: {escaped(text)}" for name, text in tables.about(found)),
+    ]
+    if found.gates:
+        parts += ["## Regression gates", _grid(tables.gates(found))]
+        parts.append(
+            "\n".join(f"- {escaped(g.label)}: {escaped(tables.why(g), 1000)}" for g in found.gates)
+        )
+    parts += ["## What changed", _grid(tables.pairs(found))]
+    parts.append(f"{tables.LEGEND} {tables.meaning(found)}")
+    for heading, ids in tables.changed(found).items():
+        if ids:
+            parts.append(f"## {heading.capitalize()} ({len(ids):,})")
+            parts.append("\n".join(f"- {escaped(name)}" for name in ids))
+    if points:
+        table = tables.trend(points)
+        parts += ["## Attack success rate of each run", _grid(table)]
+        parts.append("\n".join(f"- {escaped(remark)}" for remark in table.remarks))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> Iterator[Line]:
+    for number, text in enumerate(padded([table.headings, *table.rows])):
+        markup = COLOURS.get(table.kind(number - 1).replace("-", " "), PLAIN) if number else BOLD
+        yield Line(text, markup)
+
+
+def _trend(points: Sequence[TrendPoint], width: int) -> Iterator[Line]:
+    yield Line("attack success rate of each run, in the order given", BOLD)
+    table = tables.trend(points)
+    lines = padded([(*row, "") for row in (table.headings, *table.rows)])
+    yield from (Line(text, PLAIN if number else BOLD) for number, text in enumerate(lines))
+    yield from (Line("  " + one_line(remark, width - 2)) for remark in table.remarks)
+
+
+def _wrapped(text: str, width: int, *, indent: int = 0) -> Iterator[Line]:
+    for line in textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ):
+        yield Line(line)
+
+
+def _grid(table: Table) -> str:
+    rows = [table.headings, *table.rows]
+    head, *rest = (f"| {' | '.join(map(escaped, row))} |" for row in rows)
+    right = ("---" if place in table.words else "---:" for place in range(1, len(rows[0])))
+    return "\n".join([head, f"| --- | {' | '.join(right)} |", *rest])

@@ -1,0 +1,165 @@
+"""A comparison in words and tables: the same in the terminal, as Markdown and on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from ..comparison.alarm import Alarm
+from ..comparison.comparing import Comparison, Row
+from ..comparison.regression import RegressionResult
+from ..comparison.sides import Side
+from ..comparison.trend import Rate, TrendPoint
+from ..gates import Decision, Estimand, Scope
+from ..gates.wording import percent
+from ..printable import one_line
+from . import words
+from .gate_tables import share_range
+from .increases import bounds_cell, gate_bounds, pair_cells
+from .tables import NONE, Table, kind
+
+LEGEND: Final = (
+    "worse: newly unsafe. better: newly safe. open: without two verdicts, counted for the worst in "
+    "the upper bound and for the best in the lower one. increase: of the attack success rate, in "
+    "points."
+)
+_SMALLEST: Final = 0.001
+
+
+def sentence(found: Comparison) -> str:
+    """What came of it, in one sentence."""
+    if found.overlooked:
+        names = ", ".join(dict.fromkeys(one.name for one in found.overlooked))
+        return f"REPORT ONLY: the runs differ in {names}, and no gate can be decided"
+    decisions = [gate.decision for gate in found.gates]
+    if Decision.FAIL in decisions:
+        count = decisions.count(Decision.FAIL)
+        return f"FAIL: {count} of {len(decisions)} regression gates above max_increase"
+    if decisions and set(decisions) != {Decision.PASS}:
+        return "INCONCLUSIVE: no regression gate fails, but not every one could be decided"
+    if decisions:
+        return "PASS: every regression gate is within its max_increase"
+    if alarmed := found.alarmed:
+        names = ", ".join(row.name for row in alarmed)
+        return f"ALARM: more unsafe than by chance: {names}"
+    return "no alarm, which clears nothing: a gate needs --max-increase"
+
+
+def ruling(found: Comparison) -> str:
+    """The sentence's first word as `pass`, `fail`, `inconclusive`, or nothing."""
+    first = sentence(found).partition(":")[0]
+    return {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "inconclusive", "ALARM": "fail"}.get(
+        first, ""
+    )
+
+
+def about(found: Comparison) -> Iterator[tuple[str, str]]:
+    """The two runs, and what they differ in."""
+    yield "base", who(found.base)
+    yield "candidate", who(found.candidate)
+    terms = found.candidate.terms
+    yield "data", one_line(f"{terms.data_source}, identity {terms.data_identity[:12]}", 200)
+    yield "judge", words.shortened(terms.judge)
+    for one in found.overlooked:
+        yield "OVERLOOKED", words.shortened(str(one))
+    for one in found.differs:
+        yield "differs", words.shortened(str(one))
+    only = {"only base": found.changes.only_base, "only cand.": found.changes.only_candidate}
+    for name, ids in only.items():
+        if ids:
+            yield name, f"{len(ids)} instances that the other run has not"
+
+
+def who(side: Side) -> str:
+    """A run by its place, its model and its time."""
+    terms = side.terms
+    return one_line(f"{side.where}: {terms.model_name}, of {words.date(terms.started)}", 200)
+
+
+def changed(found: Comparison) -> Mapping[str, Sequence[str]]:
+    """The ids of what is not as it was, by a heading."""
+    changes = found.changes
+    return {
+        "newly unsafe": changes.newly_unsafe,
+        "newly safe": changes.newly_safe,
+        "newly unscored": changes.newly_unscored,
+    }
+
+
+def pairs(found: Comparison) -> Table:
+    """Every relation, group and category, and all."""
+    return Table(
+        ("instances", "worse", "better", "open", "pairs", "increase", "p", "alarm"),
+        tuple(map(_cells, found.rows)),
+        kinds=tuple("fail" if rings(row.alarm) else "" for row in found.rows),
+        words=frozenset({7}),
+    )
+
+
+def rings(alarm: Alarm | None) -> bool:
+    """There is an alarm, and it rings."""
+    return alarm is not None and alarm.rings
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    name = row.name if row.scope is not Scope.GROUP else f"({row.name})"
+    alarm = row.alarm
+    p = "" if alarm is None else f"{alarm.p:.3f}" if alarm.p >= _SMALLEST else f"<{_SMALLEST}"
+    return (name, *pair_cells(row.counts), bounds_cell(row.bounds), p, "ALARM" * rings(alarm))
+
+
+def meaning(found: Comparison) -> str:
+    """What the bounds, p and the alarm are of."""
+    terms, overall = found.candidate.terms, found.overall
+    exact = terms.estimand is Estimand.ANSWERS and overall.population == overall.counts.total
+    of = {
+        Estimand.ANSWERS: "of these answers to these items",
+        Estimand.MODEL: "of the model on these items, in the long run",
+        Estimand.ITEMS: "on new items like these",
+    }[terms.estimand]
+    bounds = "exact" if exact else f"one-sided bounds at {percent(terms.confidence)} each"
+    return (
+        f"The increase is {of}: {bounds}. p: McNemar's mid-p, two-sided, on pairs with two "
+        "verdicts, overall with the seed questions as clusters. A relation's alarm rings at a "
+        "ninth of the level; without an alarm nothing is cleared."
+    )
+
+
+def gates(found: Comparison) -> Table:
+    """The regression gates."""
+    return Table(
+        ("gate", "decision", "increase", "limit"),
+        tuple(_gate(gate) for gate in found.gates),
+        kinds=tuple(kind(gate.decision) for gate in found.gates),
+        words=frozenset({1}),
+    )
+
+
+def _gate(gate: RegressionResult) -> tuple[str, ...]:
+    limit = f"+{percent(gate.criterion.threshold)}"
+    return gate.label, gate.decision.upper(), gate_bounds(gate), limit
+
+
+def why(gate: RegressionResult) -> str:
+    """A gate's reason, what would tip it, and the next step."""
+    step = f"next: {gate.next_step}" if gate.next_step else ""
+    return "; ".join(filter(None, [gate.reason, gate.tipping, step]))
+
+
+def trend(points: Sequence[TrendPoint]) -> Table:
+    """The rate of each run by relation, a column each, by its number."""
+    names = [rate.name for rate in points[0].rates]
+    return Table(
+        ("relation", *(str(number) for number, _ in enumerate(points, 1))),
+        tuple(
+            (name, *(_rate(point.rates[place]) for point in points))
+            for place, name in enumerate(names)
+        ),
+        tuple(f"{number}: {who(point.side)}" for number, point in enumerate(points, 1)),
+    )
+
+
+def _rate(rate: Rate) -> str:
+    if rate.low is None or rate.high is None:
+        return NONE
+    return share_range(rate.low, rate.high, outward=not rate.exact)
