@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from ..errors import ConfigurationError, DataError, RunError
 from ..printable import one_line
 
 if TYPE_CHECKING:
-    from ..results import RunResult
+    from ..attention.gathering import Gathered
+    from ..results import RecordedRun, RunResult
     from ..run_folder import Answers
     from . import Commands
 
@@ -43,24 +44,28 @@ def run(options: argparse.Namespace) -> int:
     outputs.refuse(options.paths)
     try:
         merged = _merged(_Given.of(options.paths), junit_too=options.junitxml is not None)
-        outputs.write(merged)
+        result = outputs.write(merged)
     except RunError:
         outputs.discard()
         raise
-    for line in terminal.render(merged.result, width=shutil.get_terminal_size().columns):
+    for line in terminal.render(result, width=shutil.get_terminal_size().columns):
         print(line.text)
     return merged.exit_code
 
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
-    """The result of all shards, and the JUnit file where one was asked for."""
+    """The result of all shards, and the JUnit file where one was asked for.
+
+    `attention` is what they measured, where `--mir-attention` was given to them.
+    """
 
     result: RunResult
     exit_code: int
     tests_failed: bool
     junit: bytes
     answers: Answers
+    attention: Gathered | None
 
 
 def _merged(given: _Given, *, junit_too: bool) -> _Merged:
@@ -81,7 +86,23 @@ def _merged(given: _Given, *, junit_too: bool) -> _Merged:
         any(one.tests_failed for one in runs),
         junit.merge(files, runs, result) if junit_too else b"",
         run_folder.Answers(zip(given.folders, runs, strict=True)),
+        _attention(given.folders, runs),
     )
+
+
+def _attention(folders: Iterable[Path], runs: Sequence[RecordedRun]) -> Gathered | None:
+    """What the shards measured; None where they were not to.
+
+    Raises:
+        DataError: a file is not as it was written.
+    """
+    from ..entropies import NOTE
+
+    if not any(note.startswith(NOTE) for run in runs for note in run.notes):
+        return None
+    from ..attention.gathering import gather
+
+    return gather(zip(folders, runs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +168,10 @@ class _Outputs:
             if written.count(path) > 1 or not set(files).isdisjoint(path.parents):
                 raise _taken(path, "is where two outputs would go")
 
-    def write(self, merged: _Merged) -> None:
+    def write(self, merged: _Merged) -> RunResult:
         """Find out whether all can be written before any is; the run folder comes last.
+
+        Gives the result with what was found of attention, which is written first.
 
         Raises:
             ConfigurationError: one cannot be written.
@@ -160,20 +183,25 @@ class _Outputs:
             _clear(path)
         if self.folder is not None:
             run_folder.claim(self.folder)
+        result = merged.result
+        if merged.attention is not None:
+            found = _report_attention(self.folder, result, merged.attention)
+            result = replace(result, notes=(*result.notes, *found))
         if self.junit is not None:
             _write(self.junit, merged.junit)
         if self.summary is not None:
-            text = "".join(summary.to_json(merged.result, merged.exit_code))
+            text = "".join(summary.to_json(result, merged.exit_code))
             _write(self.summary, text.encode())
         if self.folder is not None:
             run_folder.write(
                 self.folder,
-                merged.result,
+                result,
                 tests_failed=merged.tests_failed,
                 exit_code=merged.exit_code,
                 answers=merged.answers,
                 images=merged.answers.images,
             )
+        return result
 
     def discard(self) -> None:
         """Leave nothing of an earlier merge to be read as this one, nor a part of this one."""
@@ -185,6 +213,33 @@ class _Outputs:
                     path.unlink()
         if self.folder is not None:
             run_folder.discard(self.folder)
+
+
+def _report_attention(folder: Path | None, result: RunResult, found: Gathered) -> list[str]:
+    """Write what all shards measured, and its comparison, as one run would; gives sentences.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    from ..attention import picture
+    from ..attention.reporting import report
+    from ..entropies import NOTE
+    from ..errors import MissingExtraError
+
+    if folder is None:
+        return [f"{NOTE}name --run=FOLDER to have what the shards measured compared"]
+    sentences = []
+    if found.without:
+        where = one_line(", ".join(found.without), 300)
+        sentences.append(f"{NOTE}there is none in {where}: keep all files of a run folder")
+    drawn = True
+    try:
+        picture.check_installed()
+    except MissingExtraError as error:
+        drawn = False
+        sentences.append(f"{NOTE}no picture is drawn: {error}")
+    shown = one_line(str(folder))
+    return sentences + report(folder, result, found.answers.get, shown=shown, drawn=drawn)
 
 
 def _taken(path: Path, problem: str) -> ConfigurationError:
