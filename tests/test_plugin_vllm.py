@@ -340,7 +340,7 @@ def test_the_server_ends_with_the_controller_of_workers(vllm: VllmProject) -> No
 
 
 def test_ctrl_c_in_a_terminal_ends_it_in_order(vllm: VllmProject) -> None:
-    vllm.behave("stubborn")
+    vllm.behave("deaf-child")
     command = [sys.executable, "-m", "pytest", "--mllm=vllm:tiny"]
     os.environ["FAKE_VLLM_GATE"] = str(vllm.path / "gate")
     try:
