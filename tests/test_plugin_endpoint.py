@@ -314,7 +314,7 @@ import pytest
 @pytest.fixture(scope="session")
 def slow_to_clean_up():
     yield
-    time.sleep(2)
+    time.sleep(1.2)
 
 def test_it(mllm, instance, judge, slow_to_clean_up):
     judge(instance, mllm(instance))
