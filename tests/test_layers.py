@@ -13,7 +13,7 @@ import pytest_mirsafety
 PACKAGE = Path(pytest_mirsafety.__file__).parent
 
 LAYERS = (
-    {"errors", "taxonomy", "records", "protocols", "printable"},
+    {"errors", "labelling", "taxonomy", "texts", "records", "protocols", "printable"},
     {
         "calibration",
         "config",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..records import Clipped, ModelIdentity, TextPrompt, TextReply
+from ..records import ModelIdentity
 from ..servers.served import Served
 from ..servers.vllm import KEY, Address, VllmServer
+from ..texts import Clipped, TextPrompt, TextReply
 from .endpoint import EndpointModel, EndpointModelSettings
 
 
