@@ -59,6 +59,7 @@ LAYERS = (
         "backend_building",
         "cautions",
         "judge_building",
+        "option_values",
         "phases",
         "planning",
         "preview",
