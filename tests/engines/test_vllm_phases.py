@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 from judge_models import TEMPLATE
-from junitparser import JUnitXml
+from junitparser.xunit2 import JUnitXml
 from managed_runs import INSTANCES, Finished, Project, answered
 from server_process import is_alive
 from vllm_server import write_checkpoint
