@@ -165,6 +165,7 @@ def main() -> None:
     say("[cpu_model_runner.py:68] Starting to load model x...")
     say("[secret.py:1] the key is " + os.environ["VLLM_API_KEY"])
     print("Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:01<00:01]", flush=True)
+    record(event="loading")
     if MODE in FAILURES:
         print("Traceback (most recent call last):", file=sys.stderr)
         print(FAILURES[MODE], file=sys.stderr, flush=True)
