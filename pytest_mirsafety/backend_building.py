@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .config import ModelSettings
-from .judge_building import ENDPOINT_KEY
+from .server_building import concurrency, key_variable, server_settings
 
 if TYPE_CHECKING:
     from .attention.watching import Watch
@@ -52,8 +52,7 @@ def _build_openai(model: NamedModel, context: BackendContext) -> Backend:
             model=settings.model,
             revision=settings.revision,
             base_url=settings.base_url,
-            # A key meant for one provider is never sent to another one's endpoint.
-            api_key_env=settings.api_key_env or ("OPENAI_API_KEY" if hosted else ENDPOINT_KEY),
+            api_key_env=key_variable(settings, hosted=hosted),
             key_required=context.asks and (hosted or settings.api_key_env is not None),
             system=settings.system,
             decoding=settings.decoding,
@@ -115,15 +114,14 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
     from .backends.openai import OpenAISettings
     from .backends.vllm import VllmBackend
     from .checkpoints.identity import identify, locate, with_numerics
-    from .servers.arguments import VllmSettings, numerics
-    from .servers.vllm import CONCURRENCY, VllmServer, check_installed
+    from .servers.arguments import numerics
+    from .servers.vllm import VllmServer, check_installed
 
     settings = model.settings
     checkpoint = locate(settings.model, context.base, settings.revision, "the model")
-    arguments = tuple(settings.server_args)
     identity = with_numerics(
         identify(checkpoint, "vllm", "the model", pinned=False),
-        numerics(settings.dtype, arguments),
+        numerics(settings.dtype, tuple(settings.server_args)),
     )
     if context.asks:
         check_installed()
@@ -131,26 +129,17 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
     by_file = not settings.single_image and "image_transport" not in settings.model_fields_set
     transport = "file" if by_file else settings.image_transport
     server = VllmServer(
-        VllmSettings(
-            source=checkpoint.source,
-            name=identity.model,
-            revision=checkpoint.revision if checkpoint.folder is None else None,
-            dtype=settings.dtype,
+        replace(
+            server_settings(settings, checkpoint, identity.model),
             trust_remote_code=settings.trust_remote_code,
-            max_model_len=settings.max_model_len,
-            tensor_parallel=settings.tensor_parallel,
             data_parallel=settings.data_parallel,
-            gpu_memory=settings.gpu_memory,
             images=1
             if settings.single_image
             else max((len(instance.images) for instance in context.instances), default=1),
-            arguments=arguments,
-            start_timeout=settings.start_timeout,
         ),
         context.environ,
         partial(folder_of_images, context.instances) if transport == "file" else None,
     )
-    chosen = "concurrency" in settings.model_fields_set
     return VllmBackend(
         OpenAISettings(
             provider="vllm",
@@ -159,7 +148,7 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
             decoding=settings.decoding,
             image_transport=transport,
             image_detail=settings.image_detail,
-            concurrency=settings.concurrency if chosen else CONCURRENCY,
+            concurrency=concurrency(settings),
             timeout=settings.timeout,
         ),
         identity,

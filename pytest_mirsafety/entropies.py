@@ -18,6 +18,9 @@ PICTURE: Final = "attention.png"
 FILES: Final = (NUMBERS, SUMMARY, PICTURE)
 """What a run folder has of it."""
 
+NOTE: Final = "attention: "
+"""What every note about it begins with."""
+
 _NUMBER: Final = 4  # bytes of a float32
 
 

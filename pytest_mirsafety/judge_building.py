@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from .errors import ConfigurationError
 from .printable import one_line
+from .server_building import concurrency, key_variable, server_settings
 
 if TYPE_CHECKING:
     from .config import JudgeSettings
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .reasoning import ReasoningMarkers
     from .records import Instance
 
-ENDPOINT_KEY: Final = "MIRSAFETY_API_KEY"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -119,8 +119,7 @@ def _model(judge: JudgeSettings, context: JudgeContext) -> TextModel:
             provider=judge.provider or "http",
             base_url=judge.base_url,
             revision=judge.revision,
-            # A key meant for one provider is never sent to another one's endpoint.
-            api_key_env=judge.api_key_env or ("OPENAI_API_KEY" if hosted else ENDPOINT_KEY),
+            api_key_env=key_variable(judge, hosted=hosted),
             key_required=context.asks and (hosted or judge.api_key_env is not None),
             concurrency=judge.concurrency,
             timeout=judge.timeout,
@@ -132,8 +131,8 @@ def _model(judge: JudgeSettings, context: JudgeContext) -> TextModel:
 
 def _served_here(judge: JudgeSettings, context: JudgeContext) -> TextModel:
     from .checkpoints.identity import identify, locate
-    from .servers.arguments import VllmSettings, numerics
-    from .servers.vllm import CONCURRENCY, VllmServer, check_installed
+    from .servers.arguments import numerics
+    from .servers.vllm import VllmServer, check_installed
     from .text_models.endpoint import EndpointModelSettings
     from .text_models.vllm import VllmModel
 
@@ -142,25 +141,11 @@ def _served_here(judge: JudgeSettings, context: JudgeContext) -> TextModel:
     identity = identify(checkpoint, "vllm", whose)
     if context.asks:
         check_installed()
-    server = VllmServer(
-        VllmSettings(
-            source=checkpoint.source,
-            name=identity.model,
-            revision=checkpoint.revision if checkpoint.folder is None else None,
-            dtype=judge.dtype,
-            max_model_len=judge.max_model_len,
-            tensor_parallel=judge.tensor_parallel,
-            gpu_memory=judge.gpu_memory,
-            arguments=tuple(judge.server_args),
-            start_timeout=judge.start_timeout,
-        ),
-        context.environ,
-    )
-    chosen = "concurrency" in judge.model_fields_set
+    server = VllmServer(server_settings(judge, checkpoint, identity.model), context.environ)
     settings = EndpointModelSettings(
         model=identity.model,
         provider="vllm",
-        concurrency=judge.concurrency if chosen else CONCURRENCY,
+        concurrency=concurrency(judge),
         timeout=judge.timeout,
     )
     return VllmModel(settings, identity, server, numerics(judge.dtype, tuple(judge.server_args)))

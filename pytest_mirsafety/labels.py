@@ -19,8 +19,9 @@ from typing import Annotated, BinaryIO, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError, DataError
+from .labelling import DRAW_SEED, Label, LabelKind
 from .printable import one_line
-from .records import DRAW_SEED, Label, LabelKind, VerdictKind
+from .records import VerdictKind
 
 RETRACTED: Final = "retracted"
 """What a line says that takes back its reviewer's last label of the answer."""

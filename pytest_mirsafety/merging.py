@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Final
 
 from .circumstances import Circumstances, Environment
+from .entropies import NOTE as ATTENTION
 from .errors import DataError
 from .evaluation import evaluate, remarks
 from .gates.challenge import together
@@ -223,11 +224,11 @@ def _places(shards: Sequence[RecordedRun]) -> str:
 
 
 def _notes(shards: Sequence[RecordedRun]) -> Iterable[str]:
-    """What the shards noted, once each, without what is counted anew over all of them."""
+    """What the shards noted, once each, without what is said anew of all of them."""
     given: list[str] = []
     for run in shards:
         counted = remarks(run.outcomes)
-        given += [note for note in run.notes if note not in counted]
+        given += [n for n in run.notes if n not in counted and not n.startswith(ATTENTION)]
     early = [
         f"{run.where} ended with exit code {run.exit_code}"
         for run in shards

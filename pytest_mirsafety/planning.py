@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,25 +13,31 @@ from .backend_building import BackendContext, NamedModel
 from .config import (
     Configuration,
     JudgeSettings,
-    ModelSettings,
     Settings,
-    ThresholdSettings,
-    with_threshold,
 )
-from .engine.spending import Budget, Prices, Spending
+from .engine.spending import Budget
 from .errors import ConfigurationError, DataError
-from .gates import Criterion, Estimand, Rules, Thresholds
+from .gates import Criterion, Estimand, Rules
 from .judge_building import JudgeContext, located
 from .model_tables import header
+from .option_values import (
+    budget_of,
+    draw,
+    prices_of,
+    shard_of,
+    stops,
+    thresholds_of,
+    trials_of,
+    watch_of,
+)
 from .phases import Phases, Resident
 from .printable import one_line
 from .provenance import policy_lines
 from .records import Dataset, Instance, digest
 from .registry import build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
-from .sharding import Shard
 from .taxonomy import Relation
-from .trials import Trials, draws, has_seeds
+from .trials import draws
 
 if TYPE_CHECKING:
     from .attention.watching import Watch
@@ -166,7 +172,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     configuration = config.load(root, options.config)
     settings = configuration.settings
     model = find_model(options.model, settings)
-    thresholds, thresholds_from = _thresholds(options, configuration, model)
+    thresholds, thresholds_from = thresholds_of(options, configuration, model)
     criteria = gates.criteria(thresholds)
     pinned = baselines.find(options, configuration)
     if not criteria and not options.report_only:
@@ -185,7 +191,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     differs, notes = _check_data(dataset, settings, options)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
-    watch = _watch(options, model)
+    watch = watch_of(options, model)
     context = BackendContext(
         dataset.instances, written_in, environ, asks=not options.dry_run, watch=watch
     )
@@ -207,9 +213,9 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     )
     number = len(criteria) + len(pinned.criteria)
     rules = _rules(settings, model, backend, trusted.judge, number)
-    sample = _draw(options.sample, dataset, criteria, rules, settings.sample_seed)
-    trials = _trials(options, settings, backend)
-    shard = _shard(options.shard)
+    sample = draw(options.sample, dataset, criteria, rules, settings.sample_seed)
+    trials = trials_of(options, settings, backend)
+    shard = shard_of(options.shard)
     items = _drawn(dataset, sample)
     planned = draws(items, trials)
     _check_image_counts(items, model)
@@ -228,7 +234,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         populations=_populations(dataset),
         sampled=sample is not None,
         shard=shard,
-        stops_when_decided=_stops(options),
+        stops_when_decided=stops(options),
         distinct_requests=dataset.name is None,
         require_all=settings.require == "all",
         report_only=options.report_only or differs,
@@ -249,7 +255,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         design=design,
         thresholds_from=thresholds_from,
         sample=sample,
-        budget=_budget(options.budget, model.settings),
+        budget=budget_of(options.budget, model.settings),
         store=store,
         notes=(*notes, *own_word, *filter(None, [shared.why])),
         phases=shared,
@@ -300,92 +306,6 @@ def _check_image_counts(instances: Iterable[Instance], model: NamedModel) -> Non
         )
 
 
-def _shard(text: str | None) -> Shard | None:
-    try:
-        return None if text is None else Shard.parse(text)
-    except ValueError as error:
-        raise ConfigurationError(f"--mir-shard: {error}") from None
-
-
-def _trials(options: RunOptions, settings: Settings, backend: Backend) -> Trials:
-    """How often each instance is asked.
-
-    Raises:
-        ConfigurationError: no number of trials, one that the thresholds are not for, or several
-            of a model that says the same each time.
-    """
-    configured = settings.trials.to_trials()
-    trials = configured
-    if options.trials is not None:
-        try:
-            trials = Trials.parse(options.trials, configured.rule)
-        except ValueError as error:
-            raise ConfigurationError(f"--mir-trials: {error}") from None
-    if trials.looser_than(configured) and not options.report_only:
-        raise ConfigurationError(
-            f"--mir-trials={options.trials}: the thresholds are for {configured}, and more passes "
-            f"by {trials}; leave it out, or use --mir-report-only"
-        )
-    if trials.several and backend.greedy:
-        raise ConfigurationError(
-            f"{trials}: this model's answer is the same each time; ask once, or set a "
-            "temperature above 0"
-        )
-    if trials.several and not has_seeds(backend.decoding):
-        raise ConfigurationError(
-            f"{trials}: the seed in decoding is no whole number, so that each trial would be asked "
-            "with the same one; write such as seed = 1, or leave it out"
-        )
-    return trials
-
-
-def _stops(options: RunOptions) -> bool:
-    if options.stop is None:
-        return False
-    if options.stop != "decided":
-        raise ConfigurationError(f"--mir-stop takes 'decided', not '{one_line(options.stop)}'")
-    if options.shard is not None:
-        raise ConfigurationError(
-            "--mir-stop=decided: a shard decides nothing, so it cannot stop; leave out one of them"
-        )
-    return True
-
-
-def _budget(text: str | None, model: ModelSettings) -> Budget | None:
-    if text is None:
-        return None
-    try:
-        budget = Budget.parse(text)
-    except ValueError as error:
-        raise ConfigurationError(f"--mir-budget: {error}") from None
-    Spending(budget, _prices(model))  # it says whether prices are missing
-    return budget
-
-
-def _watch(options: RunOptions, model: NamedModel) -> Watch | None:
-    """What measures attention, if that was asked for."""
-    if not options.attention:
-        return None
-    if (provider := model.settings.provider) != "transformers":
-        raise ConfigurationError(
-            "--mir-attention needs a model that runs in this process (provider 'transformers'): "
-            f"{one_line(model.name, 100)} is of provider '{one_line(provider, 60)}'"
-        )
-    if not options.kept and not options.dry_run:
-        raise ConfigurationError(
-            "--mir-attention needs --mir-run=FOLDER, where its numbers and its picture go"
-        )
-    from .attention.picture import check_installed
-    from .attention.watching import Watch
-
-    check_installed()
-    return Watch()
-
-
-def _prices(model: ModelSettings) -> Prices:
-    return Prices(model.input_price, model.output_price)
-
-
 def engine_settings(plan: RunPlan) -> EngineSettings:
     """How the engine is to go about this plan."""
     from .engine.asks import EngineSettings
@@ -408,7 +328,7 @@ def engine_settings(plan: RunPlan) -> EngineSettings:
         ),
         budget=plan.budget,
         two_phases=plan.phases.two,
-        prices=_prices(model),
+        prices=prices_of(model),
         image_tokens=model.image_tokens,
     )
 
@@ -446,47 +366,3 @@ def _rules(
         gates=max(1, number),
         pass_allowed=allowed or not judge.screening,
     )
-
-
-def _thresholds(
-    options: RunOptions, configuration: Configuration, model: NamedModel
-) -> tuple[Thresholds, str]:
-    """The thresholds, and where they come from in words."""
-    settings = configuration.settings.thresholds
-    origin = str(configuration.file.name) if configuration.file is not None else "the defaults"
-    own = model.settings.thresholds
-    if own is not None and settings == ThresholdSettings():
-        settings, origin = own, f"the model {model.name}"
-    elif "thresholds" in configuration.written.get(model.name, ()):
-        raise ConfigurationError(
-            f"thresholds stand in the configuration and in models.{model.name}; keep one of them"
-        )
-    for text in options.thresholds:
-        settings = with_threshold(settings, text)
-    if options.thresholds:
-        origin += f", then --mir-threshold={' '.join(options.thresholds)}"
-    return settings.to_thresholds(), origin
-
-
-def _draw(
-    text: str | None,
-    dataset: Dataset,
-    criteria: Sequence[Criterion],
-    rules: Rules,
-    seed: str | None,
-) -> sampling.SamplePlan | None:
-    """The sample that was asked for.
-
-    Raises:
-        ConfigurationError: not a sample size, or a sample by which some gate cannot pass.
-    """
-    if text is None:
-        return None
-    try:
-        size = sampling.parse_sample_size(text)
-    except ValueError as error:
-        raise ConfigurationError(f"--mir-sample: {error}") from None
-    plan = sampling.draw_sample(size, dataset, criteria, rules, seed)
-    if (refusal := sampling.refusal(plan.gates)) is not None:
-        raise ConfigurationError(f"--mir-sample={text}: {refusal}")
-    return plan

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 from .records import (
-    Clipped,
     Completion,
     ImageRef,
     JudgedPair,
@@ -15,10 +14,9 @@ from .records import (
     ModelIdentity,
     Request,
     Scalar,
-    TextPrompt,
-    TextReply,
     Verdict,
 )
+from .texts import Clipped, TextPrompt, TextReply
 
 
 class ImageSource(Protocol):

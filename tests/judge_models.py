@@ -8,7 +8,8 @@ from typing import Final
 
 from pytest_mirsafety.judges.templates import Template
 from pytest_mirsafety.protocols import Judge, TextModel
-from pytest_mirsafety.records import Clipped, ModelIdentity, TextPrompt, TextReply, Verdict
+from pytest_mirsafety.records import ModelIdentity, Verdict
+from pytest_mirsafety.texts import Clipped, TextPrompt, TextReply
 
 TEMPLATE: Final = (
     "[INST] <<SYS>>\nA stand-in of our own.\n<</SYS>>\n\n[WISH]\n{behavior}\n\n[REPLY]\n"

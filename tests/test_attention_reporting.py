@@ -63,10 +63,12 @@ def test_all_that_was_measured_is_there_and_compared(tmp_path: Path) -> None:
     measured = lower_when_unsafe(result)
     sentences = report(tmp_path, result, measured.get, shown="runs/1")
     arrays = numbers(tmp_path)
-    assert arrays["outcome"].tolist() == ["unsafe"] * 8 + ["safe"] * 12 + ["unscored"]
-    assert arrays["instance"].tolist() == [entry.instance_id for entry in result.outcomes]
+    outcomes = {entry.instance_id: str(entry.outcome.status) for entry in result.outcomes}
+    assert dict(zip(arrays["instance"], arrays["outcome"], strict=True)) == outcomes
+    assert arrays["instance"].tolist() == sorted(e.instance_id for e in result.outcomes)
     assert arrays["image_entropy"].shape == (21, 2, 2, 3)
-    for place, one in enumerate(measured.values()):
+    for place, name in enumerate(arrays["instance"].tolist()):
+        one = measured[name]
         assert np.array_equal(arrays["prompt_entropy"][place], one.entropies[0])
         own = arrays["image_entropy"][place]
         assert np.array_equal(own[: one.images], one.entropies[1:])
@@ -136,7 +138,7 @@ def test_a_shard_keeps_its_numbers_and_compares_nothing(tmp_path: Path) -> None:
     result = run(*[UNSAFE] * 8, *[SAFE] * 12)
     shard = replace(result, design=replace(result.design, shard=Shard(1, 2)))
     sentences = report(tmp_path, shard, lower_when_unsafe(result).get, shown="r")
-    assert sentences[0] == "attention: a shard compares nothing"
+    assert sentences[0] == "attention: a shard compares nothing; mirsafety merge does"
     assert document(tmp_path)["comparison"] is None
     assert len(numbers(tmp_path)["instance"]) == 20
 

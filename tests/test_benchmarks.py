@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from projects import Project
 
 from pytest_mirsafety.data import jsonl
+from pytest_mirsafety.engine import pacing
 from pytest_mirsafety.images import ImageLimits, ImageReader
 from pytest_mirsafety.taxonomy import Category, Relation
 
@@ -206,9 +207,10 @@ def test_the_ratio_is_the_median_of_pairs() -> None:
 
 
 def test_a_judge_gets_no_verdict_from_an_endpoint_that_answers_in_its_own_words(
-    project: Project,
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What this endpoint says is no JSON, and half of the time it is down: nothing is SAFE."""
+    monkeypatch.setattr(pacing, "_FIRST_WAIT", 0.01)
     chosen = behaviour.Behaviour(unsafe=0.3, blank=0.2, http_500=0.3, garbage=0.2, fault_attempts=9)
     with endpoint.Endpoint(chosen) as server:
         project.write(

@@ -18,7 +18,8 @@ from terminals import show
 
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.cli import main
-from pytest_mirsafety.records import Label, LabelKind, VerdictKind, digest
+from pytest_mirsafety.labelling import Label, LabelKind
+from pytest_mirsafety.records import VerdictKind, digest
 from pytest_mirsafety.taxonomy import Status
 
 SAFE_V, UNSAFE_V, OPEN_V = VerdictKind.SAFE, VerdictKind.UNSAFE, VerdictKind.UNDETERMINED

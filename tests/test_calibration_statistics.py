@@ -30,7 +30,8 @@ from pytest_mirsafety.calibration.bounds import (
     melded_upper,
 )
 from pytest_mirsafety.calibration.consensus import Reviewed
-from pytest_mirsafety.records import LabelKind, VerdictKind
+from pytest_mirsafety.labelling import LabelKind
+from pytest_mirsafety.records import VerdictKind
 from pytest_mirsafety.stats import clopper_pearson_lower, clopper_pearson_upper
 
 ALPHA = Fraction(1, 20)

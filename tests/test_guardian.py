@@ -30,7 +30,7 @@ time.sleep(600)
 STARTER: Final = """
 import os, sys, time
 from pytest_mirsafety.servers.process import GuardedProcess
-process = GuardedProcess([sys.executable, "-c", sys.argv[1]], os.environ, grace=0.5)
+process = GuardedProcess([sys.executable, "-c", *sys.argv[1:]], os.environ, grace=0.5)
 while not process.lines:
     time.sleep(0.01)
 print(process.group, process.lines[0].split()[1], process.guardian, flush=True)
@@ -81,10 +81,13 @@ def test_all_of_it_ends_when_it_is_ended(how: tuple[str, ...]) -> None:
     assert family.process.end(), "it may be ended again"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_it_ends_with_whoever_started_it(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [(signal.SIGKILL, ()), (signal.SIGTERM, ()), (signal.SIGKILL, ("stubborn",))],
+)
+def test_it_ends_with_whoever_started_it(number: signal.Signals, how: tuple[str, ...]) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", STARTER, FAMILY], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STARTER, FAMILY, *how], stdout=subprocess.PIPE, text=True
     ) as starter:
         assert starter.stdout is not None
         pids = [int(pid) for pid in starter.stdout.readline().split()]

@@ -16,7 +16,8 @@ from pytest_mirsafety.judges.harmbench import HarmbenchJudge
 from pytest_mirsafety.judges.llamaguard import LlamaGuardJudge
 from pytest_mirsafety.judges.rubric import RubricJudge
 from pytest_mirsafety.protocols import Judge, TextModel
-from pytest_mirsafety.records import SafeMode, TextReply, VerdictKind
+from pytest_mirsafety.records import SafeMode, VerdictKind
+from pytest_mirsafety.texts import TextReply
 
 SAFE, UNSAFE, NONE = VerdictKind.SAFE, VerdictKind.UNSAFE, VerdictKind.UNDETERMINED
 MAKES: Final[dict[str, Callable[[TextModel], Judge]]] = {

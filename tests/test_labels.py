@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pytest_mirsafety import labels
 from pytest_mirsafety.errors import ConfigurationError, DataError
-from pytest_mirsafety.records import Label, LabelKind, VerdictKind
+from pytest_mirsafety.labelling import Label, LabelKind
+from pytest_mirsafety.records import VerdictKind
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 names = st.text(min_size=1, max_size=50).filter(str.strip)

@@ -13,7 +13,17 @@ import pytest_mirsafety
 PACKAGE = Path(pytest_mirsafety.__file__).parent
 
 LAYERS = (
-    {"circumstances", "errors", "exchanges", "taxonomy", "records", "protocols", "printable"},
+    {
+        "circumstances",
+        "errors",
+        "exchanges",
+        "labelling",
+        "printable",
+        "protocols",
+        "records",
+        "taxonomy",
+        "texts",
+    },
     {
         "breakdown",
         "calibration",
@@ -35,6 +45,8 @@ LAYERS = (
         "redaction",
         "results",
         "sampling",
+        "setting_sections",
+        "setting_values",
         "sharding",
         "stats",
         "stopping",
@@ -63,6 +75,7 @@ LAYERS = (
         "cautions",
         "inventory",
         "judge_building",
+        "option_values",
         "phases",
         "planning",
         "preview",
@@ -72,6 +85,7 @@ LAYERS = (
         "remote",
         "reporting",
         "run",
+        "server_building",
         "serving",
         "trust",
     },

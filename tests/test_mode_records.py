@@ -17,8 +17,9 @@ from recorded_runs import World, world, worlds
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.calibration import Rule, calibrate
 from pytest_mirsafety.gates import Criterion, Decision, Scope
+from pytest_mirsafety.labelling import Label, LabelKind
 from pytest_mirsafety.merging import merge
-from pytest_mirsafety.records import Label, LabelKind, Outcome, SafeMode
+from pytest_mirsafety.records import Outcome, SafeMode
 from pytest_mirsafety.reports import calibration as calibration_report
 from pytest_mirsafety.reports import junit, summary, terminal
 from pytest_mirsafety.results import GateDesign, RecordedRun

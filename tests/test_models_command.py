@@ -88,12 +88,12 @@ llava-ov: LLaVA-OneVision 7B; decoding is our choice
   built-in        model = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
   built-in        revision = "0d50680527681998e456c7b78950205bedd8a068"
   mirsafety.toml  decoding = { temperature = 0.7 }
-  mirsafety.toml  concurrency = 4
   built-in        reasoning_markers = []
-  defaults: timeout = 600.0, max_retries = 8, image_tokens = 1000,
-    judge_cut_answers = false, allow_screening_judge = false,
-    single_image = false, needs_remote_code = false, dtype = "auto",
-    trust_remote_code = false, tensor_parallel = 1, data_parallel = 1,
+  mirsafety.toml  concurrency = 4
+  defaults: image_tokens = 1000, judge_cut_answers = false,
+    allow_screening_judge = false, single_image = false,
+    needs_remote_code = false, trust_remote_code = false, data_parallel = 1,
+    timeout = 600.0, max_retries = 8, dtype = "auto", tensor_parallel = 1,
     start_timeout = 1800.0
 """
     )

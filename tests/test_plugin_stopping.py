@@ -24,8 +24,17 @@ def large(project: Project) -> Project:
     return project
 
 
+ENOUGH = 48
+"""Answers after which every gate above is decided, whatever they are."""
+
+
+def slower_at_the_end(answer: str) -> list[Reply]:
+    """Whoever does not need the last answers is there before they are, on any machine."""
+    return [Reply(answer)] * ENOUGH + [Reply(answer, delay=1.5)]
+
+
 def configure(project: Project, endpoint: ChatEndpoint) -> None:
-    """The model m, asked few at once, so that the tests keep up with the answers."""
+    """The model m, asked few at once, so that the last ones are asked late."""
     project.configure(
         f"models.m = {{ provider = 'http', model = 'test-model', base_url = '{endpoint.url}', "
         f"decoding = {{ temperature = 0 }}, concurrency = 2 }}\n{GATES}"
@@ -40,7 +49,8 @@ def decisions(project: Project) -> dict[str, str]:
 def asked(project: Project, answer: str, *options: str) -> tuple[int, int, dict[str, str]]:
     """Requests received, the exit code, and the decisions."""
 
-    with ChatEndpoint(Reply(answer, delay=0.03)) as endpoint:
+    stops = "--mir-stop=decided" in options
+    with ChatEndpoint(slower_at_the_end(answer) if stops else answer) as endpoint:
         configure(project, endpoint)
         result = project.run("--mir-summary=s.json", *options, model="m")
         return len(endpoint.requests), int(result.ret), decisions(project)
@@ -61,7 +71,7 @@ def test_the_same_decisions_from_fewer_answers(
 
 
 def test_a_stopped_run_says_what_it_left_out(large: Project) -> None:
-    with ChatEndpoint(Reply(COMPLIANCE, delay=0.03)) as endpoint:
+    with ChatEndpoint(slower_at_the_end(COMPLIANCE)) as endpoint:
         configure(large, endpoint)
         result = large.run("--mir-stop=decided", "-rs", model="m")
     assert result.ret == 1
@@ -96,7 +106,7 @@ def test_other_words_and_shards_are_refused(large: Project) -> None:
 
 
 def test_a_stopped_gate_has_counts_and_a_decision_but_no_rate(large: Project) -> None:
-    with ChatEndpoint(Reply(COMPLIANCE, delay=0.03)) as endpoint:
+    with ChatEndpoint(slower_at_the_end(COMPLIANCE)) as endpoint:
         configure(large, endpoint)
         result = large.run("--mir-stop=decided", "--mir-summary=s.json", model="m")
     (row,) = [line for line in result.outlines if line.startswith("overall ")]
@@ -108,7 +118,7 @@ def test_a_stopped_gate_has_counts_and_a_decision_but_no_rate(large: Project) ->
 
 
 def test_an_undecidable_gate_says_that_it_was_stopped(large: Project) -> None:
-    with ChatEndpoint(Reply(REFUSAL, delay=0.03)) as endpoint:
+    with ChatEndpoint(slower_at_the_end(REFUSAL)) as endpoint:
         configure(large, endpoint)
         path = large.path / "mirsafety.toml"
         path.write_text(path.read_text("utf-8").replace("judge = true", "judge = false"), "utf-8")

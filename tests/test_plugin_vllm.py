@@ -23,6 +23,7 @@ from terminals import show
 from vllm_runs import VllmProject, eventually, is_running, prompts_asked
 
 from pytest_mirsafety.hooks import progress
+from pytest_mirsafety.servers import vllm as server_module
 
 
 @pytest.fixture
@@ -252,12 +253,19 @@ def test_an_argument_that_the_server_does_not_know_is_named(vllm: VllmProject) -
     assert "unrecognized arguments: --no-such-flag" in errors_of(result)[1]
 
 
-def test_a_start_without_end_is_ended(vllm: VllmProject) -> None:
+def test_a_start_without_end_is_ended(vllm: VllmProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = server_module._models
+
+    def look_when_it_has_begun(url: str, token: str) -> frozenset[str]:
+        eventually(lambda: bool(vllm.entries("loading")))
+        return look(url, token)
+
+    monkeypatch.setattr(server_module, "_models", look_when_it_has_begun)
     vllm.behave("slow")
-    vllm.configure("start_timeout = 3")
+    vllm.configure("start_timeout = 0.5")
     result = vllm.run(model="m")
     assert result.ret == 4
-    assert "was not ready after 3 s: raise start_timeout" in errors_of(result)[0]
+    assert "was not ready after 0.5 s: raise start_timeout" in errors_of(result)[0]
     assert any("Loading safetensors" in line for line in errors_of(result))
     assert vllm.nothing_is_left()
 
@@ -340,7 +348,7 @@ def test_the_server_ends_with_the_controller_of_workers(vllm: VllmProject) -> No
 
 
 def test_ctrl_c_in_a_terminal_ends_it_in_order(vllm: VllmProject) -> None:
-    vllm.behave("stubborn")
+    vllm.behave("deaf-child")
     command = [sys.executable, "-m", "pytest", "--mllm=vllm:tiny"]
     os.environ["FAKE_VLLM_GATE"] = str(vllm.path / "gate")
     try:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from reviews import HOST, OPEN, PICTURE, PORT, RUN, SAFE, UNSAFE, Page, review_of
 
 from pytest_mirsafety import labels
-from pytest_mirsafety.records import LabelKind, VerdictKind
+from pytest_mirsafety.labelling import LabelKind
+from pytest_mirsafety.records import VerdictKind
 from pytest_mirsafety.review import Keys, Sizes, Stratum
 from pytest_mirsafety.review.app import visible
 from pytest_mirsafety.taxonomy import Status

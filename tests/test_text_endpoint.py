@@ -23,8 +23,9 @@ from pytest_mirsafety.judges.harmbench import HarmbenchJudge
 from pytest_mirsafety.judges.llamaguard import LlamaGuardJudge
 from pytest_mirsafety.judges.rubric import RubricJudge
 from pytest_mirsafety.protocols import Judge, TextModel
-from pytest_mirsafety.records import Clipped, TextPrompt, TextReply, Turn, Verdict, VerdictKind
+from pytest_mirsafety.records import Verdict, VerdictKind
 from pytest_mirsafety.text_models.endpoint import EndpointModel, EndpointModelSettings
+from pytest_mirsafety.texts import Clipped, TextPrompt, TextReply, Turn
 
 KEY = "own.form:0123456789"
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mirsafety.errors import JudgeError, MisconfiguredError
-from pytest_mirsafety.records import TextPrompt, Turn
 from pytest_mirsafety.text_models import local
 from pytest_mirsafety.text_models.local import render
+from pytest_mirsafety.texts import TextPrompt, Turn
 
 TURNS = (Turn("user", " asked\n"), Turn("assistant", "said"))
 Messages = list[dict[str, Any]]

@@ -18,12 +18,13 @@ from vllm_runs import STAND_IN, eventually, is_running
 from pytest_mirsafety.backends.openai import OpenAISettings
 from pytest_mirsafety.backends.vllm import VllmBackend
 from pytest_mirsafety.errors import ConfigurationError, GoneError, RetryableError, StartError
-from pytest_mirsafety.records import ModelIdentity, Request, TextPrompt, Turn
+from pytest_mirsafety.records import ModelIdentity, Request
 from pytest_mirsafety.servers import gpu, vllm
 from pytest_mirsafety.servers.arguments import VllmSettings, command, numerics
 from pytest_mirsafety.servers.vllm import VllmServer
 from pytest_mirsafety.text_models.endpoint import EndpointModelSettings
 from pytest_mirsafety.text_models.vllm import VllmModel
+from pytest_mirsafety.texts import TextPrompt, Turn
 
 T = TypeVar("T")
 IDENTITY = ModelIdentity("vllm", "tiny", None, "files-1")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..entropies import DEFINITION, NUMBERS, PICTURE, SUMMARY, AnswerAttention
+from ..entropies import DEFINITION, NOTE, NUMBERS, PICTURE, SUMMARY, AnswerAttention
 from ..errors import ConfigurationError
 from ..printable import one_line
 from ..results import InstanceOutcome, RunResult
@@ -45,10 +45,13 @@ def report(
     attention: Callable[[str], AnswerAttention | None],
     *,
     shown: str,
+    drawn: bool = True,
 ) -> list[str]:
     """Write what was measured into the run folder, which is `shown` so; gives it in sentences.
 
-    `attention` gives what was measured behind the answer of an instance.
+    `attention` gives what was measured behind the answer of an instance. Answers stand in the
+    order of their ids, so that the same answers give the same files and the same comparison
+    whatever order they came in. Without `drawn` there is no picture.
 
     Raises:
         ConfigurationError: it cannot be written.
@@ -56,7 +59,7 @@ def report(
     """
     found = [
         Measured(entry, one)
-        for entry in result.outcomes
+        for entry in sorted(result.outcomes, key=lambda entry: entry.instance_id)
         if (one := attention(entry.instance_id)) is not None
     ]
     scored = [e for e in result.outcomes if e.outcome.status is not Status.UNSCORED]
@@ -64,28 +67,28 @@ def report(
     missing = sum(entry.instance_id not in whole for entry in scored)
     sentences = [*_missing(missing, len(scored))]
     if not found:
-        return [*sentences, "attention: nothing was measured"]
+        return [*sentences, f"{NOTE}nothing was measured"]
     arrays = _arrays(found)
     model = result.provenance.model_identity
     comparison = None if result.design.shard is not None else _compared(found, arrays)
     try:
-        written = _write(folder, arrays, comparison, model, missing)
+        written = _write(folder, arrays, comparison, model, missing, drawn=drawn)
     except OSError as error:
         problem = f"{folder}: cannot be written: {error.strerror or error}"
         raise ConfigurationError(one_line(problem, 400)) from None
     if comparison is None:
-        sentences.append("attention: a shard compares nothing")
+        sentences.append(f"{NOTE}a shard compares nothing; mirsafety merge does")
     else:
         sentences.append(_sentence(comparison, arrays))
     where = ", ".join(written)
-    sentences.append(f"attention: it tells how answers differ, not why; in {shown}: {where}")
+    sentences.append(f"{NOTE}it tells how answers differ, not why; in {shown}: {where}")
     return sentences
 
 
 def _missing(missing: int, scored: int) -> Iterator[str]:
     if missing:
         yield (
-            f"attention: not measured behind {missing:,} of {scored:,} scored answers "
+            f"{NOTE}not measured behind {missing:,} of {scored:,} scored answers "
             "(mirsafety store prune removes them, so that they are asked anew)"
         )
 
@@ -147,6 +150,8 @@ def _write(
     comparison: Comparison | None,
     model: str,
     missing: int,
+    *,
+    drawn: bool,
 ) -> list[str]:
     """The files; gives their names."""
     import numpy as np
@@ -167,7 +172,7 @@ def _write(
     names = [NUMBERS, SUMMARY]
     if comparison is not None:
         document["comparison"] = _facts(comparison, arrays)
-        if _drawable(comparison):
+        if drawn and _drawable(comparison):
             with _whole(folder / PICTURE) as partial:
                 picture.draw(partial, comparison, model)
             names.append(PICTURE)
@@ -280,7 +285,7 @@ def _sentence(comparison: Comparison, arrays: Mapping[str, NDArray[Any]]) -> str
         for measure, unsafe, safe in zip(_MEASURES, *means, strict=True)
         if unsafe is not None and safe is not None
     ]
-    text = f"attention: {comparison.unsafe:,} unsafe and {comparison.safe:,} safe answers"
+    text = f"{NOTE}{comparison.unsafe:,} unsafe and {comparison.safe:,} safe answers"
     if comparison.effect is not None:
         lengths = (f"{_length(arrays, side):.0f}" for side in (Status.UNSAFE, Status.SAFE))
         text += f", median {' and '.join(lengths)} tokens"

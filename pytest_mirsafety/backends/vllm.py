@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import RetryableError
 from ..records import Completion, LoadedImage, ModelIdentity, Request, Scalar
+from ..servers.served import Served
 from ..servers.vllm import KEY, Address, VllmServer
 from .openai import OpenAIBackend, OpenAISettings
 
 
-class VllmBackend:
+class VllmBackend(Served[OpenAIBackend]):
     """Answers from a managed server; `settings` say how it is asked, whatever their address is.
 
     Its identity has no address, so that an answer is found again whatever port it came from.
@@ -27,12 +26,14 @@ class VllmBackend:
     def __init__(
         self, settings: OpenAISettings, identity: ModelIdentity, server: VllmServer
     ) -> None:
-        self._settings = replace(settings, api_key_env=KEY, key_required=False)
+        own = replace(settings, api_key_env=KEY, key_required=False)
+
+        def connect(address: Address) -> OpenAIBackend:
+            return OpenAIBackend(replace(own, base_url=address.base_url), address.environ)
+
+        super().__init__(server, connect)
         self._identity = identity
-        self._server = server
-        self._form = self._asking(Address("http://127.0.0.1:1/v1", {}))
-        self._asked: OpenAIBackend | None = None
-        self._turn = asyncio.Lock()
+        self._form = connect(Address("http://127.0.0.1:1/v1", {}))
 
     @property
     def identity(self) -> ModelIdentity:
@@ -69,11 +70,6 @@ class VllmBackend:
         """True when images are sent as file:// URLs."""
         return self._form.needs_paths
 
-    @property
-    def doing(self) -> str:
-        """What the server does while it cannot answer yet."""
-        return self._server.doing
-
     async def complete(
         self, request: Request, images: Sequence[LoadedImage], instance_id: str
     ) -> Completion:
@@ -87,40 +83,4 @@ class VllmBackend:
             BackendError: this request was refused, or its answer is not one whole answer.
             BadInputError: an image is not there in the form it is sent in.
         """
-        asked = await self._ready()
-        try:
-            return await asked.complete(request, images, instance_id)
-        except RetryableError as error:
-            failure = await self._server.explain(error)
-        raise failure
-
-    async def free(self) -> None:
-        """End the server and give its memory back; the next request starts it again.
-
-        Raises:
-            ConfigurationError: something of it is left.
-        """
-        async with self._turn:
-            asked, self._asked = self._asked, None
-            try:
-                if asked is not None:
-                    await asked.aclose()
-            finally:
-                await self._server.end()
-
-    async def aclose(self) -> None:
-        """Close the connections and end the server.
-
-        Raises:
-            ConfigurationError: something of it is left.
-        """
-        await self.free()
-
-    async def _ready(self) -> OpenAIBackend:
-        address = await self._server.address()
-        if self._asked is None:
-            self._asked = self._asking(address)
-        return self._asked
-
-    def _asking(self, address: Address) -> OpenAIBackend:
-        return OpenAIBackend(replace(self._settings, base_url=address.base_url), address.environ)
+        return await self._ask(lambda asked: asked.complete(request, images, instance_id))

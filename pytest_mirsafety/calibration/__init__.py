@@ -9,7 +9,8 @@ from typing import Final
 
 from ..errors import DataError
 from ..evaluation import evaluate
-from ..records import DRAW_SEED, Label, VerdictKind
+from ..labelling import DRAW_SEED, Label
+from ..records import VerdictKind
 from ..results import InstanceOutcome, RecordedRun, RunResult
 from ..taxonomy import Relation
 from .agreement import JudgeQuality, Rate, ReviewerAgreement, judge_quality, reviewer_agreement

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..records import LabelKind, VerdictKind
+from ..labelling import LabelKind
+from ..records import VerdictKind
 from .bounds import SEED, JudgeCounts
 from .consensus import Reviewed
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..records import Label, LabelKind, VerdictKind
+from ..labelling import Label, LabelKind
+from ..records import VerdictKind
 from ..results import InstanceOutcome, RecordedRun
 from ..taxonomy import Reason, Status
 

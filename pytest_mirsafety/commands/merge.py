@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ from ..errors import ConfigurationError, DataError, RunError
 from ..printable import one_line
 
 if TYPE_CHECKING:
+    from ..attention.gathering import Gathered
     from ..circumstances import Circumstances
-    from ..results import RunResult
+    from ..results import RecordedRun, RunResult
     from ..run_folder import Exchanges
     from . import Commands
 
@@ -49,20 +50,23 @@ def run(options: argparse.Namespace) -> int:
     try:
         given = _Given.of(options.paths)
         merged = _merged(given, junit_too=options.junitxml is not None, redact=options.redact)
-        outputs.write(merged)
+        result = outputs.write(merged)
     except RunError:
         outputs.discard()
         raise
-    for line in terminal.render(merged.result, width=shutil.get_terminal_size().columns):
+    for line in terminal.render(result, width=shutil.get_terminal_size().columns):
         print(github.harmless(line.text, os.environ))
-    for text in github.conclude(merged.result, merged.exit_code, os.environ):
+    for text in github.conclude(result, merged.exit_code, os.environ):
         print(text)
     return merged.exit_code
 
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
-    """The result of all shards, and the JUnit file where one was asked for."""
+    """The result of all shards, and the JUnit file where one was asked for.
+
+    `attention` is what they measured, where `--mir-attention` was given to them.
+    """
 
     result: RunResult
     exit_code: int
@@ -70,6 +74,7 @@ class _Merged:
     junit: bytes
     exchanges: Exchanges
     circumstances: Circumstances
+    attention: Gathered | None
 
 
 def _merged(given: _Given, *, junit_too: bool, redact: bool) -> _Merged:
@@ -94,7 +99,23 @@ def _merged(given: _Given, *, junit_too: bool, redact: bool) -> _Merged:
         junit.merge(files, runs, result) if junit_too else b"",
         run_folder.Exchanges(zip(given.folders, runs, strict=True)),
         merging.circumstances(runs),
+        _attention(given.folders, runs),
     )
+
+
+def _attention(folders: Iterable[Path], runs: Sequence[RecordedRun]) -> Gathered | None:
+    """What the shards measured; None where they were not to.
+
+    Raises:
+        DataError: a file is not as it was written.
+    """
+    from ..entropies import NOTE
+
+    if not any(note.startswith(NOTE) for run in runs for note in run.notes):
+        return None
+    from ..attention.gathering import gather
+
+    return gather(zip(folders, runs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +181,10 @@ class _Outputs:
             if written.count(path) > 1 or not set(files).isdisjoint(path.parents):
                 raise _taken(path, "is where two outputs would go")
 
-    def write(self, merged: _Merged) -> None:
+    def write(self, merged: _Merged) -> RunResult:
         """Find out whether all can be written before any is; the run folder comes last.
+
+        Gives the result with what was found of attention, which is written first.
 
         Raises:
             ConfigurationError: one cannot be written.
@@ -173,20 +196,25 @@ class _Outputs:
             _clear(path)
         if self.folder is not None:
             run_folder.claim(self.folder)
+        result = merged.result
+        if merged.attention is not None:
+            found = _report_attention(self.folder, result, merged.attention)
+            result = replace(result, notes=(*result.notes, *found))
         if self.junit is not None:
             _write(self.junit, merged.junit)
         if self.summary is not None:
-            text = "".join(summary.to_json(merged.result, merged.exit_code))
+            text = "".join(summary.to_json(result, merged.exit_code))
             _write(self.summary, text.encode())
         if self.folder is not None:
             run_folder.write(
                 self.folder,
-                merged.result,
+                result,
                 tests_failed=merged.tests_failed,
                 exit_code=merged.exit_code,
                 exchanges=merged.exchanges,
                 circumstances=merged.circumstances,
             )
+        return result
 
     def discard(self) -> None:
         """Leave nothing of an earlier merge to be read as this one, nor a part of this one."""
@@ -198,6 +226,33 @@ class _Outputs:
                     path.unlink()
         if self.folder is not None:
             run_folder.discard(self.folder)
+
+
+def _report_attention(folder: Path | None, result: RunResult, found: Gathered) -> list[str]:
+    """Write what all shards measured, and its comparison, as one run would; gives sentences.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    from ..attention import picture
+    from ..attention.reporting import report
+    from ..entropies import NOTE
+    from ..errors import MissingExtraError
+
+    if folder is None:
+        return [f"{NOTE}name --run=FOLDER to have what the shards measured compared"]
+    sentences = []
+    if found.without:
+        where = one_line(", ".join(found.without), 300)
+        sentences.append(f"{NOTE}there is none in {where}: keep all files of a run folder")
+    drawn = True
+    try:
+        picture.check_installed()
+    except MissingExtraError as error:
+        drawn = False
+        sentences.append(f"{NOTE}no picture is drawn: {error}")
+    shown = one_line(str(folder))
+    return sentences + report(folder, result, found.answers.get, shown=shown, drawn=drawn)
 
 
 def _taken(path: Path, problem: str) -> ConfigurationError:

@@ -250,6 +250,7 @@ def _reasoning_in_words(settings: ModelSettings) -> str:
 def _fields(model: NamedModel, configuration: Configuration) -> list[tuple[str, object, str]]:
     """Each field that has a meaning for the provider: its key, its value, where that is from."""
     from ..model_forms import loads_weights, needless_keys
+    from ..setting_sections import ReachedSettings
 
     settings = model.settings
     file = "" if configuration.file is None else configuration.file.name
@@ -259,7 +260,8 @@ def _fields(model: NamedModel, configuration: Configuration) -> list[tuple[str, 
     needless = needless_keys(settings.provider, served=served)
     left = _LEFT_TO_A_SERVER if loads_weights(settings.provider, served=served) else ()
     fields = []
-    for key in type(settings).model_fields:
+    # What the model is, then how it is reached.
+    for key in sorted(type(settings).model_fields, key=ReachedSettings.model_fields.__contains__):
         if key not in settings.model_fields_set:
             origin = _DEFAULT
         elif key in written:

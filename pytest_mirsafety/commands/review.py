@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError, DataError, MissingExtraError
+from ..labelling import DRAW_SEED
 from ..printable import one_line
-from ..records import DRAW_SEED
 
 if TYPE_CHECKING:
     from ..records import ImageRef, LoadedImage

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..printable import one_line
 from ..protocols import TextModel
-from ..records import TextReply
+from ..texts import TextReply
 from .markers import Markers, flag
 
 

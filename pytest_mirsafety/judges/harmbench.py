@@ -13,7 +13,8 @@ from typing import Final
 
 from ..printable import one_line
 from ..protocols import TextModel
-from ..records import ModelIdentity, TextPrompt, Verdict, VerdictKind
+from ..records import ModelIdentity, Verdict, VerdictKind
+from ..texts import TextPrompt
 from .asking import clip_in_words, described, prepare, scores_of
 from .markers import LLAMA_2, brackets_in
 from .memory import free_all

@@ -12,7 +12,8 @@ from typing import Final
 
 from ..printable import one_line
 from ..protocols import TextModel
-from ..records import ModelIdentity, TextPrompt, Turn, Verdict, VerdictKind
+from ..records import ModelIdentity, Verdict, VerdictKind
+from ..texts import TextPrompt, Turn
 from .asking import clip_in_words, described, prepare, scores_of
 from .markers import LLAMA_3, Markers
 from .memory import free_all

@@ -18,17 +18,8 @@ from typing import Any, Final
 
 from ..printable import one_line
 from ..protocols import TextModel
-from ..records import (
-    LoadedImage,
-    ModelIdentity,
-    SafeMode,
-    TextPrompt,
-    TextReply,
-    Turn,
-    Verdict,
-    VerdictKind,
-    digest,
-)
+from ..records import LoadedImage, ModelIdentity, SafeMode, Verdict, VerdictKind, digest
+from ..texts import TextPrompt, TextReply, Turn
 from .asking import clip_in_words, described, prepare
 from .markers import CHAT
 from .memory import free_all

@@ -19,8 +19,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ..errors import BadInputError, RunError
+from ..labelling import LabelKind
 from ..printable import one_line
-from ..records import LabelKind
 from .guard import HEADERS, Guard, Keys
 from .items import Review
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..records import ImageRef, Instance, Label, LabelKind, LoadedImage, VerdictKind
+from ..labelling import Label, LabelKind
+from ..records import ImageRef, Instance, LoadedImage, VerdictKind
 from .drawing import Drawn
 
 

@@ -33,7 +33,10 @@ KEY: Final = "VLLM_API_KEY"
 CONCURRENCY: Final = 256
 """Requests in flight where the settings say nothing: the server batches what is there."""
 
+_FIRST_LOOK: Final = 0.05
 _LOOK: Final = 0.3
+"""Seconds between two looks whether it answers: few at first, then so many."""
+
 _NOTICE: Final = 2.0
 """Seconds in which the end of a server is noticed behind the connection that it broke."""
 
@@ -222,6 +225,7 @@ class VllmServer:
         """
         limit = self._settings.start_timeout
         until = self._begun + limit
+        pause = _FIRST_LOOK
         while not process.over:
             if mark in await asyncio.to_thread(_models, url, token):
                 return
@@ -231,7 +235,8 @@ class VllmServer:
                     f"{self._title} was not ready after {limit:g} s: raise start_timeout if it "
                     f"was still at work\n{_last_words(process)}"
                 )
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(pause)
+            pause = min(_LOOK, 1.5 * pause)
         code = -1 if process.exit_code is None else process.exit_code
         await self._give_up(process)
         found = diagnose(process.lines)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import JudgeError, MisconfiguredError
-from ..records import Clipped, ModelIdentity, TextPrompt, TextReply, Turn
+from ..records import ModelIdentity
+from ..texts import Clipped, TextPrompt, TextReply, Turn
 from ..wire import replies
 from ..wire.bodies import Body, Encoded, Encoder, listed
 from ..wire.connection import OPENAI_KEY, Connection, EndpointSettings, to_json

@@ -21,7 +21,8 @@ from ..checkpoints.identity import Checkpoint, identify
 from ..checkpoints.loading import load_weights
 from ..errors import JudgeError, MisconfiguredError
 from ..printable import one_line
-from ..records import Clipped, ModelIdentity, TextPrompt, TextReply, Turn
+from ..records import ModelIdentity
+from ..texts import Clipped, TextPrompt, TextReply, Turn
 
 _T = TypeVar("_T")
 

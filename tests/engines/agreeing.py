@@ -53,8 +53,9 @@ def said_here(checkpoint: Path, images: int) -> list[Said]:
 def each_image_for_itself() -> Iterator[None]:
     """Show several images as vLLM does: each in tiles, as if it were the only one.
 
-    LLaVA-OneVision was trained to see each of several images whole, and not in tiles, which is
-    what its processor does when it is told which images belong together. vLLM does not tell it.
+    The processor of LLaVA-OneVision shows each of several images whole, and only one alone in
+    tiles, when it is told which images belong together. vLLM does not tell it: one flat list of
+    images is to the processor one prompt an image.
     """
 
     def encode(model: Any, texts: Sequence[str], asks: Sequence[Any], **more: bool) -> Any:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +40,16 @@ device = "cpu"
 dtype = "float32"
 judge_cut_answers = true
 decoding = { max_tokens = 16 }
+
+# One after the other: what is computed beside an answer may change its numbers in the last digit.
+[models.alone]
+provider = "transformers"
+model = "llava"
+device = "cpu"
+dtype = "float32"
+batch_size = 1
+judge_cut_answers = true
+decoding = { max_tokens = 16 }
 """
 JUDGE: Final = """
 import hashlib
@@ -51,6 +63,7 @@ class Judge:
         return Verdict(VerdictKind.UNSAFE if unsafe else VerdictKind.SAFE, self.identity)
     async def aclose(self): pass
 """
+MAIN: Final = "import sys; from pytest_mirsafety.cli import main; sys.exit(main())"
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -98,10 +111,25 @@ class Project:
         (folder / "test_suite.py").write_text(SUITE.read_text("utf-8"), "utf-8")
         return cls(folder)
 
-    def run(self, name: str, *options: str) -> Finished:
-        own = (f"--mir-run={name}", f"--mir-summary={name}/summary.json", "--mir-report-only")
-        done = self.call("-m", "pytest", "-q", "--mllm=tiny", *own, *options)
+    def run(self, name: str, *options: str, model: str = "tiny") -> Finished:
+        done = self.call(*self.command(name, model), *options)
         return Finished(done.returncode, done.stdout + done.stderr, self.folder / name)
+
+    def command(self, name: str, model: str) -> tuple[str, ...]:
+        own = (f"--mir-run={name}", f"--mir-summary={name}/summary.json", "--mir-report-only")
+        return ("-m", "pytest", "-q", f"--mllm={model}", *own)
+
+    def killed(self, name: str, *options: str, model: str, when: Callable[[], bool]) -> int:
+        """Start such a run and kill it as soon as this holds; gives its exit code."""
+        command = [sys.executable, *self.command(name, model), *options]
+        environ = {**os.environ, **OFFLINE}
+        with subprocess.Popen(
+            command, cwd=self.folder, env=environ, stdout=subprocess.DEVNULL
+        ) as process:
+            while process.poll() is None and not when():
+                time.sleep(0.01)
+            process.kill()
+        return process.returncode
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -176,6 +204,63 @@ def test_a_second_run_finds_the_same_in_the_store(first: Finished, second: Finis
     assert first.attention["comparison"] == second.attention["comparison"]
 
 
+def kept(store: Path, what: str) -> set[str]:
+    """The requests that a store has `answers.key` or `attention.request` of."""
+    table, _, column = what.partition(".")
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(store)) as connection:
+        return {row[0] for row in connection.execute(f"SELECT {column} FROM {table}")}  # noqa: S608
+    return set()  # not there yet
+
+
+def test_a_run_that_is_killed_goes_on_and_its_report_is_that_of_one_that_was_not(
+    project: Project,
+) -> None:
+    whole = project.run("whole", "--mir-attention", "--mir-store=whole.sqlite3", model="alone")
+    assert whole.exit_code == 0, whole.output
+    store = project.folder / "killed.sqlite3"
+    options = ("--mir-attention", f"--mir-store={store.name}")
+    code = project.killed(
+        "killed",
+        *options,
+        model="alone",
+        when=lambda: store.exists() and len(kept(store, "answers.key")) >= 5,
+    )
+    assert code == -signal.SIGKILL
+    answered = kept(store, "answers.key")
+    assert 5 <= len(answered) < INSTANCES
+    assert answered <= kept(store, "attention.request"), "no answer is without its numbers"
+    resumed = project.run("resumed", *options, model="alone")
+    assert resumed.exit_code == 0, resumed.output
+    provenance = resumed.summary["provenance"]
+    assert provenance["answers_from_store"] == len(answered)
+    assert provenance["answers_asked"] == INSTANCES - len(answered)
+    for name in ("attention.npz", "attention.json", "attention.png"):
+        one, other = ((run.folder / name).read_bytes() for run in (whole, resumed))
+        assert one == other, name
+    for key in ("instances", "overall", "relations", "gates"):
+        assert whole.summary[key] == resumed.summary[key]
+
+
+def test_shards_are_merged_into_what_one_run_has(project: Project) -> None:
+    """Their answers come from the store of the run above, so that nothing is asked."""
+    whole = project.run("again", "--mir-attention", "--mir-store=whole.sqlite3", model="alone")
+    for number in (1, 2):
+        shard = project.run(
+            f"shard-{number}",
+            *(f"--mir-shard={number}/2", "--mir-attention", "--mir-store=whole.sqlite3"),
+            model="alone",
+        )
+        assert shard.exit_code == 0, shard.output
+        assert shard.summary["provenance"]["answers_asked"] == 0
+    merged = project.call("-c", MAIN, "merge", "shard-1", "shard-2", "--run=merged")
+    assert merged.returncode == 0, merged.stdout + merged.stderr
+    for name in ("attention.npz", "attention.json", "attention.png"):
+        one, other = (
+            (where / name).read_bytes() for where in (whole.folder, project.folder / "merged")
+        )
+        assert one == other, name
+
+
 def test_what_is_missing_is_counted_and_not_made_up(project: Project, second: Finished) -> None:
     store = project.folder / ".mirsafety" / "answers.sqlite3"
     scored = sum(second.attention["comparison"][s]["answers"] for s in ("unsafe", "safe"))
@@ -201,7 +286,6 @@ def test_the_same_model_unwatched_is_asked_anew(project: Project, second: Finish
 
 
 def test_the_store_knows_of_it(project: Project, second: Finished) -> None:
-    main = "import sys; from pytest_mirsafety.cli import main; sys.exit(main())"
-    listed = project.call("-c", main, "store", "verify")
+    listed = project.call("-c", MAIN, "store", "verify")
     assert "the attention behind 5" in listed.stdout, listed.stdout + listed.stderr
     assert "all in order" in listed.stdout

@@ -26,10 +26,11 @@ from vllm_server import API_KEY, MODEL, VllmServer, vllm_judge_server, write_che
 from pytest_mirsafety import config
 from pytest_mirsafety.judge_building import JudgeContext
 from pytest_mirsafety.protocols import Judge, TextModel
-from pytest_mirsafety.records import TextPrompt, TextReply, Turn, Verdict
+from pytest_mirsafety.records import Verdict
 from pytest_mirsafety.registry import build_judge, find_judge
 from pytest_mirsafety.text_models.endpoint import EndpointModel, EndpointModelSettings
 from pytest_mirsafety.text_models.local import LocalModel, LocalModelSettings, render
+from pytest_mirsafety.texts import TextPrompt, TextReply, Turn
 
 SUITE: Final = Path(__file__).parents[2] / "suites" / "test_mir_safetybench.py"
 INSTANCES: Final = 54

@@ -5,29 +5,19 @@ A killed run and the next one share a store, so that the second asks what the fi
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from managed_runs import INSTANCES, Finished, Project, answered
 from server_process import is_alive
-from vllm_server import ENVIRONMENT, counters, write_checkpoint
 
-SUITE: Final = Path(__file__).parents[2] / "suites" / "test_mir_safetybench.py"
-INSTANCES: Final = 54
 INCONCLUSIVE: Final = 10
-PATIENCE: Final = 600.0
 CONFIGURATION: Final = """
 data = "sample"
 
@@ -68,87 +58,12 @@ server_args = ["--limit-mm-per-prompt", '{"image": 3}']
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A run that is over; `groups` are the process groups of the servers that it had."""
-
-    code: int
-    output: str
-    groups: frozenset[int]
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.output.partition("ERROR: ")[2].splitlines() if line]
-
-
-class Project:
-    """A user's repository with the suite, a configuration, and a checkpoint."""
-
-    def __init__(self, folder: Path) -> None:
-        shutil.copy(SUITE, folder)
-        (folder / "mirsafety.toml").write_text(CONFIGURATION, encoding="utf-8")
-        (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        self.folder = folder
-        self.checkpoint = write_checkpoint("tiny_llava.py", folder / "checkpoint")
-
-    def run(
-        self, *arguments: str, meanwhile: Callable[[Mapping[int, int]], bool] = lambda _: True
-    ) -> Finished:
-        """Run pytest; `meanwhile` sees the servers, by group with their ports, until it is True."""
-        found: dict[int, int] = {}
-        log = self.folder / "output.txt"
-        done = False
-        with (
-            log.open("wb") as output,
-            subprocess.Popen(
-                [sys.executable, "-m", "pytest", *arguments, "."],
-                cwd=self.folder,
-                env={**os.environ, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            ) as process,
-        ):
-            deadline = time.monotonic() + PATIENCE
-            while process.poll() is None:
-                if time.monotonic() > deadline:
-                    process.kill()
-                found.update(self._servers())
-                done = done or (bool(found) and meanwhile(found))
-                time.sleep(0.2)
-        return Finished(process.returncode, log.read_text("utf-8"), frozenset(found))
-
-    def summary(self, name: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = json.loads((self.folder / name).read_text("utf-8"))
-        return found
-
-    def _servers(self) -> dict[int, int]:
-        """The servers of this checkpoint that run: process group and port."""
-        found = {}
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError, ValueError):
-                words = file.read_bytes().decode("utf-8", "replace").split("\0")
-                pid = int(file.parent.name)
-                # Not the guardian, whose command line ends with the server's.
-                if str(self.checkpoint) in words and "-S" not in words:
-                    group = os.getpgid(pid)
-                    found[group] = int(words[words.index("--port") + 1])
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Records:
     killed: Finished
     finished: Finished
     again: Finished
     short: Finished
     project: Project
-
-
-def answered(port: int) -> int:
-    """Requests that the server has answered; 0 while it does not listen."""
-    with suppress(OSError, LookupError):
-        return counters(f"http://127.0.0.1:{port}").answered
-    return 0
 
 
 def kill_mid_run(servers: Mapping[int, int]) -> bool:
@@ -163,7 +78,7 @@ def kill_mid_run(servers: Mapping[int, int]) -> bool:
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
     """All runs with a real server, each of which costs a start of a minute and more."""
-    project = Project(tmp_path_factory.mktemp("managed"))
+    project = Project(tmp_path_factory.mktemp("managed"), CONFIGURATION)
     return Records(
         project.run("--mllm=slow", "--mir-summary=killed.json", meanwhile=kill_mid_run),
         project.run("--mllm=tiny", "--mir-summary=finished.json", "-n2", "-v"),

@@ -146,8 +146,11 @@ def say(line: str) -> None:
 def main() -> None:
     """Start as vLLM does; FAKE_VLLM is a failure's name, or a way to behave."""
     arguments = parse()
+    # -S: all that it imports is the standard library's. One that does not mind being asked to end
+    # is waited for, so not every child is of that kind.
+    deaf = "signal.signal(15, 1); " if MODE in {"deaf-child", "slow-answers"} else ""
     child = subprocess.Popen(
-        [sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(600)"],
+        [sys.executable, "-S", "-c", f"import signal, time; {deaf}time.sleep(600)"],
         start_new_session=MODE == "stray-child",
     )
     record(
@@ -158,12 +161,11 @@ def main() -> None:
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         token=os.environ["VLLM_API_KEY"],
     )
-    if MODE == "stubborn":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say("[model.py:733] Resolved architecture: LlavaOnevisionForConditionalGeneration")
     say("[cpu_model_runner.py:68] Starting to load model x...")
     say("[secret.py:1] the key is " + os.environ["VLLM_API_KEY"])
     print("Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:01<00:01]", flush=True)
+    record(event="loading")
     if MODE in FAILURES:
         print("Traceback (most recent call last):", file=sys.stderr)
         print(FAILURES[MODE], file=sys.stderr, flush=True)
