@@ -85,7 +85,7 @@ def test_it_says_why_nothing_moves(
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.0)
     monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.1)
     # Answers that were under way come after the refusals, and end no pause.
-    pushed_back = [Reply.error(429, retry_after=1)] * 3
+    pushed_back = [Reply.error(429, retry_after=2)] * 3
     replies = [Reply(REFUSAL), *pushed_back, Reply(REFUSAL, delay=0.3)]
     with ChatEndpoint(replies) as endpoint:
         result = project.run(workers, model=f"{endpoint.url}#m")
