@@ -19,7 +19,8 @@ from pytest_mirsafety.circumstances import Circumstances
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.commands import review
 from pytest_mirsafety.errors import DataError
-from pytest_mirsafety.records import Label, LabelKind, VerdictKind, digest
+from pytest_mirsafety.labelling import Label, LabelKind
+from pytest_mirsafety.records import VerdictKind, digest
 
 GOLDEN = Path(__file__).parent / "run_folders" / "version-1"
 WHOLE = GOLDEN / "whole"

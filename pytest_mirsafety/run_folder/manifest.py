@@ -14,8 +14,9 @@ from ..comparison.facts import regression_facts
 from ..errors import DataError
 from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
+from ..labelling import DRAW_SEED
 from ..printable import one_line
-from ..records import DRAW_SEED, digest
+from ..records import digest
 from ..results import Provenance, RunDesign, RunResult
 from .forms import (
     FORMAT,
