@@ -50,7 +50,7 @@ def test_a_rate_has_its_gate_s_numbers(made: World) -> None:
         if rate.low is not None and rate.high is not None:
             assert 0 <= rate.low <= rate.high <= 1
             if rate.share is not None:  # the unscored are within, whatever they are
-                assert rate.low <= rate.share <= rate.high or not rate.exact
+                assert rate.low <= float(rate.share) <= rate.high or not rate.exact
 
 
 @given(worlds())
