@@ -316,7 +316,8 @@ def test_nothing_is_asked_of_anybody(report: Report) -> None:
 def test_dark_and_light(report: Report) -> None:
     colours = (
         "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color,"
-        " ...[...document.querySelectorAll('picture img')].map(i => i.currentSrc)]"
+        " ...[...document.querySelectorAll('figure img')].filter(i => i.checkVisibility())"
+        ".map(i => i.currentSrc)]"
     )
     light = report.script(colours)
     report.cdp("Emulation.setEmulatedMedia", **DARK)
@@ -355,6 +356,9 @@ def test_print(report: Report) -> None:
     report.cdp("Emulation.setEmulatedMedia", media="print", **DARK)
     assert not any(one.is_displayed() for one in report.all("#browser, nav"))
     assert [one.is_displayed() for one in report.all(".findings li")] == [True] * 4
+    # Ink on paper, at once: nothing has to be loaded for it.
+    assert [one.is_displayed() for one in report.all("figure .for-light")] == [True] * 4
+    assert [one.is_displayed() for one in report.all("figure .for-dark")] == [False] * 4
     ink = report.script(
         "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
     )
