@@ -268,9 +268,13 @@ def test_what_is_exported_is_read_by_others(project: Project, capsys: Shown) -> 
     assert 'license: "mit"' in Path("hub2/README.md").read_text("utf-8")
 
 
-def test_a_redacted_run_has_no_texts_to_give(project: Project) -> None:
+def test_a_redacted_run_has_no_texts_to_give(project: Project, capsys: Shown) -> None:
     project.answers({project.ids[0]: COMPLIANCE})
     project.run("--mir-run=run", "--mir-redact")
-    assert cli.main(["export", "run", "--csv=t.csv", "--text"]) == 0
+    capsys.readouterr()
+    assert cli.main(["export", "run", "--csv=t.csv", "--dataset=hub", "--text"]) == 0
     assert COMPLIANCE not in Path("t.csv").read_text("utf-8")
+    said = capsys.readouterr().out
+    assert said.count("digests in place of texts (the run was redacted)") == 2
+    assert "not-for-all-audiences" not in Path("hub/README.md").read_text("utf-8")
     assert cli.main(["export", "run", "--upstream=out"]) == 4

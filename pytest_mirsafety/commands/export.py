@@ -70,9 +70,9 @@ def run(options: argparse.Namespace) -> None:
     if options.csv is not None:
         from ..exports.rows import csv_lines
 
-        lines = csv_lines(recorded.outcomes, exchanges, texts=options.text)
+        lines = csv_lines(recorded.outcomes, exchanges, texts=_has_texts(options, recorded))
         _write(options.csv, lines)
-        print(f"{_shown(options.csv)}: {len(recorded.outcomes):,} rows{_texts(options)}")
+        print(f"{_shown(options.csv)}: {len(recorded.outcomes):,} rows{_texts(options, recorded)}")
     if options.dataset is not None:
         _dataset(options, recorded, exchanges)
 
@@ -145,20 +145,26 @@ def _dataset(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exch
     from ..exports import card, rows
 
     result = evaluate(recorded.design, recorded.outcomes, recorded.provenance, recorded.notes)
-    lines = rows.json_lines(recorded.outcomes, exchanges, texts=options.text)
+    texts = _has_texts(options, recorded)
+    lines = rows.json_lines(recorded.outcomes, exchanges, texts=texts)
     root: Path = options.dataset
     _write(root / card.DATA, lines)
-    text = card.card(result, texts=options.text, license_id=options.license)
+    text = card.card(result, texts=texts, license_id=options.license)
     _write(root / card.CARD, [text])
-    print(f"{_shown(root)}: a card and {len(recorded.outcomes):,} rows{_texts(options)}")
+    print(f"{_shown(root)}: a card and {len(recorded.outcomes):,} rows{_texts(options, recorded)}")
     if options.license is None:
         print("the card names no licence: choose one (--license=ID) before it is published")
 
 
-def _texts(options: argparse.Namespace) -> str:
-    if options.text:
+def _has_texts(options: argparse.Namespace, recorded: RecordedRun) -> bool:
+    return options.text and not recorded.redacted
+
+
+def _texts(options: argparse.Namespace, recorded: RecordedRun) -> str:
+    if _has_texts(options, recorded):
         return ", with prompts and answers: keep them as private as the run"
-    return ", digests in place of texts (--text has those)"
+    why = "the run was redacted" if recorded.redacted else "--text has those"
+    return f", digests in place of texts ({why})"
 
 
 def _write_all(root: Path, files: Mapping[str, bytes]) -> None:
