@@ -360,6 +360,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "/results.jsonl: cannot be read: No such file" in refusal(folder)
     (folder / run_folder.MANIFEST).unlink()
     assert refusal(folder) == " is no run folder: it has no run.json"
+    (tmp_path / "baseline.json").write_text("{}")
+    assert refusal(tmp_path / "baseline.json") == " is a file: name the run folder (--mir-run)"
 
 
 def test_a_run_that_died_left_no_result(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def _written(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+_NO_FOLDER: Final = {
+    FileNotFoundError: f"is no run folder: it has no {MANIFEST}",
+    NotADirectoryError: "is a file: name the run folder (--mir-run)",
+}
+
+
 def read_manifest(path: Path, where: str) -> Manifest:
     """The manifest of a run that has ended, of whatever version.
 
@@ -132,8 +138,8 @@ def read_manifest(path: Path, where: str) -> Manifest:
     place = f"{where}/{MANIFEST}"
     try:
         content = bounded(path)
-    except FileNotFoundError:
-        raise DataError(f"{where} is no run folder: it has no {MANIFEST}") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{where} {_NO_FOLDER[type(error)]}") from None
     except OSError as error:
         raise malformed(place, f"cannot be read: {error.strerror or error}") from None
     if len(content) > _MANIFEST_LIMIT:
