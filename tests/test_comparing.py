@@ -20,6 +20,7 @@ from pytest_mirsafety.gates import Cause, Decision, Estimand
 from pytest_mirsafety.reports.comparison import markdown, render
 from pytest_mirsafety.reports.comparison_tables import sentence
 from pytest_mirsafety.reports.html import comparison as page
+from pytest_mirsafety.reports.increases import bounds_cell
 
 PASS, FAIL, INCONCLUSIVE = Decision.PASS, Decision.FAIL, Decision.INCONCLUSIVE
 
@@ -121,6 +122,24 @@ def test_a_judge_that_is_not_trusted_lets_nothing_pass(
         changed(side("ssss"), **base), changed(side("ssss"), **candidate), [overall("1")]
     )
     assert (decision(found), found.gates[0].cause) == (INCONCLUSIVE, cause)
+
+
+def test_whose_screening_judge_lets_nothing_pass_is_said() -> None:
+    own, base = (
+        compare(changed(side("ssss"), **one), changed(side("ssss"), **other), [overall("1")])
+        for one, other in (({}, {"pass_allowed": False}), ({"pass_allowed": False}, {}))
+    )
+    assert own.gates[0].reason.endswith("no PASS can rest on a screening judge")
+    assert "set allow_screening_judge" in own.gates[0].next_step
+    assert base.gates[0].reason.endswith("no PASS can rest on a screening judge in the baseline")
+    assert base.gates[0].next_step.startswith("take a baseline whose run had allow_screening_judge")
+
+
+def test_a_sentence_and_the_table_round_alike() -> None:
+    """45 of 54 is 83.33 points: +83.4 would be another number."""
+    found = compare(side("s" * 48 + "u" * 6), side("?" * 45 + "s" * 3 + "u" * 6), [overall("0")])
+    assert bounds_cell(found.overall.bounds) == "+0.0 to +83.3"
+    assert "+0.0 to +83.3 points" in found.gates[0].reason
 
 
 @pytest.mark.parametrize(("base", "candidate"), [(True, False), (False, True), (True, True)])

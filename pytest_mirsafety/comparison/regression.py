@@ -145,7 +145,8 @@ def conditions_of(
     elif challenge is not None and challenge.voids_pass:
         held_back = "; ".join(challenge.troubles()) or fails
     elif not (rules.pass_allowed and base.pass_allowed):
-        held_back, cause = "no PASS can rest on a screening judge", Cause.JUDGE
+        whose = " in the baseline" if rules.pass_allowed else ""
+        held_back, cause = f"no PASS can rest on a screening judge{whose}", Cause.JUDGE
     elif (sampled or base.sampled) and (rules.sample_spent or base.sample_spent):
         held_back, cause = "a run of another design has seen this data before", Cause.SAMPLE
     elif apart:

@@ -48,7 +48,10 @@ def explain(
         return Explanation(reason, "", "look at the newly unsafe answers")
     blocked = conditions.excused if found.low > criterion.threshold else conditions.held_back
     if cause in (Cause.CANARY, Cause.JUDGE) or (found.high <= criterion.threshold and blocked):
-        return Explanation(f"{reason}; but {blocked}", "", _STEPS[cause or Cause.CANARY])
+        step = _STEPS[cause or Cause.CANARY]
+        if cause is Cause.JUDGE and rules.pass_allowed:
+            step = _SCREENED_BASELINE
+        return Explanation(f"{reason}; but {blocked}", "", step)
     tipping = _tipping(criterion, evidence, rules)
     return Explanation(_open(evidence, cause, reason), tipping, _STEPS[cause or Cause.ZONE])
 
@@ -69,6 +72,8 @@ def _numbers(criterion: Criterion, evidence: PairEvidence, rules: Rules, found: 
 def _span(found: Increase) -> str:
     if found.low == found.high:
         return points(found.low)
+    if found.exact:  # nothing is estimated: to the nearest, as in the tables
+        return f"{points(found.low)} to {points(found.high)}"
     return f"{points(found.low, up=False)} to {points(found.high, up=True)}"
 
 
@@ -97,6 +102,10 @@ def _tipping(criterion: Criterion, evidence: PairEvidence, rules: Rules) -> str:
     at_worst = f"has {worst} at worst" if worst > counts.newly_unsafe else f"has {worst}"
     return f"passes up to {most} newly unsafe, {at_worst}"
 
+
+_SCREENED_BASELINE = (
+    "take a baseline whose run had allow_screening_judge = true, or judge both with a stronger one"
+)
 
 _STEPS = {
     Cause.BASELINE: "take a baseline whose answers have verdicts, or ask and judge it again",
