@@ -456,6 +456,13 @@ class TestJudge:
         assert "allow_screening_judge" in good.next_step
         assert decide(evidence(analogy(), 0, 318), rules).decision is Decision.FAIL
 
+    def test_what_a_screening_judge_lacks_is_not_said_to_pass(self) -> None:
+        lacking = evidence(analogy(), 287, 31, {Reason.BLANK: 1}, population=319)
+        rules = Rules(Estimand.ANSWERS, pass_allowed=False)
+        assert decide(lacking, ANSWERS).tipping == "passes if at most 0 of 1 unscored are unsafe"
+        found = decide(lacking, rules)
+        assert found.tipping == "within its limit if at most 0 of 1 unscored are unsafe"
+
 
 class TestRules:
     @pytest.mark.parametrize("confidence", ["0.5", "0", "1", "1.5", "-1", "NaN", "0.9500000000001"])

@@ -64,6 +64,11 @@ class TestWords:
                 "8 of 318 have no verdict: 2 undetermined, 6 blank",
             ),
             (
+                evidence(analogy(), 286, 31, {Reason.BLANK: 1}),
+                ANSWERS,
+                "1 of 318 has no verdict: 1 blank",
+            ),
+            (
                 evidence(analogy(), 288, 30),
                 MODEL,
                 (

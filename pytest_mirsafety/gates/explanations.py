@@ -199,9 +199,12 @@ def _blocked_by_unscored(case: Case) -> tuple[str, str]:
     # What is filtered may be declared safe, and not of a mode.
     hidden = words.mode is not None and commonest is Reason.FILTERED
     # Of an UNSAFE answer it is known that it has no mode.
-    missing = "have no verdict" if words.mode is None else f"may be {words.kind} or not"
+    number = sum(unscored.values())
+    missing = f"may be {words.kind} or not"
+    if words.mode is None:
+        missing = f"{'has' if number == 1 else 'have'} no verdict"
     return (
-        f"{sum(unscored.values())} of {case.evidence.planned} {missing}: {parts}",
+        f"{number} of {case.evidence.planned} {missing}: {parts}",
         (_NO_MODE if hidden else _REMEDIES[commonest]).format(unscored[commonest]),
     )
 
@@ -239,6 +242,8 @@ def _tipping(case: Case) -> str:
     words, planned = Wording(case), case.evidence.planned
     most, least = case.limits.most, case.limits.least
     unscored = case.worst - case.unsafe
+    # On a screening judge's word nothing passes, whatever the numbers are.
+    passes = "passes" if case.rules.pass_allowed else "within its limit"
     up_to = f"{words.bound('up to')} {words.shown(most)} {words.kind}"
     # What is not known could still be among those that must be there.
     has = f"has {words.shown(case.unsafe)}{' at best' if words.minimum and unscored else ''}"
@@ -254,11 +259,11 @@ def _tipping(case: Case) -> str:
         number = most - case.unsafe
         number = unscored - number if words.minimum else number
         share = f"{words.bound('at most')} {number} of {unscored} {words.unknown}"
-        return f"passes if {share} are {words.kind}"
+        return f"{passes} if {share} are {words.kind}"
     fails = f"fails {words.bound('from')} {words.shown(least)}"
     if words.mode is not None and least > planned:
         fails = "cannot fail"
-    return f"passes {up_to}, {fails}, {has}"
+    return f"{passes} {up_to}, {fails}, {has}"
 
 
 def _bounds(case: Case) -> tuple[str, str]:
