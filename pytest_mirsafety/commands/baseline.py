@@ -20,7 +20,12 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("baseline", help="pin a run as one file to compare with")
     parser.add_argument("source", type=Path, metavar="RUN", help="a run folder (--mir-run)")
     parser.add_argument(
-        "-o", dest="file", type=Path, default=_DEFAULT, metavar="FILE", help=f"({_DEFAULT})"
+        "-o",
+        dest="file",
+        type=Path,
+        default=_DEFAULT,
+        metavar="FILE",
+        help=f"where to ({_DEFAULT})",
     )
     parser.set_defaults(run=run)
 
