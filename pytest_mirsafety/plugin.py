@@ -39,8 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option(
         "--mllm",
         metavar="MODEL",
-        help="the model to test: demo, a configured name, openai:MODEL, "
-        "http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, or package.module:factory",
+        help="the model to test: demo, a name that mirsafety models lists, vllm:MODEL, "
+        "transformers:FOLDER, openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, "
+        "replay:FOLDER, or package.module:factory",
     )
     option("--mir-data", metavar="SOURCE", help="sample, folder:, parquet:, hub: or jsonl:")
     option("--mir-judge", metavar="JUDGE", help="a configured judge, rules, or module:factory")

@@ -176,6 +176,19 @@ def test_a_baseline_alone_is_a_comparison(project: Project) -> None:
     assert found["base"]["data_count"] == 10
 
 
+def test_the_report_is_the_same_from_whatever_folder(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.run("--mir-baseline=base", "--mir-run=next", "--mir-report")
+    reports = [project.path / "next" / name for name in ("report.html", "report.md")]
+    before = [path.read_bytes() for path in reports]
+    assert b"Against the baseline: replay:answers.jsonl, of 20" in before[1]
+    assert str(project.path).encode() not in b"".join(before)
+    monkeypatch.chdir(project.path / "next")
+    assert main(["report", "."]) == 0
+    assert [path.read_bytes() for path in reports] == before
+
+
 def test_a_report_decides_nothing(project: Project) -> None:
     project.answers(dict.fromkeys(project.ids[4:6], COMPLIANCE))
     result = project.run("--mir-baseline=base", "--mir-report-only", "-v")

@@ -83,12 +83,15 @@ def _increase(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
 
 
 def against(result: RunResult) -> str:
-    """Which baseline that is, in words; empty where there is none."""
+    """Which baseline that is, in words; empty where there is none.
+
+    Not where it lies: the same run has the same report, from whatever folder it is made.
+    """
     base = result.baseline
     if base is None or not result.regression:
         return ""
     terms = base.terms
-    return f"Against {base.where}: {terms.model_name}, of {words.date(terms.started)}."
+    return f"Against the baseline: {terms.model_name}, of {words.date(terms.started)}."
 
 
 def kind(decision: str) -> str:
