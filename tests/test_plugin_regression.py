@@ -287,6 +287,19 @@ def test_reports_are_written_beside_what_is_read(
     assert not inside.exists()
 
 
+def test_a_run_against_itself_is_named(
+    compared: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job that names one folder twice would be green for ever."""
+    base, following, pinned = (str(compared.path / name) for name in ("base", "next", "b.json"))
+    assert main(["baseline", base, "-o", pinned]) == 0
+    for pair in ([base, base], [pinned, base]):
+        assert main(["compare", *pair]) == 0
+        assert "SAME RUN:  base and candidate are one run" in capsys.readouterr().out
+    assert main(["compare", base, following]) == 0
+    assert "SAME RUN" not in capsys.readouterr().out
+
+
 def test_three_runs_are_a_trend(compared: Project, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(compared.path / name) for name in ("base", "next", "base")]
     assert main(["compare", *paths]) == 0

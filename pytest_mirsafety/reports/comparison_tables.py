@@ -60,6 +60,8 @@ def about(found: Comparison) -> Iterator[tuple[str, str]]:
     terms = found.candidate.terms
     yield "data", one_line(f"{terms.data_source}, identity {terms.data_identity[:12]}", 200)
     yield "judge", words.shortened(terms.judge)
+    if terms.run and terms.run == found.base.terms.run:
+        yield "SAME RUN", "base and candidate are one run, so that nothing can have changed"
     for one in found.overlooked:
         yield "OVERLOOKED", words.shortened(str(one))
     for one in found.differs:
