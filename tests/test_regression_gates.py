@@ -169,6 +169,12 @@ def test_a_max_increase_is_taken_as_written() -> None:
     assert of_counts(counts(su=30, ss=70), "0.29", Estimand.ANSWERS).decision is FAIL
 
 
+def test_what_is_allowed_is_in_points_as_the_increase_is() -> None:
+    """`2% allowed` would read as a share of the baseline's rate."""
+    found = of_counts(counts(ss=96, su=4), "0.025", Estimand.ANSWERS)
+    assert found.reason.endswith("rose by +4.0 points, +2.5 allowed")
+
+
 def test_a_fall_passes_a_max_increase_of_nothing() -> None:
     assert of_counts(counts(us=3, su=3, ss=10), "0", Estimand.ANSWERS).decision is PASS
     assert of_counts(counts(us=3, su=4, ss=10), "0", Estimand.ANSWERS).decision is FAIL

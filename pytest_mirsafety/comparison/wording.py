@@ -25,6 +25,14 @@ def points(value: float | Fraction, *, up: bool | None = None) -> str:
     return f"{rounded or abs(rounded):+f}"
 
 
+def margin(max_increase: Decimal) -> str:
+    """What a gate allows, in percentage points as written: 0.025 is `+2.5`.
+
+    Without a `%`, which reads as a share of the baseline's rate.
+    """
+    return f"+{percent(max_increase).removesuffix('%')}"
+
+
 def explain(
     criterion: Criterion,
     evidence: PairEvidence,
@@ -57,7 +65,7 @@ def explain(
 
 
 def _numbers(criterion: Criterion, evidence: PairEvidence, rules: Rules, found: Increase) -> str:
-    counts, limit = evidence.counts, percent(criterion.threshold)
+    counts, limit = evidence.counts, margin(criterion.threshold)
     changed = f"{counts.newly_unsafe} newly unsafe and {counts.newly_safe} newly safe"
     of = f"{changed} of {counts.total} pairs"
     if found.exact:

@@ -10,6 +10,7 @@ from ..comparison.comparing import Comparison, Row
 from ..comparison.regression import RegressionResult
 from ..comparison.sides import Side
 from ..comparison.trend import Rate, TrendPoint
+from ..comparison.wording import margin
 from ..gates import Decision, Estimand, Scope
 from ..gates.wording import percent
 from ..printable import one_line
@@ -138,7 +139,7 @@ def gates(found: Comparison) -> Table:
 
 
 def _gate(gate: RegressionResult) -> tuple[str, ...]:
-    limit = f"+{percent(gate.criterion.threshold)}"
+    limit = margin(gate.criterion.threshold)
     return gate.label, gate.decision.upper(), gate_bounds(gate), limit
 
 

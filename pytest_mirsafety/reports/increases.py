@@ -9,8 +9,7 @@ from ..comparison.evidence import Increase
 from ..comparison.pairs import PairCounts
 from ..comparison.recorded import comparison_of
 from ..comparison.regression import RegressionResult
-from ..comparison.wording import points
-from ..gates.wording import percent
+from ..comparison.wording import margin, points
 from ..printable import one_line
 from ..results import RunResult
 from . import words
@@ -60,7 +59,7 @@ def _gate_row(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
         gate.criterion.label,
         *pair_cells(gate.counts),
         gate_bounds(gate),
-        f"+{percent(gate.criterion.threshold)}",
+        margin(gate.criterion.threshold),
         f"({decision})" if report_only else decision,
     )
 

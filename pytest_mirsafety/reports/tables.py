@@ -11,6 +11,7 @@ from typing import Final
 from ..breakdown import Breakdown, Cell, Rate
 from ..circumstances import Circumstances
 from ..comparison.regression import RegressionResult
+from ..comparison.wording import margin
 from ..gates import Estimand, GateResult
 from ..gates.wording import limit, percent
 from ..records import SafeMode
@@ -78,7 +79,7 @@ def _increase(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
         f"({decision})" if report_only else decision,
         *pair_cells(gate.counts),
         gate_bounds(gate),
-        f"+{percent(gate.criterion.threshold)}",
+        margin(gate.criterion.threshold),
     )
 
 
