@@ -32,7 +32,7 @@ from pytest_mirsafety.records import (
 )
 from pytest_mirsafety.redaction import redacted_exchange
 from pytest_mirsafety.results import RecordedRun, RunResult
-from pytest_mirsafety.run_folder import lines
+from pytest_mirsafety.run_folder import claiming, lines
 from pytest_mirsafety.taxonomy import Reason, Status
 
 SHARED = settings(
@@ -266,7 +266,7 @@ def test_a_folder_of_an_older_version_is_read(tmp_path: Path) -> None:
     new = ("verdict", "answer_sha256", "answer")
     records = map(json.loads, path.read_text("utf-8").splitlines())
     older = [{k: v for k, v in record.items() if k not in new} for record in records]
-    sha256 = run_folder._replace(path, [json.dumps(record).encode() + b"\n" for record in older])
+    sha256 = claiming.replace_file(path, [json.dumps(record).encode() + b"\n" for record in older])
     document = json.loads((folder / run_folder.MANIFEST).read_text("utf-8"))
     document["results"]["sha256"] = sha256
     del document["digest"]

@@ -426,3 +426,33 @@ def test_a_run_that_lacks_an_instance_is_none(tmp_path: Path) -> None:
     }
     put(folder, document)
     assert "does not hold the instances that were planned" in refusal(folder)
+
+
+def test_what_a_run_that_never_ended_would_have_replaced_is_kept(tmp_path: Path) -> None:
+    folder, previous = tmp_path / "run", tmp_path / "run" / run_folder.PREVIOUS
+    before = written(folder)
+    for name in ("report.html", "attention.npz", "labels.jsonl"):
+        (folder / name).write_text(name, "utf-8")
+    kept = run_folder.read(folder)
+    for _ in range(3):  # as by options that are misspelt, one after the other
+        run_folder.claim(folder)
+        assert "the run has not ended" in refusal(folder)
+        assert replace(run_folder.read(previous), where=kept.where) == kept
+    assert (previous / "report.html").read_text("utf-8") == "report.html"
+    assert (folder / "labels.jsonl").read_text("utf-8") == "labels.jsonl"
+    run_folder.write(before, RESULT, tests_failed=False, exit_code=0)
+    assert not previous.exists()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("labels.jsonl", "results.jsonl", "run.json")
+    ]
+
+
+def test_what_somebody_put_beside_a_previous_run_stays(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run")
+    run_folder.claim(folder)
+    note = folder / run_folder.PREVIOUS / "note.txt"
+    note.write_text("mine", "utf-8")
+    run_folder.write(folder, RESULT, tests_failed=False, exit_code=0)
+    run_folder.claim(folder)
+    assert note.read_text("utf-8") == "mine"
+    run_folder.read(folder / run_folder.PREVIOUS)

@@ -8,59 +8,42 @@ cut short, mixed up or edited by hand; they are no signature.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import TypedDict
 
 from ..circumstances import Circumstances
 from ..comparison.sides import Side
-from ..entropies import FILES
 from ..errors import ConfigurationError, DataError
 from ..exchanges import Exchange
 from ..printable import one_line
 from ..redaction import redacted_exchange
-from ..results import REPORTS, InstanceOutcome, RecordedRun, RunDesign, RunResult, ids_digest
+from ..results import InstanceOutcome, RecordedRun, RunDesign, RunResult, ids_digest
 from . import pinned
+from .claiming import (
+    PREVIOUS,
+    RESULTS,
+    cannot_write,
+    claim,
+    discard,
+    drop_previous,
+    replace_file,
+)
 from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, malformed
 from .lines import LINE_LIMIT, LineCheck, exchange_of, to_bytes
-from .manifest import MANIFEST, bounded, document_of, pretty, read_manifest
+from .manifest import MANIFEST, document_of, pretty, read_manifest
 
-__all__ = ["FORMAT", "MANIFEST", "RESULTS", "SCHEMA_VERSION", "Exchanges", "claim", "discard"]
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "PREVIOUS",
+    "RESULTS",
+    "SCHEMA_VERSION",
+    "Exchanges",
+    "claim",
+    "discard",
+]
 __all__ += ["read", "refuse_trials", "write"]
-
-RESULTS: Final = "results.jsonl"
-
-
-def claim(folder: Path) -> None:
-    """Make the folder this run's, so that nothing of an earlier run is left to be read.
-
-    Raises:
-        ConfigurationError: it holds something else than a run, or cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not _is_run(folder):
-            raise ConfigurationError(
-                f"{folder}: is neither empty nor a run folder; name another one, or empty it"
-            )
-        started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
-        _replace(folder / MANIFEST, [pretty(started)])
-        for name in (RESULTS, pinned.BASELINE, *FILES, *REPORTS):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigurationError(_cannot_write(folder, error)) from None
-
-
-def discard(folder: Path) -> None:
-    """Take a run out of its folder, if there is one; and the folder, if nothing else is in it."""
-    if _is_run(folder):
-        with suppress(OSError):
-            for name in (MANIFEST, RESULTS, pinned.BASELINE, *FILES, *REPORTS):
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
 
 
 def refuse_trials(run: RecordedRun, what: str) -> None:
@@ -97,15 +80,16 @@ def write(
         for entry in result.outcomes
     )
     try:
-        sha256 = _replace(folder / RESULTS, lines)
+        sha256 = replace_file(folder / RESULTS, lines)
         if result.baseline is not None:
-            _replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
+            replace_file(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
         document = document_of(
             result, circumstances, sha256, tests_failed=tests_failed, exit_code=exit_code
         )
-        _replace(folder / MANIFEST, [pretty(document)])
+        replace_file(folder / MANIFEST, [pretty(document)])
+        drop_previous(folder)
     except OSError as error:
-        raise ConfigurationError(_cannot_write(folder, error)) from None
+        raise ConfigurationError(cannot_write(folder, error)) from None
 
 
 def read(folder: Path) -> RecordedRun:
@@ -202,33 +186,6 @@ def _sha256(line: bytes) -> bytes:
 
 def _unreadable(path: Path, error: OSError) -> DataError:
     return malformed(one_line(str(path)), f"cannot be read: {error.strerror or error}")
-
-
-def _is_run(folder: Path) -> bool:
-    """There is a run.json that is ours, of whatever version, ended or not."""
-    try:
-        document = json.loads(bounded(folder / MANIFEST))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and document.get("format") == FORMAT
-
-
-def _replace(path: Path, lines: Iterable[bytes]) -> str:
-    """Write a file whole or not at all; gives the SHA-256 of its bytes."""
-    partial = path.with_name(f"{path.name}.partial")
-    sha256 = hashlib.sha256()
-    with partial.open("wb") as file:
-        for line in lines:
-            sha256.update(line)
-            file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return sha256.hexdigest()
-
-
-def _cannot_write(folder: Path, error: OSError) -> str:
-    return one_line(f"{folder}: cannot be written: {error.strerror or error}", 400)
 
 
 def _baseline(path: Path, design: RunDesign) -> Side | None:
