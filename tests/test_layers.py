@@ -23,6 +23,7 @@ LAYERS = (
         "records",
         "taxonomy",
         "texts",
+        "whole_files",
     },
     {
         "breakdown",

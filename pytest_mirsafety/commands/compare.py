@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .. import whole_files
 from ..errors import ConfigurationError
 from ..printable import one_line
 
@@ -71,13 +72,13 @@ def run(options: argparse.Namespace) -> int:
     points = trend(sides) if several else ()
     code = _exit_code(found, fail_on_alarm=options.fail_on_alarm)
     if options.markdown is not None:
-        _write(options.markdown, report.markdown(found, points))
+        whole_files.write(options.markdown, [report.markdown(found, points).encode()])
     if options.html is not None:
         from ..reports.html import comparison as page
 
-        _write(options.html, "".join(page.render(found, points)))
+        whole_files.write(options.html, map(str.encode, page.render(found, points)))
     if options.json is not None:
-        _write(options.json, comparison_json.to_json(found, points, code))
+        whole_files.write(options.json, [comparison_json.to_json(found, points, code).encode()])
     if options.plot is not None:
         trend_plot.plot(points, options.plot)
     width = shutil.get_terminal_size().columns
@@ -164,15 +165,4 @@ def _clear(options: argparse.Namespace) -> None:
         if target in written:
             raise ConfigurationError(f"{one_line(str(path))}: is where two outputs would go")
         written.append(target)
-        _write(path, "")
-        if path.is_file():
-            path.unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        problem = error.strerror or str(error)
-        raise ConfigurationError(one_line(f"{path}: cannot be written: {problem}", 400)) from None
+        whole_files.clear(path)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypedDict
 
+from .. import whole_files
 from ..circumstances import Circumstances
 from ..comparison.sides import Side
 from ..entropies import FILES
@@ -26,7 +26,7 @@ from ..results import REPORTS, InstanceOutcome, RecordedRun, RunDesign, RunResul
 from . import pinned
 from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, malformed
 from .lines import LINE_LIMIT, LineCheck, exchange_of, to_bytes
-from .manifest import MANIFEST, bounded, document_of, pretty, read_manifest
+from .manifest import MANIFEST, MANIFEST_LIMIT, document_of, pretty, read_manifest
 
 __all__ = ["FORMAT", "MANIFEST", "RESULTS", "SCHEMA_VERSION", "Exchanges", "claim", "discard"]
 __all__ += ["read", "refuse_trials", "write"]
@@ -47,11 +47,11 @@ def claim(folder: Path) -> None:
                 f"{folder}: is neither empty nor a run folder; name another one, or empty it"
             )
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
-        _replace(folder / MANIFEST, [pretty(started)])
+        whole_files.replace(folder / MANIFEST, [pretty(started)])
         for name in (RESULTS, pinned.BASELINE, *FILES, *REPORTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigurationError(_cannot_write(folder, error)) from None
+        raise whole_files.cannot_write(folder, error) from None
 
 
 def discard(folder: Path) -> None:
@@ -97,15 +97,15 @@ def write(
         for entry in result.outcomes
     )
     try:
-        sha256 = _replace(folder / RESULTS, lines)
+        sha256 = whole_files.replace(folder / RESULTS, lines)
         if result.baseline is not None:
-            _replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
+            whole_files.replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
         document = document_of(
             result, circumstances, sha256, tests_failed=tests_failed, exit_code=exit_code
         )
-        _replace(folder / MANIFEST, [pretty(document)])
+        whole_files.replace(folder / MANIFEST, [pretty(document)])
     except OSError as error:
-        raise ConfigurationError(_cannot_write(folder, error)) from None
+        raise whole_files.cannot_write(folder, error) from None
 
 
 def read(folder: Path) -> RecordedRun:
@@ -207,28 +207,10 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 def _is_run(folder: Path) -> bool:
     """There is a run.json that is ours, of whatever version, ended or not."""
     try:
-        document = json.loads(bounded(folder / MANIFEST))
+        document = json.loads(whole_files.bounded(folder / MANIFEST, MANIFEST_LIMIT))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("format") == FORMAT
-
-
-def _replace(path: Path, lines: Iterable[bytes]) -> str:
-    """Write a file whole or not at all; gives the SHA-256 of its bytes."""
-    partial = path.with_name(f"{path.name}.partial")
-    sha256 = hashlib.sha256()
-    with partial.open("wb") as file:
-        for line in lines:
-            sha256.update(line)
-            file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return sha256.hexdigest()
-
-
-def _cannot_write(folder: Path, error: OSError) -> str:
-    return one_line(f"{folder}: cannot be written: {error.strerror or error}", 400)
 
 
 def _baseline(path: Path, design: RunDesign) -> Side | None:
