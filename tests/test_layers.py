@@ -74,6 +74,7 @@ LAYERS = (
         "backend_building",
         "baselines",
         "cautions",
+        "engine_building",
         "inventory",
         "judge_building",
         "option_values",
