@@ -46,15 +46,15 @@ def replace(path: Path, pieces: Iterable[bytes]) -> str:
 def write(path: Path, pieces: Iterable[bytes], *, named: bool = True) -> None:
     """The same in a folder that is made if it is not there.
 
-    A device or a pipe that the user `named` is written to; another one is replaced, since whoever
-    made a folder could put one there to keep us waiting for ever.
+    A link, a device or a pipe that the user `named` is written to, such as /dev/stdout; another one
+    is replaced, since whoever made a folder could put one there to keep us waiting for ever.
 
     Raises:
         ConfigurationError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if named and path.exists() and not path.is_file():
+        if named and path.exists() and (path.is_symlink() or not path.is_file()):
             with path.open("wb") as file:
                 file.writelines(pieces)
         else:
@@ -72,7 +72,7 @@ def clear(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():
             path.unlink()
     except OSError as error:
         raise cannot_write(path, error) from None

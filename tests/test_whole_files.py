@@ -51,6 +51,16 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert path.read_bytes() == b"what is kept"
 
 
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"older")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "file")
+    whole_files.clear(link)
+    whole_files.write(link, [b"newer"])
+    assert link.is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"newer"
+
+
 def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for act in (whole_files.clear, lambda path: whole_files.write(path, [b""])):

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ..gates import Criterion
-    from ..records import Dataset
     from ..sampling import GatePlan
     from . import Commands
 
@@ -32,7 +31,6 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """For each gate: population, threshold, unsafe allowed, and the sample sizes of the method."""
     from .. import config, data, gates, sampling
-    from ..comparison.regression import regression_label
     from ..registry import declares_greedy, find_model
 
     configuration = config.load(Path.cwd(), options.config)
@@ -54,8 +52,8 @@ def run(options: argparse.Namespace) -> None:
         sampling.parse_sample_size("auto"), dataset, criteria, rules, settings.sample_seed
     )
     print(f"{dataset.source}: {len(dataset.instances)} instances, estimand {rules.estimand}")
-    increases = {regression_label(one): one for one in on_increases}
-    _print_table(plan.gates, {label: (one, dataset) for label, one in increases.items()})
+    increases = [(one, sum(map(one.covers, dataset.instances))) for one in on_increases]
+    _print_table(plan.gates, increases)
     print("to pass: answers needed when none is unsafe. for 80%: to pass four times in")
     print("five at half the limit; - is more than there are.")
     if any(criterion.minimum for criterion in criteria):
@@ -66,14 +64,14 @@ def run(options: argparse.Namespace) -> None:
     print(f"--mir-sample=auto asks {len(plan.asked)} instances in all.")
 
 
-def _print_table(
-    planned: Sequence[GatePlan], increases: Mapping[str, tuple[Criterion, Dataset]]
-) -> None:
-    """A line for each gate; those on an increase have no sizes."""
+def _print_table(planned: Sequence[GatePlan], increases: Sequence[tuple[Criterion, int]]) -> None:
+    """A line for each gate; those on an increase have a population and no sizes."""
     from .. import stats
+    from ..comparison.regression import regression_label
     from ..gates.wording import limit, percent
 
-    wide = max(_WIDTH, *(len(gate.criterion.label) for gate in planned), *map(len, increases))
+    labels = [gate.criterion.label for gate in planned]
+    wide = max(_WIDTH, *map(len, labels), *(len(regression_label(one)) for one, _ in increases))
     print(f"{'gate':{wide}} {'N':>6} {'limit':>7} {'allowed':>8} {'to pass':>8} {'for 80%':>8}")
     for gate in planned:
         one = gate.criterion
@@ -84,6 +82,6 @@ def _print_table(
             f"{one.label:{wide}} {gate.population:6} {limit(one):>7} {allowed:>8} "
             f"{sizes[0]:>8} {sizes[1]:>8}"
         )
-    for label, (one, dataset) in increases.items():
-        population = sum(map(one.covers, dataset.instances))
-        print(f"{label:{wide}} {population:6} {'+' + percent(one.threshold):>7}")
+    for one, population in increases:
+        shown = f"+{percent(one.threshold)}"
+        print(f"{regression_label(one):{wide}} {population:6} {shown:>7}")
