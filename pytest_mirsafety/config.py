@@ -228,6 +228,14 @@ def parse(table: Mapping[str, Any], place: str) -> Settings:
         raise ConfigurationError(_describe(error, place)) from None
 
 
+def share_in(text: str) -> Decimal | None:
+    """The share that an option's text is, exact; None if it is none, or has too many decimals."""
+    try:
+        return threshold(Decimal(text)) if _OPTION_NUMBER.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
 def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
     """The same thresholds with one `NAME=VALUE` from the command line put in.
 
@@ -238,33 +246,31 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
         ConfigurationError: an unknown name, or a value outside [0, 1] or of too many decimals.
     """
     name, _, value = (part.strip() for part in text.partition("="))
-    try:
-        number = threshold(Decimal(value)) if _OPTION_NUMBER.fullmatch(value) else None
-    except ValueError:
-        number = None
+    number = share_in(value)
     if number is None:
         raise ConfigurationError(
             "--mir-threshold takes NAME=VALUE with a value from 0 to 1 and at most "
             f"{MAX_DECIMALS} decimals, not '{one_line(text)}'"
         )
-    for scope, names in _SCOPES.items():
+    for scope, names in SCOPES.items():
         if name in names:
             table = {**getattr(settings, scope), names[name]: number}
             return settings.model_copy(update={scope: table})
     if name not in ("default", "overall"):
-        valid = ["default", "overall", *(n for names in _SCOPES.values() for n in names)]
+        valid = ["default", "overall", *(n for names in SCOPES.values() for n in names)]
         raise ConfigurationError(
             f"--mir-threshold: unknown gate '{one_line(name)}'; {nearest(name, valid)}"
         )
     return settings.model_copy(update={name: number})
 
 
-_SCOPES: Final[Mapping[str, Mapping[str, Relation | Group | Category | SafeMode]]] = {
+SCOPES: Final[Mapping[str, Mapping[str, Relation | Group | Category | SafeMode]]] = {
     "relation": {r.value: r for r in Relation},
     "group": {g.value: g for g in Group},
     "category": {c.value: c for c in Category},
     "modes": {m.value: m for m in SafeMode},
 }
+"""What each table of thresholds may name."""
 
 
 def _load_file(path: Path) -> Configuration:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .records import SentImages
+from .records import Response, SentImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,18 @@ class Exchange:
     images: SentImages | None = None
     prompt_sha256: str | None = None
     answer_sha256: str | None = None
+
+    def answered(self, response: Response, images: SentImages | None) -> Exchange:
+        """The same with what came back, and the images that it was an answer to."""
+        completion = response.completion
+        return replace(
+            self,
+            answer=response.answer,
+            reasoning=response.reasoning,
+            finish_reason=completion.finish_reason,
+            input_tokens=completion.input_tokens,
+            output_tokens=completion.output_tokens,
+            latency=completion.latency,
+            created=completion.created or None,
+            images=images,
+        )

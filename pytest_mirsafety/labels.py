@@ -18,10 +18,11 @@ from typing import Annotated, BinaryIO, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import ConfigurationError, DataError
+from .errors import DataError
 from .labelling import DRAW_SEED, Label, LabelKind
 from .printable import one_line
 from .records import VerdictKind
+from .whole_files import cannot_write
 
 RETRACTED: Final = "retracted"
 """What a line says that takes back its reviewer's last label of the answer."""
@@ -218,8 +219,7 @@ def _add(path: Path, line: str) -> None:
         if fresh:
             _keep_name(path.parent)
     except OSError as error:
-        problem = error.strerror or str(error)
-        raise ConfigurationError(one_line(f"{path}: cannot be written: {problem}", 400)) from None
+        raise cannot_write(path, error) from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,16 +175,8 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     thresholds, thresholds_from = thresholds_of(options, configuration, model)
     criteria = gates.criteria(thresholds)
     pinned = baselines.find(options, configuration)
-    if not criteria and not options.report_only:
-        raise ConfigurationError(
-            "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
-            "or use --mir-report-only"
-        )
-    if not options.report_only and all(one.mode is not None for one in criteria):
-        raise ConfigurationError(
-            "thresholds.modes says in which ways answers may be safe, and no threshold how many "
-            "must be: set one of the attack success rate too, such as overall = 0.15"
-        )
+    if not options.report_only:
+        _check_thresholds(criteria)
     store = options.store or configuration.base / settings.store
     place = _data_place(options, configuration, store)
     dataset = data.load(place.source, base=place.base, cache=place.cache)
@@ -196,16 +188,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         dataset.instances, written_in, environ, asks=not options.dry_run, watch=watch
     )
     backend = build_backend(model, context)
-    first = settings.judge if options.judge is None else located(options.judge, Path.cwd())
-    names = [first, *settings.escalate]
-    within = JudgeContext(
-        configuration.base,
-        environ,
-        asks=not options.dry_run,
-        instances=dataset.instances,
-        markers=model.settings.reasoning_markers,
-    )
-    trusted = trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
+    names, trusted = _judges(options, configuration, model, dataset, environ)
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     resident = Resident("model", model.settings, written_in)
     shared = phases.choose(
@@ -263,6 +246,41 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         watch=watch,
         baseline=pinned.side,
     )
+
+
+def _check_thresholds(criteria: Sequence[Criterion]) -> None:
+    """Raises ConfigurationError if nothing bounds the attack success rate."""
+    if not criteria:
+        raise ConfigurationError(
+            "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
+            "or use --mir-report-only"
+        )
+    if all(one.mode is not None for one in criteria):
+        raise ConfigurationError(
+            "thresholds.modes says in which ways answers may be safe, and no threshold how many "
+            "must be: set one of the attack success rate too, such as overall = 0.15"
+        )
+
+
+def _judges(
+    options: RunOptions,
+    configuration: Configuration,
+    model: NamedModel,
+    dataset: Dataset,
+    environ: Mapping[str, str],
+) -> tuple[list[str], trust.TrustedJudge]:
+    """Those that judge, by name in their order, and put together."""
+    settings = configuration.settings
+    first = settings.judge if options.judge is None else located(options.judge, Path.cwd())
+    names = [first, *settings.escalate]
+    within = JudgeContext(
+        configuration.base,
+        environ,
+        asks=not options.dry_run,
+        instances=dataset.instances,
+        markers=model.settings.reasoning_markers,
+    )
+    return names, trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
 
 
 def _data_place(options: RunOptions, configuration: Configuration, store: Path) -> DataPlace:

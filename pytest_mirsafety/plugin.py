@@ -40,11 +40,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--mllm",
         metavar="MODEL",
         help="the model to test: demo, a name that mirsafety models lists, vllm:MODEL, "
-        "transformers:FOLDER, openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, "
+        "transformers:MODEL, openai:MODEL, http://HOST:PORT/v1#MODEL, replay:FILE.jsonl, "
         "replay:FOLDER, or package.module:factory",
     )
     option("--mir-data", metavar="SOURCE", help="sample, folder:, parquet:, hub: or jsonl:")
-    option("--mir-judge", metavar="JUDGE", help="a configured judge, rules, or module:factory")
+    option(
+        "--mir-judge",
+        metavar="JUDGE",
+        help="rules, a configured one, upstream:FOLDER, or module:factory",
+    )
     option("--mir-config", metavar="FILE", help="configuration (default: [tool.mirsafety])")
     option("--mir-sample", metavar="N|P%|auto", help="ask a seeded random sample only")
     option(
@@ -56,8 +60,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     option(
         "--mir-trials",
-        metavar="K|K:mean",
-        help="ask each instance K times, where decoding is sampled: unsafe if any answer is",
+        metavar="K|K:any|K:mean",
+        help="ask each instance K times, where decoding is sampled: unsafe if any answer is, or "
+        "each answer counts",
     )
     option("--mir-store", metavar="FILE", help="where completed answers are kept")
     option("--mir-summary", metavar="FILE", help="write the summary of the run as JSON")
@@ -90,7 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     option("--mir-junit-text", action="store_true", help="put answers into JUnit's properties")
     option("--mir-strict", action="store_true", help="make each UNSAFE instance a failed test")
-    option("--mir-report-only", action="store_true", help="report, decide nothing, exit 0")
+    option("--mir-report-only", action="store_true", help="report, and decide nothing")
     option(
         "--mir-allow-data-mismatch",
         action="store_true",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from .cautions import cautions, peculiarities
+from .comparison.regression import regression_label
 from .engine.calling import wants_images
 from .engine.estimates import (
     Asking,
@@ -240,13 +241,17 @@ def _usage(plan: RunPlan, shipments: Sequence[Shipment], estimator: Estimator) -
 
 
 def _gates(plan: RunPlan, selected: Sequence[Instance]) -> Iterator[GateAhead]:
-    membership = Membership((gate.criterion for gate in plan.design.gates), plan.sample)
+    design = plan.design
+    on_increases = {gate.criterion.label: gate.criterion for gate in design.regression}
+    # A sample is drawn for the gates on the rate, and one on its increase has the same instances.
+    criteria = on_increases | {gate.criterion.label: gate.criterion for gate in design.gates}
+    membership = Membership(criteria.values(), plan.sample)
     planned, chosen = (
         Counter(label for instance in first.values() for label in membership.of(instance))
         for first in ({i.item: i for i in plan.instances}, {i.item: i for i in selected})
     )
-    for gate in plan.design.gates:
+    named = [(gate.criterion.label, sign(gate.criterion), gate) for gate in design.gates]
+    named += [(regression_label(gate.criterion), "+", gate) for gate in design.regression]
+    for name, bounds, gate in named:
         one, label = gate.criterion, gate.criterion.label
-        yield GateAhead(
-            label, one.threshold, gate.population, planned[label], chosen[label], sign(one)
-        )
+        yield GateAhead(name, one.threshold, gate.population, planned[label], chosen[label], bounds)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.metadata import version
@@ -13,8 +14,9 @@ from . import reasoning
 from .config import Settings
 from .printable import one_line
 from .protocols import Backend
-from .records import Response, canonical_json
+from .records import Response, canonical_json, item_id
 from .results import Provenance
+from .trials import Trials
 
 if TYPE_CHECKING:
     from .engine.engine import Progress
@@ -141,3 +143,26 @@ def policy_lines(settings: Settings) -> tuple[str, ...]:
         f"undetermined goes on to {', '.join(settings.escalate)}": bool(settings.escalate),
     }
     return tuple(line for line, holds in lines.items() if holds)
+
+
+def trials_notes(trials: Trials, given: Mapping[str, Given], *, looked: bool) -> Iterator[str]:
+    """That trials which should differ do not, or that there was a look at fewer of them.
+
+    `given` are the answers by instance and draw; `looked` says that other numbers were asked.
+    """
+    if not trials.several:
+        return
+    if looked:
+        yield (
+            "an earlier run with this model, data and judge asked another number of trials or "
+            "instances: a number that is chosen after a look is no longer at this confidence"
+        )
+    answers: dict[str, list[int]] = defaultdict(list)
+    for name, one in given.items():
+        answers[item_id(name)[0]].append(one.answer)
+    full = [some for some in answers.values() if len(some) == trials.count]
+    if same := sum(len(set(some)) == 1 for some in full):
+        yield (
+            f"the {trials.count} answers to {same} of {len(full)} instances are the same: is "
+            "decoding sampled?"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from . import whole_files
 from .circumstances import Circumstances
-from .errors import BadInputError, ConfigurationError
+from .errors import BadInputError
 from .evaluation import evaluate, remarks
 from .exchanges import Exchange
 from .printable import one_line
@@ -104,7 +105,7 @@ def write_markdown(run: Reported, path: Path | None = None, *, page: Path | None
     text = markdown.render(
         run.result, exit_code=run.exit_code, page=name, circumstances=run.circumstances
     )
-    _write(target, [text])
+    whole_files.write(target, [text.encode()], named=path is not None)
     return target
 
 
@@ -131,24 +132,8 @@ def write_page(run: Reported, path: Path | None = None) -> Path:
         circumstances=run.circumstances,
         redacted=run.redacted,
     )
-    _write(target, render(page))
+    whole_files.write(target, map(str.encode, render(page)), named=path is not None)
     return target
-
-
-def _write(path: Path, pieces: Iterable[str]) -> None:
-    """A file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(pieces)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        problem = f"{path}: cannot be written: {error.strerror or error}"
-        raise ConfigurationError(one_line(problem, 400)) from None
 
 
 def _pictures(run: Reported, target: Path) -> tuple[Pictures, str]:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from . import evaluation, gates, reasoning
+from . import evaluation, gates
 from .data.scratch import Scratch
 from .errors import RunError, StoreError, UnscoredError
 from .exchanges import Exchange
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .ordering import in_rounds
-from .planning import RunPlan, engine_settings
-from .provenance import Given, numerics_note, provenance
+from .planning import RunPlan
+from .provenance import Given, numerics_note, provenance, trials_notes
 from .records import (
     Instance,
     JudgedPair,
     Outcome,
     Response,
     Verdict,
-    item_id,
     text_digest,
 )
 from .results import (
@@ -134,18 +132,12 @@ class Run:
         Raises:
             RunError: the store cannot be opened.
         """
-        from .engine.asks import Trial
-        from .engine.calling import wants_images
-        from .engine.engine import Engine
         from .engine.keeping import Keeper
-        from .images import ImageLimits, ImageReader, SideBySide, neutral_image
-        from .judges.kept import keeping, recalled
+        from .engine_building import build_engine
         from .store import ALL, SQLiteStore
-        from .store.attention import Attention
         from .store.verdicts import Verdicts
 
         plan = self.plan
-        separate = reasoning.separating(plan.model.settings.reasoning_markers)
         self._store = SQLiteStore.open(plan.store)
         design = plan.design_of(ALL)
         shard = None if plan.design.shard is None else str(plan.design.shard)
@@ -153,26 +145,11 @@ class Run:
         history = self._store.begin_attempt(plan.attempted, design, shard)
         self._attempt = history.number
         self._sample_spent = bool(history.other_designs)
-        limits = ImageLimits(plan.settings.limits.max_bytes, plan.settings.limits.max_pixels)
-        images = ImageReader(limits, self._store, paths=plan.sends_files)
-        files = (lambda: self._scratch.folder) if plan.sends_files else None
-        composer = SideBySide(limits, files, keep_content=plan.backend.needs_bytes)
-        if plan.watch is not None:
-            plan.watch.store = Attention(self._store)
-        self._verdict_store = verdicts = Verdicts(self._store)
-        self._keeper = Keeper(verdicts)
-        judge = keeping(plan.judge, verdicts, self._keeper)
-        trial = None
-        if plan.canaries is not None:
-            shown = (neutral_image(),) if wants_images(plan.judge) else ()
-            trial = Trial(plan.judge, plan.canaries.canaries, shown)
-        settings = replace(
-            engine_settings(plan),
-            recall=partial(recalled, judge),
-            trial=trial,
-            composer=composer if plan.layout else None,
+        self._verdict_store = Verdicts(self._store)
+        self._keeper = Keeper(self._verdict_store)
+        self._engine = build_engine(
+            plan, self._store, self._verdict_store, self._keeper, self._scratch
         )
-        self._engine = Engine(plan.backend, judge, images, self._store, separate, settings)
         self._engine.plan(list(self._selected.values()))
         if plan.design.stops_when_decided:
             self._decider = decider(
@@ -295,7 +272,8 @@ class Run:
         with self._lock:
             design = self._design
             entries = [self._entry(instance) for instance in self._planned.values()]
-            notes = (*plan.notes, *numerics_note(plan.backend), *self._about_trials())
+            about_trials = trials_notes(design.trials, self._given, looked=self._sample_spent)
+            notes = (*plan.notes, *numerics_note(plan.backend), *about_trials)
             provenance = self._provenance
             return evaluation.evaluate(design, entries, provenance, notes, plan.baseline)
 
@@ -316,18 +294,8 @@ class Run:
         response = self._running.recall(instance_id)
         if response is None or given != Given.of(response):
             raise StoreError(f"the answer of {instance_id} is no longer the one that was given")
-        completion = response.completion
-        return replace(
-            asked,
-            answer=response.answer,
-            reasoning=response.reasoning,
-            finish_reason=completion.finish_reason,
-            input_tokens=completion.input_tokens,
-            output_tokens=completion.output_tokens,
-            latency=completion.latency,
-            created=completion.created or None,
-            images=None if self._store is None else self._store.images_of(given.request_key),
-        )
+        images = None if self._store is None else self._store.images_of(given.request_key)
+        return asked.answered(response, images)
 
     def attention(self, instance_id: str) -> AnswerAttention | None:
         """What was measured behind the answer that a test was given; None if nothing was.
@@ -364,25 +332,6 @@ class Run:
             unchallenged=self.plan.canaries is None,
         )
         return replace(design, rules=rules)
-
-    def _about_trials(self) -> Iterator[str]:
-        """That trials which should differ do not, or that there was a look at fewer of them."""
-        if not (trials := self.plan.design.trials).several:
-            return
-        if self._sample_spent:
-            yield (
-                "an earlier run with this model, data and judge asked another number of trials or "
-                "instances: a number that is chosen after a look is no longer at this confidence"
-            )
-        answers: dict[str, list[int]] = defaultdict(list)
-        for name, given in self._given.items():
-            answers[item_id(name)[0]].append(given.answer)
-        full = [some for some in answers.values() if len(some) == trials.count]
-        if same := sum(len(set(some)) == 1 for some in full):
-            yield (
-                f"the {trials.count} answers to {same} of {len(full)} instances are the same: is "
-                "decoding sampled?"
-            )
 
     def _challenge(self) -> Challenge | None:
         """What the judge has made of known answers; None if there are none for it."""

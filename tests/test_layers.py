@@ -23,6 +23,7 @@ LAYERS = (
         "records",
         "taxonomy",
         "texts",
+        "whole_files",
     },
     {
         "breakdown",
@@ -73,6 +74,7 @@ LAYERS = (
         "backend_building",
         "baselines",
         "cautions",
+        "engine_building",
         "inventory",
         "judge_building",
         "option_values",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recorded_runs import OUTCOMES, World, world, worlds
 from reported_runs import hostile, small
 
+from pytest_mirsafety.printable import in_markdown
 from pytest_mirsafety.reports import markdown
 from pytest_mirsafety.sharding import Shard
 
@@ -55,7 +56,7 @@ def test_hostile_texts_stay_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.text(max_size=60) | st.sampled_from([text[:300] for text in HOSTILE]))
 @settings(max_examples=200)
 def test_an_escaped_text_is_one_line_without_markup(text: str) -> None:
-    shown = markdown.escaped(text)
+    shown = in_markdown(text)
     assert "\n" not in shown
     assert "<" not in shown
     assert ">" not in shown

@@ -97,7 +97,7 @@ def test_another_baseline_than_its_own_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not the baseline that the run was held against"):
         run_folder.read(folder)
     (folder / BASELINE).unlink()
-    with pytest.raises(DataError, match=r"baseline\.json: is no regular file"):
+    with pytest.raises(DataError, match=r"baseline\.json: cannot be read: No such file"):
         run_folder.read(folder)
 
 

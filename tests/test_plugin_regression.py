@@ -189,6 +189,19 @@ def test_the_report_is_the_same_from_whatever_folder(
     assert [path.read_bytes() for path in reports] == before
 
 
+def test_its_gates_are_told_beforehand(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = project.run("--mir-baseline=base", "--mir-dry-run", "-m", "analogy")
+    result.stdout.fnmatch_lines(
+        ["regression-analogy *+50% *4 *4", "regression-overall *+10% *10 *4"]
+    )
+    monkeypatch.chdir(project.path)
+    assert main(["plan", "--data=jsonl:instances.jsonl"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^regression-overall +10 +\+10%$", printed, re.MULTILINE)
+
+
 def test_a_report_decides_nothing(project: Project) -> None:
     project.answers(dict.fromkeys(project.ids[4:6], COMPLIANCE))
     result = project.run("--mir-baseline=base", "--mir-report-only", "-v")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 from recorded_runs import OUTCOMES, world
 
-from pytest_mirsafety import run_folder
+from pytest_mirsafety import run_folder, whole_files
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.exchanges import Exchange
@@ -32,7 +32,7 @@ from pytest_mirsafety.records import (
 )
 from pytest_mirsafety.redaction import redacted_exchange
 from pytest_mirsafety.results import RecordedRun, RunResult
-from pytest_mirsafety.run_folder import claiming, lines
+from pytest_mirsafety.run_folder import lines
 from pytest_mirsafety.taxonomy import Reason, Status
 
 SHARED = settings(
@@ -266,7 +266,7 @@ def test_a_folder_of_an_older_version_is_read(tmp_path: Path) -> None:
     new = ("verdict", "answer_sha256", "answer")
     records = map(json.loads, path.read_text("utf-8").splitlines())
     older = [{k: v for k, v in record.items() if k not in new} for record in records]
-    sha256 = claiming.replace_file(path, [json.dumps(record).encode() + b"\n" for record in older])
+    sha256 = whole_files.replace(path, [json.dumps(record).encode() + b"\n" for record in older])
     document = json.loads((folder / run_folder.MANIFEST).read_text("utf-8"))
     document["results"]["sha256"] = sha256
     del document["digest"]

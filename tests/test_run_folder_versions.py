@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 from published import complaints
 
-from pytest_mirsafety import labels, run_folder
+from pytest_mirsafety import labels, run_folder, whole_files
 from pytest_mirsafety.circumstances import Circumstances
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.commands import review
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.labelling import Label, LabelKind
 from pytest_mirsafety.records import VerdictKind, digest
-from pytest_mirsafety.run_folder import claiming
 
 GOLDEN = Path(__file__).parent / "run_folders" / "version-1"
 WHOLE = GOLDEN / "whole"
@@ -107,7 +106,7 @@ def forge(folder: Path, name: str, **fields: object) -> str:
     if name == run_folder.RESULTS:
         first, *rest = (folder / name).read_bytes().splitlines(keepends=True)
         line = json.dumps({**json.loads(first), **fields}).encode() + b"\n"
-        manifest["results"]["sha256"] = claiming.replace_file(folder / name, [line, *rest])
+        manifest["results"]["sha256"] = whole_files.replace(folder / name, [line, *rest])
     else:
         manifest |= fields
     del manifest["digest"]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..entropies import DEFINITION, NOTE, NUMBERS, PICTURE, SUMMARY, AnswerAttention
-from ..errors import ConfigurationError
-from ..printable import one_line
 from ..results import InstanceOutcome, RunResult
 from ..taxonomy import Status
+from ..whole_files import cannot_write, whole
 from . import picture
 from .comparing import LEVEL, PERMUTATIONS, Comparison, compare
 
@@ -74,8 +71,7 @@ def report(
     try:
         written = _write(folder, arrays, comparison, model, missing, drawn=drawn)
     except OSError as error:
-        problem = f"{folder}: cannot be written: {error.strerror or error}"
-        raise ConfigurationError(one_line(problem, 400)) from None
+        raise cannot_write(folder, error) from None
     if comparison is None:
         sentences.append(f"{NOTE}a shard compares nothing; mirsafety merge does")
     else:
@@ -156,7 +152,7 @@ def _write(
     """The files; gives their names."""
     import numpy as np
 
-    with _whole(folder / NUMBERS) as partial, partial.open("wb") as file:
+    with whole(folder / NUMBERS) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     document: dict[str, object] = {
         "format": FORMAT,
@@ -173,27 +169,14 @@ def _write(
     if comparison is not None:
         document["comparison"] = _facts(comparison, arrays)
         if drawn and _drawable(comparison):
-            with _whole(folder / PICTURE) as partial:
+            with whole(folder / PICTURE) as partial:
                 picture.draw(partial, comparison, model)
             names.append(PICTURE)
             alternative = picture.alternative(comparison, model)
             document["picture"] = {"file": PICTURE, "alternative": alternative}
-    with _whole(folder / SUMMARY) as partial:
+    with whole(folder / SUMMARY) as partial:
         partial.write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n", "utf-8")
     return names
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file that is there whole or not at all; what writes it is given another name."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import whole_files
 from ..errors import ConfigurationError, DataError
 from ..printable import one_line
 
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         beside=tuple(labels.of_another_draw(options.labels, recorded.digest, seed)),
     )
     if options.json is not None:
-        _write(options.json, report.to_json(found, source))
+        whole_files.write(options.json, [report.to_json(found, source).encode()])
     for line in report.render(found, source, width=shutil.get_terminal_size().columns):
         print(line)
     return source.exit_code
@@ -84,15 +85,4 @@ def _clear(path: Path, options: argparse.Namespace) -> None:
     folder, target = options.folder.resolve(), path.resolve()
     if target == options.labels.resolve() or folder in (target, *target.parents):
         raise ConfigurationError(f"{one_line(str(path))}: would be written into what is read")
-    _write(path, "")
-    if path.is_file():
-        path.unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        problem = error.strerror or str(error)
-        raise ConfigurationError(one_line(f"{path}: cannot be written: {problem}", 400)) from None
+    whole_files.clear(path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from .. import whole_files
 from ..errors import ConfigurationError
 from ..printable import one_line
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from ..comparison.comparing import Comparison
     from ..gates import Criterion, Scope
     from . import Commands
-
-_SHARE: Final = re.compile(r"[0-9]+(\.[0-9]{1,9})?")
 
 
 def add(commands: Commands) -> None:
@@ -71,13 +68,13 @@ def run(options: argparse.Namespace) -> int:
     points = trend(sides) if several else ()
     code = _exit_code(found, fail_on_alarm=options.fail_on_alarm)
     if options.markdown is not None:
-        _write(options.markdown, report.markdown(found, points))
+        whole_files.write(options.markdown, [report.markdown(found, points).encode()])
     if options.html is not None:
         from ..reports.html import comparison as page
 
-        _write(options.html, "".join(page.render(found, points)))
+        whole_files.write(options.html, map(str.encode, page.render(found, points)))
     if options.json is not None:
-        _write(options.json, comparison_json.to_json(found, points, code))
+        whole_files.write(options.json, [comparison_json.to_json(found, points, code).encode()])
     if options.plot is not None:
         trend_plot.plot(points, options.plot)
     width = shutil.get_terminal_size().columns
@@ -99,15 +96,17 @@ def _exit_code(found: Comparison, *, fail_on_alarm: bool) -> int:
 
 def _criterion(text: str) -> Criterion:
     """The gate of one `--max-increase`: overall without a name."""
+    from ..config import share_in
     from ..gates import Criterion
+    from ..gates.criteria import MAX_DECIMALS
 
     name, _, value = (part.strip() for part in text.rpartition("="))
-    if not _SHARE.fullmatch(value) or Decimal(value) > 1:
+    if (share := share_in(value)) is None:
         raise ConfigurationError(
             "--max-increase takes a share such as 0.02, or NAME=0.02, from 0 to 1 and with at most "
-            f"9 decimals, not '{one_line(text)}'"
+            f"{MAX_DECIMALS} decimals, not '{one_line(text)}'"
         )
-    return Criterion(_scope(name or "overall"), name or "overall", Decimal(value))
+    return Criterion(_scope(name or "overall"), name or "overall", share)
 
 
 def _scope(name: str) -> Scope:
@@ -116,12 +115,13 @@ def _scope(name: str) -> Scope:
     Raises:
         ConfigurationError: it is none; the nearest is named.
     """
+    from ..config import SCOPES
     from ..gates import Scope
-    from ..taxonomy import Category, Group, Relation, nearest
+    from ..taxonomy import nearest
 
-    kinds = {Scope.RELATION: Relation, Scope.GROUP: Group, Scope.CATEGORY: Category}
-    names = {str(one): scope for scope, kind in kinds.items() for one in kind}
-    names["overall"] = Scope.OVERALL
+    names = {"overall": Scope.OVERALL}
+    for scope in (Scope.RELATION, Scope.GROUP, Scope.CATEGORY):
+        names |= dict.fromkeys(SCOPES[scope], scope)
     if name not in names:
         raise ConfigurationError(
             f"--max-increase: unknown gate '{one_line(name)}'; {nearest(name, list(names))}"
@@ -164,15 +164,4 @@ def _clear(options: argparse.Namespace) -> None:
         if target in written:
             raise ConfigurationError(f"{one_line(str(path))}: is where two outputs would go")
         written.append(target)
-        _write(path, "")
-        if path.is_file():
-            path.unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        problem = error.strerror or str(error)
-        raise ConfigurationError(one_line(f"{path}: cannot be written: {problem}", 400)) from None
+        whole_files.clear(path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .. import whole_files
 from ..errors import ConfigurationError, DataError
 from ..printable import one_line
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         from ..exports.rows import csv_lines
 
         lines = csv_lines(recorded.outcomes, exchanges, texts=_has_texts(options, recorded))
-        _write(options.csv, lines)
+        whole_files.write(options.csv, lines)
         print(f"{_shown(options.csv)}: {len(recorded.outcomes):,} rows{_texts(options, recorded)}")
     if options.dataset is not None:
         _dataset(options, recorded, exchanges)
@@ -123,7 +123,8 @@ def _upstream(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exc
             )
     dataset = recorded_data.load(recorded.provenance, options.data)
     found = upstream.results(recorded, dataset, exchanges, name)
-    _write_all(root, found.files)
+    for place, content in found.files.items():
+        whole_files.write(root / place, [content])
     print(
         f"{_shown(root / 'infer' / name)}: {found.records:,} records, {found.failed:,} of them "
         f"failures; {found.missing:,} instances were not run"
@@ -148,9 +149,9 @@ def _dataset(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exch
     texts = _has_texts(options, recorded)
     lines = rows.json_lines(recorded.outcomes, exchanges, texts=texts)
     root: Path = options.dataset
-    _write(root / card.DATA, lines)
+    whole_files.write(root / card.DATA, lines)
     text = card.card(result, texts=texts, license_id=options.license)
-    _write(root / card.CARD, [text])
+    whole_files.write(root / card.CARD, [text])
     print(f"{_shown(root)}: a card and {len(recorded.outcomes):,} rows{_texts(options, recorded)}")
     if options.license is None:
         print("the card names no licence: choose one (--license=ID) before it is published")
@@ -165,28 +166,6 @@ def _texts(options: argparse.Namespace, recorded: RecordedRun) -> str:
         return ", with prompts and answers: keep them as private as the run"
     why = "the run was redacted" if recorded.redacted else "--text has those"
     return f", digests in place of texts ({why})"
-
-
-def _write_all(root: Path, files: Mapping[str, bytes]) -> None:
-    for name, content in files.items():
-        _write(root / name, [content])
-
-
-def _write(path: Path, content: Iterable[bytes]) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ConfigurationError: it cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.writelines(content)
-        partial.replace(path)
-    except OSError as error:
-        problem = error.strerror or str(error)
-        raise ConfigurationError(one_line(f"{path}: cannot be written: {problem}", 400)) from None
 
 
 def _shown(path: Path) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import whole_files
 from ..errors import ConfigurationError, DataError, RunError
 from ..printable import one_line
 
@@ -193,7 +194,7 @@ class _Outputs:
         from ..reports import summary
 
         for path in self.files:
-            _clear(path)
+            whole_files.clear(path)
         if self.folder is not None:
             run_folder.claim(self.folder)
         result = merged.result
@@ -201,10 +202,10 @@ class _Outputs:
             found = _report_attention(self.folder, result, merged.attention)
             result = replace(result, notes=(*result.notes, *found))
         if self.junit is not None:
-            _write(self.junit, merged.junit)
+            whole_files.write(self.junit, [merged.junit])
         if self.summary is not None:
-            text = "".join(summary.to_json(result, merged.exit_code))
-            _write(self.summary, text.encode())
+            pieces = summary.to_json(result, merged.exit_code)
+            whole_files.write(self.summary, map(str.encode, pieces))
         if self.folder is not None:
             run_folder.write(
                 self.folder,
@@ -257,29 +258,3 @@ def _report_attention(folder: Path | None, result: RunResult, found: Gathered) -
 
 def _taken(path: Path, problem: str) -> ConfigurationError:
     return ConfigurationError(f"{one_line(str(path))}: {problem}; name another")
-
-
-def _clear(path: Path) -> None:
-    """Find out now that a file cannot be written, before any other is.
-
-    Raises:
-        ConfigurationError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-        if path.is_file():
-            path.unlink()
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(f"{one_line(str(path))}: cannot be written: {error.strerror}")

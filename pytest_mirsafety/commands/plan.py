@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Final
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..gates import Criterion
+    from ..sampling import GatePlan
     from . import Commands
 
 
@@ -26,8 +30,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """For each gate: population, threshold, unsafe allowed, and the sample sizes of the method."""
-    from .. import config, data, gates, sampling, stats
-    from ..gates.wording import limit
+    from .. import config, data, gates, sampling
     from ..registry import declares_greedy, find_model
 
     configuration = config.load(Path.cwd(), options.config)
@@ -41,25 +44,44 @@ def run(options: argparse.Namespace) -> None:
     dataset = data.load(source, base=base)
     greedy = options.mllm is None or declares_greedy(find_model(options.mllm, settings).settings)
     default = gates.Estimand.ANSWERS if greedy else gates.Estimand.MODEL
-    rules = gates.Rules(settings.estimand or default, settings.confidence, gates=len(criteria))
+    on_increases = gates.criteria(settings.regression.to_thresholds())
+    rules = gates.Rules(
+        settings.estimand or default, settings.confidence, gates=len(criteria) + len(on_increases)
+    )
     plan = sampling.draw_sample(
         sampling.parse_sample_size("auto"), dataset, criteria, rules, settings.sample_seed
     )
     print(f"{dataset.source}: {len(dataset.instances)} instances, estimand {rules.estimand}")
-    wide = max([_WIDTH, *(len(gate.criterion.label) for gate in plan.gates)])
-    print(f"{'gate':{wide}} {'N':>6} {'limit':>7} {'allowed':>8} {'to pass':>8} {'for 80%':>8}")
-    for gate in plan.gates:
-        one = gate.criterion
-        most = stats.allowed(one.tolerance, gate.population)
-        number = f">={gate.population - most}" if one.minimum else str(most)
-        sizes = (gate.to_pass or "-", gate.to_power or "-")
-        print(
-            f"{one.label:{wide}} {gate.population:6} {limit(one):>7} {number:>8} "
-            f"{sizes[0]:>8} {sizes[1]:>8}"
-        )
+    increases = [(one, sum(map(one.covers, dataset.instances))) for one in on_increases]
+    _print_table(plan.gates, increases)
     print("to pass: answers needed when none is unsafe. for 80%: to pass four times in")
     print("five at half the limit; - is more than there are.")
     if any(criterion.minimum for criterion in criteria):
         print(">= is the least share: to pass when all answers are of that mode, for 80% when")
         print("twice the least are.")
+    if increases:
+        print("+ is by how much the rate may rise: docs/method says what so many pairs can show.")
     print(f"--mir-sample=auto asks {len(plan.asked)} instances in all.")
+
+
+def _print_table(planned: Sequence[GatePlan], increases: Sequence[tuple[Criterion, int]]) -> None:
+    """A line for each gate; those on an increase have a population and no sizes."""
+    from .. import stats
+    from ..comparison.regression import regression_label
+    from ..gates.wording import limit, percent
+
+    labels = [gate.criterion.label for gate in planned]
+    wide = max(_WIDTH, *map(len, labels), *(len(regression_label(one)) for one, _ in increases))
+    print(f"{'gate':{wide}} {'N':>6} {'limit':>7} {'allowed':>8} {'to pass':>8} {'for 80%':>8}")
+    for gate in planned:
+        one = gate.criterion
+        most = stats.allowed(one.tolerance, gate.population)
+        allowed = f">={gate.population - most}" if one.minimum else str(most)
+        sizes = (gate.to_pass or "-", gate.to_power or "-")
+        print(
+            f"{one.label:{wide}} {gate.population:6} {limit(one):>7} {allowed:>8} "
+            f"{sizes[0]:>8} {sizes[1]:>8}"
+        )
+    for one, population in increases:
+        shown = f"+{percent(one.threshold)}"
+        print(f"{regression_label(one):{wide}} {population:6} {shown:>7}")

@@ -5,16 +5,10 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
-from ..gates import Cause, Criterion, Decision, Estimand, Rules
+from ..gates import Cause, Criterion, Decision, Rules
 from ..gates.explanations import Explanation
-from ..gates.wording import percent
+from ..gates.wording import RATES, percent
 from .evidence import Conditions, Increase, PairEvidence, tipping_point
-
-_MEANING = {
-    Estimand.ANSWERS: "the rate of all these answers",
-    Estimand.MODEL: "the model's rate on these items",
-    Estimand.ITEMS: "the rate on new items like these",
-}
 
 
 def points(value: float | Fraction, *, up: bool | None = None) -> str:
@@ -72,7 +66,7 @@ def _numbers(criterion: Criterion, evidence: PairEvidence, rules: Rules, found: 
         span = _span(found)
         return f"{of}: the rate of all these answers rose by {span} points, {limit} allowed"
     return (
-        f"{of}: at {percent(rules.confidence)} confidence {_MEANING[rules.estimand]} rose by "
+        f"{of}: at {percent(rules.confidence)} confidence {RATES[rules.estimand]} rose by "
         f"{_span(found)} points, {limit} allowed"
     )
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from ..errors import (
-    BlankError,
-    FilteredError,
-    NotRunError,
-    RunError,
-    TruncatedError,
-    UnscoredError,
-)
+from ..errors import BlankError, FilteredError, NotRunError, RunError, TruncatedError, UnscoredError
 from ..gates.decisions import Asked
 from ..records import Completion, Instance, Response, Verdict
 from .asks import NO_PICTURES, Ask, Counts, Judging, Parts, TokenCount
@@ -25,7 +18,7 @@ from .keeping import Keeper
 from .lanes import Landing, Lane, Waits
 from .pacing import Pace, PaceSettings
 from .pictures import Pictures
-from .reading import AT_ONCE, READERS, Prepared, Reader
+from .reading import READERS, Batches, Prepared, Reader
 from .sending import Sendings
 from .spending import Prices, Spending
 from .turns import Side, Turns, freeing
@@ -80,7 +73,7 @@ class Pipeline:
                 trial, parts.backend, pace, abort, self._tried, self._turns
             )
         self._read_lane: Lane[Ask] = Lane(self._read, READERS, abort, room=self._has_room)
-        self._at_once = 1
+        self._batches = Batches()
         self.catching_up: Landing | None = None
         """Lands when no more stored answers are being read; None while none are."""
         self._probe: Ask | None = None
@@ -232,32 +225,24 @@ class Pipeline:
 
     async def _read(self, ask: Ask) -> None:
         """Read an ask, and others with it as long as the store has all their answers."""
-        more = min(self._at_once - 1, self._read_lane.waiting // READERS)
+        more = self._batches.more(self._read_lane.waiting)
         asks = [ask, *self._read_lane.take(more)]
         found = await self._reader.read([each.instance for each in asks])
         for each, prepared in zip(asks, found, strict=False):
             self._go_on(each, prepared)
-        self._adapt(len(asks), found)
+        self._batches.adapt(len(asks), found)
+        self._read_lane.limit = self._batches.threads
         rest = [each for each in asks[len(found) :] if not each.landed]
         self._read_lane.put_back(rest, lambda each: each.urgent)
         self._tell_whether_catching_up()
 
     def _tell_whether_catching_up(self) -> None:
-        busy = self._at_once > 1 and self._read_lane.waiting and self._has_room()
+        busy = self._batches.at_once > 1 and self._read_lane.waiting and self._has_room()
         if busy and self.catching_up is None:
             self.catching_up = Landing()
         elif not busy and (landing := self.catching_up) is not None:
             self.catching_up = None
             self._waits.land(landing)
-
-    def _adapt(self, given: int, found: Sequence[Prepared | UnscoredError]) -> None:
-        """Answers that the store has are read in batches, by few: threads would only contend."""
-        stored = all(isinstance(each, Prepared) and each.completion is not None for each in found)
-        if not stored:
-            self._at_once = 1
-        elif len(found) == given:  # and not as many as could be read in time
-            self._at_once = min(2 * self._at_once, AT_ONCE)
-        self._read_lane.limit = READERS if self._at_once == 1 else 1
 
     def _go_on(self, ask: Ask, prepared: Prepared | UnscoredError) -> None:
         if ask.landed:  # skipped meanwhile

@@ -20,7 +20,7 @@ from .calling import plain
 READERS: Final = min(8, (os.cpu_count() or 1) + 4)
 """Threads that read, and requests that may lie ready to be asked."""
 
-AT_ONCE: Final = 32
+_AT_ONCE: Final = 32
 """Instances that a thread reads in one go while each is quick, their answers being stored."""
 
 _ONE_GO: Final = 0.005
@@ -34,6 +34,33 @@ class Prepared:
     request: Request
     images: tuple[LoadedImage, ...] = field(repr=False)
     completion: Completion | None = None
+
+
+class Batches:
+    """How many are read in one go, and by how many threads.
+
+    Answers that the store has are read in batches, by few: threads would only contend.
+    """
+
+    def __init__(self) -> None:
+        self.at_once = 1
+
+    @property
+    def threads(self) -> int:
+        """How many may read at the same time."""
+        return READERS if self.at_once == 1 else 1
+
+    def more(self, waiting: int) -> int:
+        """How many of those waiting are to be read together with another one."""
+        return min(self.at_once - 1, waiting // READERS)
+
+    def adapt(self, given: int, found: Sequence[Prepared | UnscoredError]) -> None:
+        """Go by what was found, which is less than was given where not all could be in time."""
+        stored = all(isinstance(each, Prepared) and each.completion is not None for each in found)
+        if not stored:
+            self.at_once = 1
+        elif len(found) == given:
+            self.at_once = min(2 * self.at_once, _AT_ONCE)
 
 
 class Reader:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ..gates import GateResult
-from ..printable import one_line
+from ..printable import in_markdown, one_line
 from ..results import Provenance, RunResult, Tally
 from .rows import COLUMNS, TEXTS
-from .texts import escaped, whole
+from .texts import whole
 
 CARD: Final = "README.md"
 DATA: Final = "data/results.jsonl"
@@ -20,7 +20,6 @@ DATA: Final = "data/results.jsonl"
 LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 """How the hub spells a licence, such as `cc-by-4.0`."""
 
-_LINE: Final = 400
 _SIZES: Final = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -75,8 +74,8 @@ def _size(number: int) -> str:
 
 
 def _opening(result: RunResult, *, texts: bool) -> Iterator[str]:
-    model = _shown(result.provenance.model_name)
-    source = _shown(result.provenance.data_source)
+    model = in_markdown(result.provenance.model_name)
+    source = in_markdown(result.provenance.data_source)
     yield f"# Safety results of {model}"
     yield ""
     yield (
@@ -119,7 +118,7 @@ def _gate(gate: GateResult) -> str:
     of_mode = gate.criterion.mode is not None  # its counts are not of unsafe answers
     found = ("-" if of_mode else f"{n:,}" for n in (counts.unsafe, counts.scored))
     cells = (
-        escaped(gate.criterion.label),
+        in_markdown(gate.criterion.label),
         str(gate.decision),
         f"{'>=' if gate.criterion.minimum else '<='} {gate.criterion.threshold}",
         f"{gate.low:.4f} to {gate.high:.4f}",
@@ -170,7 +169,7 @@ def _provenance(provenance: Provenance) -> Iterator[str]:
     yield "|---|---|"
     for name, value in facts.items():
         if value is not None:
-            yield f"| {name} | {_shown(str(value))} |"
+            yield f"| {name} | {in_markdown(str(value))} |"
     yield ""
 
 
@@ -181,7 +180,3 @@ def _columns(*, texts: bool) -> Iterator[str]:
     yield "|---|---|"
     for name, meaning in {**COLUMNS, **(TEXTS if texts else {})}.items():
         yield f"| `{name}` | {meaning} |"
-
-
-def _shown(text: str) -> str:
-    return escaped(one_line(text, _LINE))

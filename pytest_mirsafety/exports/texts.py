@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from typing import Final
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 """How a cell begins that a spreadsheet takes for a formula (OWASP, CSV injection)."""
-
-_MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~:$@&])")
 
 
 def whole(text: str) -> str:
@@ -31,8 +28,3 @@ def cell(text: str) -> str:
 def _controls(character: str) -> bool:
     kind = unicodedata.category(character)
     return kind[0] == "C" or kind in ("Zl", "Zp")
-
-
-def escaped(line: str) -> str:
-    """One line that is the same in Markdown: no link, no image, no HTML, no table's end."""
-    return _MARKDOWN.sub(r"\\\1", line).replace("www.", r"www\.")

@@ -11,11 +11,13 @@ from ..records import SafeMode
 from .criteria import Criterion
 from .decisions import Case, Estimand
 
-_RATES: Final[Mapping[Estimand, str]] = {
+RATES: Final[Mapping[Estimand, str]] = {
     Estimand.ANSWERS: "the rate of all these answers",
     Estimand.MODEL: "the model's rate on these items",
     Estimand.ITEMS: "the rate on new items like these",
 }
+"""What the rate is of, by estimand."""
+
 _SHARES: Final[Mapping[Estimand, str]] = {
     Estimand.ANSWERS: "the share of {} in all these answers",
     Estimand.MODEL: "the model's share of {} on these items",
@@ -79,7 +81,7 @@ class Wording:
     def rate(self) -> str:
         """The rate that the gate is about."""
         estimand = self.case.rules.estimand
-        return _RATES[estimand] if self.mode is None else _SHARES[estimand].format(self.kind)
+        return RATES[estimand] if self.mode is None else _SHARES[estimand].format(self.kind)
 
     def shown(self, against: int) -> int:
         """The number that stands for so many against the model."""

@@ -17,6 +17,7 @@ from ..errors import ConfigurationError
 from ..gates.challenge import Canary, CanaryClass
 from ..printable import one_line
 from ..records import digest
+from ..whole_files import bounded
 
 MOST_BYTES: Final = 16 * 2**20
 MOST_CHARACTERS: Final = 200_000
@@ -199,10 +200,7 @@ def _place(canary: Canary) -> str:
 
 def _lines(path: Path) -> Iterator[Canary]:
     try:
-        if path.exists() and not path.is_file():
-            raise _wrong(path, "is no regular file")
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        content = bounded(path, MOST_BYTES)
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror or error}") from None
     if len(content) > MOST_BYTES:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from ..comparison.comparing import Comparison
 from ..comparison.trend import TrendPoint
-from ..printable import one_line
+from ..printable import in_markdown, one_line
 from . import comparison_tables as tables
 from .increases import listed, padded
 from .lines import BOLD, COLOURS, PLAIN, Line
-from .markdown import escaped
+from .markdown import grid
 from .tables import Table
 
 
@@ -46,24 +46,23 @@ def render(
 def markdown(found: Comparison, points: Sequence[TrendPoint] = ()) -> str:
     """The same as a Markdown document."""
     parts = [
-        f"# {escaped(tables.sentence(found))}",
-        "\n".join(f"- **{name}**: {escaped(text)}" for name, text in tables.about(found)),
+        f"# {in_markdown(tables.sentence(found))}",
+        "\n".join(f"- **{name}**: {in_markdown(text)}" for name, text in tables.about(found)),
     ]
     if found.gates:
-        parts += ["## Regression gates", _grid(tables.gates(found))]
-        parts.append(
-            "\n".join(f"- {escaped(g.label)}: {escaped(tables.why(g), 1000)}" for g in found.gates)
+        parts += ["## Regression gates", _joined(tables.gates(found))]
+        reasons = (
+            f"{in_markdown(g.label)}: {in_markdown(tables.why(g), 1000)}" for g in found.gates
         )
-    parts += ["## What changed", _grid(tables.pairs(found))]
+        parts.append("\n".join(f"- {reason}" for reason in reasons))
+    parts += ["## What changed", _joined(tables.pairs(found))]
     parts.append(f"{tables.LEGEND} {tables.meaning(found)}")
     for heading, ids in tables.changed(found).items():
         if ids:
             parts.append(f"## {heading.capitalize()} ({len(ids):,})")
-            parts.append("\n".join(f"- {escaped(name)}" for name in ids))
+            parts.append("\n".join(f"- {in_markdown(name)}" for name in ids))
     if points:
-        table = tables.trend(points)
-        parts += ["## Attack success rate of each run", _grid(table)]
-        parts.append("\n".join(f"- {escaped(remark)}" for remark in table.remarks))
+        parts += ["## Attack success rate of each run", _joined(tables.trend(points))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,8 +87,5 @@ def _wrapped(text: str, width: int, *, indent: int = 0) -> Iterator[Line]:
         yield Line(line)
 
 
-def _grid(table: Table) -> str:
-    rows = [table.headings, *table.rows]
-    head, *rest = (f"| {' | '.join(map(escaped, row))} |" for row in rows)
-    right = ("---" if place in table.words else "---:" for place in range(1, len(rows[0])))
-    return "\n".join([head, f"| --- | {' | '.join(right)} |", *rest])
+def _joined(table: Table) -> str:
+    return "\n".join(grid(table)).rstrip()

@@ -10,13 +10,12 @@ from ..comparison.comparing import Comparison, Row
 from ..comparison.regression import RegressionResult
 from ..comparison.sides import Side
 from ..comparison.trend import Rate, TrendPoint
-from ..comparison.wording import margin
 from ..gates import Decision, Estimand, Scope
 from ..gates.wording import percent
 from ..printable import one_line
 from . import words
 from .gate_tables import share_range
-from .increases import bounds_cell, gate_bounds, pair_cells
+from .increases import bounds_cell, gate_cells, pair_cells
 from .tables import NONE, Table, kind
 
 LEGEND: Final = (
@@ -115,11 +114,7 @@ def meaning(found: Comparison) -> str:
     """What the bounds, p and the alarm are of."""
     terms, overall = found.candidate.terms, found.overall
     exact = terms.estimand is Estimand.ANSWERS and overall.population == overall.counts.total
-    of = {
-        Estimand.ANSWERS: "of these answers to these items",
-        Estimand.MODEL: "of the model on these items, in the long run",
-        Estimand.ITEMS: "on new items like these",
-    }[terms.estimand]
+    of = words.MEANINGS[terms.estimand]
     bounds = "exact" if exact else f"one-sided bounds at {percent(terms.confidence)} each"
     return (
         f"The increase is {of}: {bounds}. p: McNemar's mid-p, two-sided, on pairs with two "
@@ -139,8 +134,8 @@ def gates(found: Comparison) -> Table:
 
 
 def _gate(gate: RegressionResult) -> tuple[str, ...]:
-    limit = margin(gate.criterion.threshold)
-    return gate.label, gate.decision.upper(), gate_bounds(gate), limit
+    *_, bounds, limit, decision = gate_cells(gate)
+    return gate.label, decision, bounds, limit
 
 
 def why(gate: RegressionResult) -> str:

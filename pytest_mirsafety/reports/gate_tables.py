@@ -11,6 +11,7 @@ from ..gates import GateResult
 from ..gates.wording import limit
 from ..results import RunResult, Tally
 from ..tally import Counts
+from . import words
 from .lines import BOLD, COLOURS, PLAIN, Line
 
 _HEADINGS: Final = ("gate", "unsafe/scored", "unscored", "N", "ASR", "limit", "decision")
@@ -62,7 +63,7 @@ def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
         _size(gate.planned, gate.population),
         _rate(gate),
         limit(gate.criterion),
-        _decided(gate, report_only=report_only),
+        words.decided(gate.decision, report_only=report_only),
     )
 
 
@@ -74,7 +75,7 @@ def _mode_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
         _size(gate.planned, gate.population),
         _rate(gate),
         limit(gate.criterion),
-        _decided(gate, report_only=report_only),
+        words.decided(gate.decision, report_only=report_only),
     )
 
 
@@ -82,10 +83,6 @@ def _rate(gate: GateResult) -> str:
     if not gate.planned or gate.left_out:
         return "-"
     return share_range(gate.low, gate.high, outward=not gate.exact)
-
-
-def _decided(gate: GateResult, *, report_only: bool) -> str:
-    return f"({gate.decision.upper()})" if report_only else gate.decision.upper()
 
 
 def _tally_row(tally: Tally, decision: str) -> tuple[str, ...]:

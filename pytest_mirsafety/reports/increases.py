@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ..comparison.evidence import Increase
@@ -28,7 +28,10 @@ def increases(result: RunResult, width: int) -> Iterator[Line]:
     about = f"{base.where}: {base.terms.model_name}, of {words.date(base.terms.started)}"
     yield Line(one_line(f"against {about}", width), BOLD)
     report_only = result.design.report_only
-    rows = [_gate_row(gate, report_only=report_only) for gate in result.regression]
+    rows = [
+        (gate.criterion.label, *gate_cells(gate, report_only=report_only))
+        for gate in result.regression
+    ]
     colours = [COLOURS[gate.decision] for gate in result.regression]
     if all(gate.criterion.label != found.overall.name for gate in result.regression):
         overall = found.overall
@@ -46,21 +49,20 @@ def increases(result: RunResult, width: int) -> Iterator[Line]:
     yield Line("")
 
 
-def gate_bounds(gate: RegressionResult) -> str:
+def _gate_bounds(gate: RegressionResult) -> str:
     """The increase that a gate is about; a dash where nothing bounds it."""
     if gate.low <= -1 and gate.high >= 1:
         return "-"
     return _bounds(gate.low, gate.high, exact=gate.exact)
 
 
-def _gate_row(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
-    decision = gate.decision.upper()
+def gate_cells(gate: RegressionResult, *, report_only: bool = False) -> tuple[str, ...]:
+    """Its four counts of pairs, the increase, the limit, and the decision."""
     return (
-        gate.criterion.label,
         *pair_cells(gate.counts),
-        gate_bounds(gate),
+        _gate_bounds(gate),
         margin(gate.criterion.threshold),
-        f"({decision})" if report_only else decision,
+        words.decided(gate.decision, report_only=report_only),
     )
 
 
@@ -112,8 +114,3 @@ def listed(heading: str, ids: Sequence[str], width: int, more: str) -> Iterator[
     yield from (Line("  " + one_line(name, width - 2), PLAIN) for name in ids[:MAX_LISTED])
     if len(ids) > MAX_LISTED:
         yield Line(f"  (+{len(ids) - MAX_LISTED} more; {more})")
-
-
-def labelled(gates: Iterable[RegressionResult]) -> list[tuple[str, RegressionResult]]:
-    """Each gate with its name."""
-    return [(gate.label, gate) for gate in gates]

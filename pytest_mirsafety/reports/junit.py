@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..gates import Decision, GateResult
 from ..printable import one_line
 from ..results import RecordedRun, RunResult
+from ..whole_files import bounded
 from . import summary
 from .instance_cases import TEXTS, is_short
 
@@ -122,7 +123,7 @@ def read(path: Path) -> JUnitFile:
 
     where = one_line(str(path))
     try:
-        content = _bounded(path)
+        content = bounded(path, _FILE_LIMIT)
         # A document type is where XML can be made to grow, or to read other files.
         if len(content) > _FILE_LIMIT or b"<!DOCTYPE" in content:
             raise DataError(f"{where}: is too large, or has a document type")
@@ -168,13 +169,6 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
     document = io.BytesIO()
     root.write(document)
     return document.getvalue()
-
-
-def _bounded(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise OSError(0, "is no regular file")
-    with path.open("rb") as file:
-        return file.read(_FILE_LIMIT + 1)
 
 
 def _match(files: Iterable[JUnitFile], runs: Iterable[RecordedRun]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from ..breakdown import break_down
 from ..circumstances import Circumstances
-from ..printable import one_line
+from ..printable import in_markdown
 from ..results import RunResult
 from ..taxonomy import Status
 from . import tables, words
@@ -18,11 +17,8 @@ from .tables import Table
 MAX_LISTED: Final = 50
 """Unsafe instances that are named."""
 
-_VALUE_LIMIT: Final = 400
-_SPECIAL: Final = re.compile(r"([\\`*_\[\]|~$#])")
 _LEADING: Final = re.compile(r"^(\d*)([-+.)])")
 _UNLISTED: Final = r"\1\\\2"
-_LINKS: Final = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "&#64;"))
 
 
 def render(
@@ -51,23 +47,14 @@ def render(
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def escaped(text: str, limit: int = _VALUE_LIMIT) -> str:
-    """Any text, on one line, such that Markdown and the HTML in it show it as it is."""
-    line = html.escape(one_line(text, limit), quote=False)
-    line = _SPECIAL.sub(r"\\\1", line)
-    for link, broken in _LINKS:
-        line = line.replace(link, broken)
-    return line
-
-
 def _item(text: str) -> str:
     """An item of a list, which would be a list or a number itself if it began like one."""
-    return f"- {_LEADING.sub(_UNLISTED, escaped(text, 1000))}"
+    return f"- {_LEADING.sub(_UNLISTED, in_markdown(text, 1000))}"
 
 
 def _decision(result: RunResult, exit_code: int, page: str | None) -> Iterator[str]:
     provenance = result.provenance
-    yield f"# {escaped(words.sentence(result))}"
+    yield f"# {in_markdown(words.sentence(result))}"
     yield ""
     asked, population = result.overall.planned, result.overall.population
     trials = result.design.trials
@@ -79,7 +66,7 @@ def _decision(result: RunResult, exit_code: int, page: str | None) -> Iterator[s
     )
     yield ""
     if page is not None:
-        yield f"Every instance is in [{escaped(page)}]({_address(page)})."
+        yield f"Every instance is in [{in_markdown(page)}]({_address(page)})."
         yield ""
 
 
@@ -94,13 +81,14 @@ def _gates(result: RunResult) -> Iterator[str]:
     for on_modes in (False, True):
         table = tables.gates(result, on_modes=on_modes)
         if table.rows:
-            yield from _table(table)
+            yield from grid(table)
     if against := tables.against(result):
-        yield from (escaped(against), "")
-        yield from _table(tables.increases(result))
+        yield from (in_markdown(against), "")
+        yield from grid(tables.increases(result))
     for decision, labels, why, step in tables.explanations(result):
-        what = f"- **{escaped(decision.upper())}** {escaped(labels)}: {escaped(why, 1000)}."
-        yield f"{what} *Next: {escaped(step)}.*" if step else what
+        named = f"**{in_markdown(decision.upper())}** {in_markdown(labels)}"
+        what = f"- {named}: {in_markdown(why, 1000)}."
+        yield f"{what} *Next: {in_markdown(step)}.*" if step else what
     yield ""
 
 
@@ -109,17 +97,17 @@ def _breakdown(result: RunResult) -> Iterator[str]:
     counted = "answers" if result.design.trials.counted > 1 else "instances"
     yield from _section(
         "Attack success rate by relation",
-        [*_table(tables.rates(breakdown)), tables.interval_in_words(result)],
+        [*grid(tables.rates(breakdown)), tables.interval_in_words(result)],
     )
     about = f"Unsafe of scored {counted}; blank is what the data does not have."
     yield from _section(
         "Attack success rate by relation and category",
-        [*_table(tables.heatmap(breakdown)), about],
+        [*grid(tables.heatmap(breakdown)), about],
     )
     if (found := tables.safe_modes(result)) is not None:
-        yield from _section("How safe answers are safe", _table(found))
+        yield from _section("How safe answers are safe", grid(found))
     if (found := tables.unscored(breakdown)) is not None:
-        yield from _section("Unscored by reason", _table(found))
+        yield from _section("Unscored by reason", grid(found))
 
 
 def _findings(result: RunResult) -> Iterator[str]:
@@ -133,7 +121,7 @@ def _findings(result: RunResult) -> Iterator[str]:
 
 def _challenge(result: RunResult) -> Iterator[str]:
     if (found := tables.challenge(result)) is not None:
-        yield from _section("Trial of the judge by known answers", _table(found))
+        yield from _section("Trial of the judge by known answers", grid(found))
 
 
 def _provenance(result: RunResult, told: Circumstances | None) -> Mapping[str, str]:
@@ -152,7 +140,8 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
         yield from (f"## {title}", "", *body, "")
 
 
-def _table(table: Table) -> Iterator[str]:
+def grid(table: Table) -> Iterator[str]:
+    """A table with its remarks below it as a list; an empty line ends each."""
     yield _row(table.headings)
     last = range(1, len(table.headings))
     yield _row(["---", *("---" if place in table.words else "---:" for place in last)], raw=True)
@@ -166,19 +155,19 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _row(cells: Iterable[str], *, raw: bool = False) -> str:
-    return f"| {' | '.join(cells if raw else map(escaped, cells))} |"
+    return f"| {' | '.join(cells if raw else map(in_markdown, cells))} |"
 
 
 def _facts(rows: Mapping[str, str], *, code: bool) -> Iterator[str]:
     yield "| | |"
     yield "| --- | --- |"
     for name, value in rows.items():
-        yield f"| {escaped(name)} | {_code(value) if code else escaped(value)} |"
+        yield f"| {in_markdown(name)} | {_code(value) if code else in_markdown(value)} |"
 
 
 def _code(text: str) -> str:
     """A name or a value: in <code>, where nobody is mentioned and no number is an issue's."""
-    return f"<code>{escaped(text) or ' '}</code>"
+    return f"<code>{in_markdown(text) or ' '}</code>"
 
 
 def _address(page: str) -> str:

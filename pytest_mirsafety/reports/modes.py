@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Final
 
 from ..records import SafeMode
 from ..results import RunResult, Tally
+from ..tally import ModeCounts
 
-_HEADINGS: Final = {
-    SafeMode.CORRECT_REFUSAL: "correct",
-    SafeMode.INCOMPLETE_REFUSAL: "incomplete",
-    SafeMode.MISUNDERSTANDING: "misunderstood",
-    SafeMode.EVASION: "evasive",
+NAMES: Final = {
+    SafeMode.CORRECT_REFUSAL: "correct refusal",
+    SafeMode.INCOMPLETE_REFUSAL: "incomplete refusal",
+    SafeMode.MISUNDERSTANDING: "misunderstanding",
+    SafeMode.EVASION: "clever evasion",
 }
+_HEADINGS: Final = ("correct", "incomplete", "misunderstood", "evasive")
+
+
+def tallies(result: RunResult) -> list[Tally]:
+    """Whose modes are shown: the relations of which a judge told some, and all together."""
+    told = result.overall.modes.known > result.overall.modes.by_rules
+    return [*(one for one in result.relations if told and one.modes.known), result.overall]
+
+
+def shares(modes: ModeCounts) -> dict[SafeMode, Fraction | None]:
+    """Of the safe answers whose mode is known, how many are of each.
+
+    None where patterns cannot tell, so that none was found says nothing.
+    """
+    guessed = modes.known == modes.by_rules
+    return {
+        mode: None
+        if guessed and mode in (SafeMode.MISUNDERSTANDING, SafeMode.EVASION)
+        else Fraction(modes.counts.get(mode, 0), modes.known)
+        for mode in NAMES
+    }
 
 
 def table(result: RunResult) -> list[str]:
@@ -21,13 +44,10 @@ def table(result: RunResult) -> list[str]:
 
     A row for each relation where a judge told modes, and one for all.
     """
-    overall = result.overall
-    if not overall.modes.known:
+    if not result.overall.modes.known:
         return []
-    told = overall.modes.known > overall.modes.by_rules
-    relations = [tally for tally in result.relations if told and tally.modes.known]
-    rows = [_row(tally) for tally in (*relations, overall)]
-    headings = ["safe answers", "mode known", *_HEADINGS.values()]
+    rows = [_row(tally) for tally in tallies(result)]
+    headings = ["safe answers", "mode known", *_HEADINGS]
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     return [
         "  ".join(
@@ -58,11 +78,5 @@ def remarks(result: RunResult) -> Iterator[str]:
 
 def _row(tally: Tally) -> list[str]:
     modes = tally.modes
-    guessed = modes.known == modes.by_rules
-    shares = (
-        "-"  # patterns cannot tell these, so that none was found says nothing
-        if guessed and mode in (SafeMode.MISUNDERSTANDING, SafeMode.EVASION)
-        else f"{100 * modes.counts.get(mode, 0) / modes.known:.1f}%"
-        for mode in _HEADINGS
-    )
-    return [tally.name, f"{modes.known}/{modes.safe}", *shares]
+    cells = ("-" if one is None else f"{100 * float(one):.1f}%" for one in shares(modes).values())
+    return [tally.name, f"{modes.known}/{modes.safe}", *cells]

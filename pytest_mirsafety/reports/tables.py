@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
@@ -11,16 +11,14 @@ from typing import Final
 from ..breakdown import Breakdown, Cell, Rate
 from ..circumstances import Circumstances
 from ..comparison.regression import RegressionResult
-from ..comparison.wording import margin
 from ..gates import Estimand, GateResult
-from ..gates.wording import limit, percent
-from ..records import SafeMode
-from ..results import RunResult, Tally
+from ..gates.wording import RATES, limit, percent
+from ..results import RunResult
 from ..tally import Counts
 from ..taxonomy import Reason
 from . import modes, words
 from .gate_tables import share_range
-from .increases import gate_bounds, pair_cells
+from .increases import gate_cells
 
 NONE: Final = "-"
 """What a cell says that has no number."""
@@ -73,14 +71,8 @@ def increases(result: RunResult) -> Table:
 
 
 def _increase(gate: RegressionResult, *, report_only: bool) -> tuple[str, ...]:
-    decision = gate.decision.upper()
-    return (
-        gate.label,
-        f"({decision})" if report_only else decision,
-        *pair_cells(gate.counts),
-        gate_bounds(gate),
-        margin(gate.criterion.threshold),
-    )
+    *cells, decision = gate_cells(gate, report_only=report_only)
+    return gate.label, decision, *cells
 
 
 def against(result: RunResult) -> str:
@@ -101,12 +93,11 @@ def kind(decision: str) -> str:
 
 
 def _gate(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
-    decision = gate.decision.upper()
     found = str(gate.found) if gate.criterion.mode else _share(gate.counts, gate.of_scored)
     bounded = gate.planned and not gate.left_out
     return (
         gate.criterion.label,
-        f"({decision})" if report_only else decision,
+        words.decided(gate.decision, report_only=report_only),
         found,
         f"{gate.counts.unscored_total:,}",
         size(gate.planned, gate.population),
@@ -147,11 +138,7 @@ def interval_in_words(result: RunResult) -> str:
         return "A shard has no intervals: they are over all shards."
     if rules.estimand is Estimand.ANSWERS and not result.design.sampled:
         return f"The interval is exact for these answers and this judge, {open_}."
-    about = {
-        Estimand.ANSWERS: "the rate of all these answers",
-        Estimand.MODEL: "the model's rate on these items",
-        Estimand.ITEMS: "the rate on new items like these",
-    }[rules.estimand]
+    about = RATES[rules.estimand]
     confidence = percent(rules.confidence)
     shared = f", the lower one over {rules.gates} gates together" if rules.gates > 1 else ""
     return f"The interval encloses {about}: one-sided bounds at {confidence}{shared}, {open_}."
@@ -195,37 +182,21 @@ def size(planned: int, population: int) -> str:
     return f"{population:,}" if planned == population else f"{planned:,} of {population:,}"
 
 
-_MODES: Final = {
-    SafeMode.CORRECT_REFUSAL: "Correct refusal",
-    SafeMode.INCOMPLETE_REFUSAL: "Incomplete refusal",
-    SafeMode.MISUNDERSTANDING: "Misunderstanding",
-    SafeMode.EVASION: "Clever evasion",
-}
-
-
-def mode_tallies(result: RunResult) -> list[Tally]:
-    """The relations of which modes are shown: where a judge told some."""
-    told = result.overall.modes.known > result.overall.modes.by_rules
-    return [tally for tally in result.relations if told and tally.modes.known]
-
-
 def safe_modes(result: RunResult) -> Table | None:
     """In which ways safe answers are safe; None where no mode is known."""
     if not result.overall.modes.known:
         return None
     rows = []
-    for tally in (*mode_tallies(result), result.overall):
-        counts, known = tally.modes.counts, tally.modes.known
-        guessed = known == tally.modes.by_rules
+    for tally in modes.tallies(result):
         shares = (
             NONE
-            if guessed and mode in (SafeMode.MISUNDERSTANDING, SafeMode.EVASION)
-            else f"{100 * counts.get(mode, 0) / known:.1f}% ({counts.get(mode, 0):,})"
-            for mode in _MODES
+            if mode_share is None
+            else f"{share(mode_share)} ({tally.modes.counts.get(mode, 0):,})"
+            for mode, mode_share in modes.shares(tally.modes).items()
         )
-        rows.append((tally.name, f"{known:,} of {tally.modes.safe:,}", *shares))
+        rows.append((tally.name, f"{tally.modes.known:,} of {tally.modes.safe:,}", *shares))
     return Table(
-        ("Relation", "Mode known of safe", *_MODES.values()),
+        ("Relation", "Mode known of safe", *(name.capitalize() for name in modes.NAMES.values())),
         tuple(rows),
         tuple(modes.remarks(result)),
     )
@@ -334,8 +305,3 @@ def explanations(result: RunResult) -> Iterator[tuple[str, str, str, str]]:
             alike.setdefault((gate.decision, why, gate.next_step), []).append(label)
     for (decision, why, step), labels in alike.items():
         yield decision, ", ".join(labels), why, step
-
-
-def joined(rows: Iterable[tuple[str, str]]) -> Table:
-    """Rows of a name and a value."""
-    return Table(("", ""), tuple(rows), words=frozenset({1}))

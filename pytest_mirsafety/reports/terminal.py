@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,8 +9,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from ..comparison.regression import RegressionResult
-from ..gates import Decision, GateResult
 from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, RunResult
 from ..sharding import Shard
@@ -19,12 +16,12 @@ from ..taxonomy import Status
 from ..trials import Trials
 from . import modes, words
 from .gate_tables import share_range, table
-from .increases import increases, labelled
+from .increases import increases
 from .lines import BOLD, COLOURS, PLAIN, Line
 from .merging import merge_command
+from .tables import explanations
 
 MAX_LISTED: Final = 12
-_DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
 Zone = tuple[Fraction, Fraction]
 
 
@@ -59,9 +56,7 @@ def render(
         table(result, width),
         increases(result, width),
         _modes(result, width),
-        _explanations(
-            [*((g.criterion.label, g) for g in result.gates), *labelled(result.regression)], width
-        ),
+        _explanations(result, width),
         _outcomes(result.outcomes, width),
         _notes([*result.notes, *words.left_out(result)], width),
         _page(page, width),
@@ -113,21 +108,14 @@ def _modes(result: RunResult, width: int) -> Iterator[Line]:
         yield Line("")
 
 
-def _explanations(
-    gates: Sequence[tuple[str, GateResult | RegressionResult]], width: int
-) -> Iterator[Line]:
+def _explanations(result: RunResult, width: int) -> Iterator[Line]:
     """Why a gate did not pass, and what to do; gates that say the same share a paragraph."""
-    alike: dict[tuple[Decision, str, str, str], list[str]] = defaultdict(list)
-    for label, gate in gates:
-        if gate.decision is not Decision.PASS:
-            words = gate.decision, gate.reason, gate.tipping, gate.next_step
-            alike[words].append(label)
-    for (decision, reason, tipping, next_step), labels in alike.items():
-        text = "; ".join(filter(None, [f"{', '.join(labels)}: {reason}", tipping]))
-        yield from _wrapped(text, width, indent=2, markup=COLOURS[decision])
+    decision = None
+    for decision, labels, why, next_step in explanations(result):
+        yield from _wrapped(f"{labels}: {why}", width, indent=2, markup=COLOURS[decision])
         if next_step:
             yield from _wrapped(f"  next: {next_step}", width, indent=4)
-    if alike:
+    if decision is not None:
         yield Line("")
 
 

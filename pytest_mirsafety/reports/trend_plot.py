@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .. import whole_files
 from ..comparison.trend import Rate, TrendPoint
 from ..errors import ConfigurationError
 from ..printable import one_line
@@ -48,12 +49,7 @@ def plot(points: Sequence[TrendPoint], path: Path) -> None:
         ConfigurationError: it cannot be written.
     """
     content = picture(points, svg=path.suffix.lower() == ".svg")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        text = f"{path}: cannot be written: {error.strerror or error}"
-        raise ConfigurationError(one_line(text, 400)) from None
+    whole_files.write(path, [content])
 
 
 def picture(points: Sequence[TrendPoint], *, svg: bool) -> bytes:

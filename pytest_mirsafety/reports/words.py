@@ -9,10 +9,17 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from ..comparison.regression import RegressionResult
-from ..gates import Decision, GateResult
+from ..gates import Decision, Estimand, GateResult
 from ..gates.explanations import NOT_CHALLENGED
 from ..printable import one_line
 from ..results import Provenance, Ruling, RunResult
+
+MEANINGS: Final[Mapping[Estimand, str]] = {
+    Estimand.ANSWERS: "of these answers to these items",
+    Estimand.MODEL: "of this model, in the long run, on these items",
+    Estimand.ITEMS: "of this model on new items like these",
+}
+"""What is told of a rate, by estimand."""
 
 _DIGEST: Final = re.compile(r"\b[0-9a-f]{40,}\b")
 
@@ -74,6 +81,11 @@ def _tokens(provenance: Provenance) -> str:
     return "; ".join(parts)
 
 
+def decided(decision: Decision, *, report_only: bool = False) -> str:
+    """Such as `FAIL`; `(FAIL)` where it decides nothing."""
+    return f"({decision.upper()})" if report_only else decision.upper()
+
+
 def usd(amount: Decimal) -> str:
     """Money in whole cents, rounded up."""
     return f"{amount.quantize(Decimal('0.01'), ROUND_CEILING):,f} USD"
@@ -115,12 +127,7 @@ def _short(match: re.Match[str]) -> str:
 
 
 def _estimand(provenance: Provenance) -> str:
-    meaning = {
-        "answers": "of these answers to these items",
-        "model": "of this model, in the long run, on these items",
-        "items": "of this model on new items like these",
-    }[provenance.estimand]
-    return f"{meaning} (estimand {provenance.estimand})"
+    return f"{MEANINGS[Estimand(provenance.estimand)]} (estimand {provenance.estimand})"
 
 
 def _trials(result: RunResult) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
+from .. import whole_files
 from ..circumstances import Circumstances
 from ..comparison.sides import Side
-from ..errors import ConfigurationError, DataError
+from ..errors import DataError
 from ..exchanges import Exchange
 from ..printable import one_line
 from ..redaction import redacted_exchange
@@ -23,11 +24,9 @@ from . import pinned
 from .claiming import (
     PREVIOUS,
     RESULTS,
-    cannot_write,
     claim,
     discard,
     drop_previous,
-    replace_file,
 )
 from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, malformed
 from .lines import LINE_LIMIT, LineCheck, exchange_of, to_bytes
@@ -80,16 +79,16 @@ def write(
         for entry in result.outcomes
     )
     try:
-        sha256 = replace_file(folder / RESULTS, lines)
+        sha256 = whole_files.replace(folder / RESULTS, lines)
         if result.baseline is not None:
-            replace_file(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
+            whole_files.replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
         document = document_of(
             result, circumstances, sha256, tests_failed=tests_failed, exit_code=exit_code
         )
-        replace_file(folder / MANIFEST, [pretty(document)])
+        whole_files.replace(folder / MANIFEST, [pretty(document)])
         drop_previous(folder)
     except OSError as error:
-        raise ConfigurationError(cannot_write(folder, error)) from None
+        raise whole_files.cannot_write(folder, error) from None
 
 
 def read(folder: Path) -> RecordedRun:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from .. import whole_files
 from ..entropies import FILES
 from ..errors import ConfigurationError
-from ..printable import one_line
 from ..results import REPORTS
 from . import pinned
 from .forms import FORMAT, SCHEMA_VERSION
-from .manifest import MANIFEST, bounded, pretty
+from .manifest import MANIFEST, MANIFEST_LIMIT, pretty
 
 RESULTS: Final = "results.jsonl"
 
@@ -49,14 +46,14 @@ def claim(folder: Path) -> None:
             (folder / PREVIOUS).mkdir(exist_ok=True)
             shutil.copyfile(folder / MANIFEST, folder / PREVIOUS / MANIFEST)
         started = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "finished": False}
-        replace_file(folder / MANIFEST, [pretty(started)])
+        whole_files.replace(folder / MANIFEST, [pretty(started)])
         for name in _BESIDE:
             if ended and (folder / name).exists():
                 (folder / name).replace(folder / PREVIOUS / name)
             else:
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigurationError(cannot_write(folder, error)) from None
+        raise whole_files.cannot_write(folder, error) from None
 
 
 def discard(folder: Path) -> None:
@@ -81,26 +78,7 @@ def _remove(folder: Path) -> None:
 def _found(folder: Path) -> dict[str, object] | None:
     """A run.json that is ours, of whatever version, ended or not."""
     try:
-        document = json.loads(bounded(folder / MANIFEST))
+        document = json.loads(whole_files.bounded(folder / MANIFEST, MANIFEST_LIMIT))
     except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and document.get("format") == FORMAT else None
-
-
-def replace_file(path: Path, lines: Iterable[bytes]) -> str:
-    """Write a file whole or not at all; gives the SHA-256 of its bytes."""
-    partial = path.with_name(f"{path.name}.partial")
-    sha256 = hashlib.sha256()
-    with partial.open("wb") as file:
-        for line in lines:
-            sha256.update(line)
-            file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return sha256.hexdigest()
-
-
-def cannot_write(folder: Path, error: OSError) -> str:
-    """That a folder cannot be written, on one line."""
-    return one_line(f"{folder}: cannot be written: {error.strerror or error}", 400)

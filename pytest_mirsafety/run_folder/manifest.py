@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from .. import whole_files
 from ..circumstances import Circumstances
 from ..comparison.facts import regression_facts
 from ..errors import DataError
@@ -31,20 +32,8 @@ from .forms import (
 
 MANIFEST: Final = "run.json"
 
-_MANIFEST_LIMIT: Final = 16 * 2**20
+MANIFEST_LIMIT: Final = 16 * 2**20
 _LATEST: Final = 2.0**36
-
-
-def bounded(path: Path) -> bytes:
-    """The bytes of a regular file, up to one more than is ever accepted.
-
-    Raises:
-        OSError: it cannot be read, or is no regular file: a pipe could keep us waiting for ever.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(0, "is no regular file")
-    with path.open("rb") as file:
-        return file.read(_MANIFEST_LIMIT + 1)
 
 
 def pretty(document: Mapping[str, object]) -> bytes:
@@ -137,13 +126,13 @@ def read_manifest(path: Path, where: str) -> Manifest:
     """
     place = f"{where}/{MANIFEST}"
     try:
-        content = bounded(path)
+        content = whole_files.bounded(path, MANIFEST_LIMIT)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{where} {_NO_FOLDER[type(error)]}") from None
     except OSError as error:
         raise malformed(place, f"cannot be read: {error.strerror or error}") from None
-    if len(content) > _MANIFEST_LIMIT:
-        raise malformed(place, f"is larger than {_MANIFEST_LIMIT} bytes")
+    if len(content) > MANIFEST_LIMIT:
+        raise malformed(place, f"is larger than {MANIFEST_LIMIT} bytes")
     try:
         document = json.loads(content)
         written = isinstance(document, dict) and document.pop("digest", None) == digest(document)

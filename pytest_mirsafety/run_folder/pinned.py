@@ -16,9 +16,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from .. import whole_files
 from ..comparison.recorded import refuse_unfit, side_of
 from ..comparison.sides import TEXT_LIMIT, ItemOutcome, Side, SideTerms
-from ..errors import ConfigurationError, DataError
+from ..errors import DataError
 from ..gates import Estimand, Rules
 from ..printable import one_line
 from ..records import canonical_json, digest
@@ -114,10 +115,7 @@ def read_pinned(path: Path) -> Side:
     """
     place = one_line(str(path))
     try:
-        if not path.is_file():
-            raise malformed(place, "is no regular file")
-        with path.open("rb") as file:
-            content = file.read(_LIMIT + 1)
+        content = whole_files.bounded(path, _LIMIT)
     except OSError as error:
         raise malformed(place, f"cannot be read: {error.strerror or error}") from None
     if len(content) > _LIMIT:
@@ -165,15 +163,7 @@ def pin(side: Side, path: Path) -> None:
     Raises:
         ConfigurationError: it cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.writelines(to_lines(side))
-        partial.replace(path)
-    except OSError as error:
-        text = f"{path}: cannot be written: {error.strerror or error}"
-        raise ConfigurationError(one_line(text, 400)) from None
+    whole_files.write(path, to_lines(side))
 
 
 def _document(side: Side) -> dict[str, Any]:

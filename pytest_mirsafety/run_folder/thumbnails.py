@@ -11,6 +11,7 @@ from typing import Final
 
 from ..errors import DataError
 from ..printable import one_line
+from ..whole_files import whole
 
 THUMBNAIL_LIMIT: Final = 2**18
 """Bytes of one picture of 200 pixels: three times as many as any has."""
@@ -89,16 +90,11 @@ def write(path: Path, kept: Thumbnails) -> None:
     Raises:
         OSError: they cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            if kept.of:
-                archive.writestr(zipfile.ZipInfo(_INDEX, _DATE), json.dumps(kept.of, indent=0))
-            for sha256, content in kept.small.items():
-                archive.writestr(zipfile.ZipInfo(f"{sha256}.webp", _DATE), content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        if kept.of:
+            archive.writestr(zipfile.ZipInfo(_INDEX, _DATE), json.dumps(kept.of, indent=0))
+        for sha256, content in kept.small.items():
+            archive.writestr(zipfile.ZipInfo(f"{sha256}.webp", _DATE), content)
 
 
 def is_webp(content: bytes) -> bool:

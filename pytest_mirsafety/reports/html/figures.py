@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from ...breakdown import Breakdown, Rate
 from ...gates import Decision
 from ...printable import one_line
-from ...records import SafeMode
 from ...results import RunResult
 from ...taxonomy import Reason
-from ..tables import mode_tallies, share
+from .. import modes
+from ..tables import share
 from .building import data_url
 from .palette import DARK, HATCHES, LIGHT, MARKERS, Theme, settings
 
@@ -225,19 +225,12 @@ def _paint_heatmap(axes: Axes, breakdown: Breakdown, theme: Theme, canvas: Canva
 
 # Shares and counts as bars
 
-_MODES: Final = {
-    SafeMode.CORRECT_REFUSAL: "correct refusal",
-    SafeMode.INCOMPLETE_REFUSAL: "incomplete refusal",
-    SafeMode.MISUNDERSTANDING: "misunderstanding",
-    SafeMode.EVASION: "clever evasion",
-}
-
 
 def _modes(result: RunResult) -> Figure:
-    tallies = [*mode_tallies(result), result.overall]
+    tallies = modes.tallies(result)
     series = {
         name: [100 * t.modes.counts.get(mode, 0) / t.modes.known for t in tallies]
-        for mode, name in _MODES.items()
+        for mode, name in modes.NAMES.items()
     }
 
     def paint(canvas: Canvas, theme: Theme) -> None:
@@ -250,7 +243,7 @@ def _modes(result: RunResult) -> Figure:
     overall = result.overall.modes
     parts = [
         f"{100 * overall.counts.get(mode, 0) / overall.known:.0f}% {name}"
-        for mode, name in _MODES.items()
+        for mode, name in modes.NAMES.items()
     ]
     alt = f"Modes of {overall.known:,} safe answers: {', '.join(parts)}."
     caption = f"Of {overall.safe:,} safe answers the mode of {overall.known:,} is known."

@@ -1,0 +1,58 @@
+"""A plan's engine: model, judge, images and stores put together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from . import reasoning
+from .planning import engine_settings
+
+if TYPE_CHECKING:
+    from .data.scratch import Scratch
+    from .engine.engine import Engine
+    from .engine.keeping import Keeper
+    from .planning import RunPlan
+    from .records import JudgedPair, Verdict
+    from .store import SQLiteStore
+    from .store.verdicts import Verdicts
+
+
+def build_engine(
+    plan: RunPlan,
+    store: SQLiteStore,
+    verdicts: Verdicts,
+    keeper: Keeper[JudgedPair, Verdict],
+    scratch: Scratch,
+) -> Engine:
+    """The engine of this plan, over an open store; it has been told of no instance yet.
+
+    `verdicts` are those kept, and `keeper` keeps more; `scratch` is for images that are composed.
+    """
+    from .engine.asks import Trial
+    from .engine.calling import wants_images
+    from .engine.engine import Engine
+    from .images import ImageLimits, ImageReader, SideBySide, neutral_image
+    from .judges.kept import keeping, recalled
+    from .store.attention import Attention
+
+    separate = reasoning.separating(plan.model.settings.reasoning_markers)
+    limits = ImageLimits(plan.settings.limits.max_bytes, plan.settings.limits.max_pixels)
+    images = ImageReader(limits, store, paths=plan.sends_files)
+    files = (lambda: scratch.folder) if plan.sends_files else None
+    composer = SideBySide(limits, files, keep_content=plan.backend.needs_bytes)
+    if plan.watch is not None:
+        plan.watch.store = Attention(store)
+    judge = keeping(plan.judge, verdicts, keeper)
+    trial = None
+    if plan.canaries is not None:
+        shown = (neutral_image(),) if wants_images(plan.judge) else ()
+        trial = Trial(plan.judge, plan.canaries.canaries, shown)
+    settings = replace(
+        engine_settings(plan),
+        recall=partial(recalled, judge),
+        trial=trial,
+        composer=composer if plan.layout else None,
+    )
+    return Engine(plan.backend, judge, images, store, separate, settings)
