@@ -77,6 +77,25 @@ def test_what_has_no_verdict_now_counts_as_newly_unsafe(project: Project) -> Non
     assert found["exit_code"] == 10
 
 
+def test_what_the_baselines_judge_could_not_tell_counts_as_safe_there(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = 'unscored.undetermined = "unsafe"\n'
+    project.configure(f"thresholds.overall = 0.9\n{declared}")
+    project.answers(dict.fromkeys(project.ids[:4], UNCLEAR))
+    project.run("--mir-run=base", "-q")
+    main(["baseline", str(project.path / "base"), f"-o={project.path / 'base.json'}"])
+    capsys.readouterr()
+    project.answers(dict.fromkeys(project.ids[:4], COMPLIANCE))
+    for base in ("base", "base.json"):
+        project.configure(f"{GATED}{declared}")
+        result = project.run(f"--mir-baseline={base}", "--mir-run=next")
+        assert result.ret == 10
+        result.stdout.fnmatch_lines(["*4 have no verdict in the baseline*"])
+        folder, limit = str(project.path / "next"), "--max-increase=0.1"
+        assert main(["compare", str(project.path / base), folder, limit]) == 10
+
+
 def test_a_deselected_instance_counts_as_newly_unsafe(project: Project) -> None:
     found = summary(project, "-k", "jump")
     assert (found["decision"], found["cause"]) == ("inconclusive", "partial")
