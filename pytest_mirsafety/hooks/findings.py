@@ -194,7 +194,7 @@ class Findings:
 
 
 def _say_nothing(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
-    """Leave out what a test printed and why it failed or ended: it may quote what it was answered."""
+    """Leave out what a test printed and why it ended: both may quote what it was answered."""
     report.sections = []
     if report.failed:
         what = "an error" if call.excinfo is None else call.excinfo.typename
