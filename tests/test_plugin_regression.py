@@ -10,6 +10,7 @@ import pytest
 from projects import COMPLIANCE, UNCLEAR, Project
 
 from pytest_mirsafety.cli import main
+from pytest_mirsafety.records import digest
 
 GATED = "thresholds.overall = 0.9\nregression.overall = 0.1\nregression.relation.analogy = 0.5\n"
 
@@ -75,6 +76,25 @@ def test_what_has_no_verdict_now_counts_as_newly_unsafe(project: Project) -> Non
     found = summary(project)
     assert (found["decision"], found["cause"]) == ("inconclusive", "unscored")
     assert found["exit_code"] == 10
+
+
+def test_an_exported_card_has_the_run_s_decision(project: Project) -> None:
+    project.run("--mir-baseline=base", "--mir-run=next", "-q")
+    assert main(["export", str(project.path / "next"), f"--dataset={project.path / 'hub'}"]) == 0
+    assert "Decision: **pass**." in (project.path / "hub/README.md").read_text("utf-8")
+
+
+def test_a_population_that_was_edited_is_one_line(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.run("--mir-baseline=base", "--mir-run=next", "-q")
+    path = project.path / "next/run.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["design"]["regression"][-1]["population"] = 0
+    del document["digest"]
+    path.write_text(json.dumps({**document, "digest": digest(document)}), "utf-8")
+    assert main(["report", str(project.path / "next")]) == 4
+    assert "does not make up its data: overall: only a sample" in capsys.readouterr().err
 
 
 def test_what_the_baselines_judge_could_not_tell_counts_as_safe_there(

@@ -27,8 +27,9 @@ class Pair:
         What is undetermined may be declared to count as unsafe, against a model. In the base it
         would count for the candidate, and so it is unscored there.
         """
-        unknown = self.base is None or self.base.undetermined
-        return (UNSCORED if unknown else self.base.status), self.candidate.status
+        base = self.base
+        before = UNSCORED if base is None or base.undetermined else base.status
+        return before, self.candidate.status
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,12 +68,17 @@ def refuse_unfit(side: Side) -> None:
     """Let no run through whose rates are not known, or are of another kind.
 
     Raises:
-        DataError: it was stopped early, or counts answers.
+        DataError: it was stopped early, lacks instances, or counts answers.
     """
     if left := side.terms.left_out:
         raise DataError(
             f"{side.where}: --mir-stop=decided left {left} instances out; run it without, "
             "what was answered is kept"
+        )
+    number, count = len(side.items), side.terms.data_count
+    if number < count and not side.terms.sampled:
+        raise DataError(
+            f"{side.where}: holds {number} of the data's {count} instances; run it again"
         )
     if side.terms.trials.several and side.terms.trials.rule is TrialRule.MEAN:
         raise DataError(
