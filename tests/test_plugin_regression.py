@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from projects import COMPLIANCE, UNCLEAR, Project
 
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.records import digest
+from pytest_mirsafety.run_folder.pinned import pin, read_side
 
 GATED = "thresholds.overall = 0.9\nregression.overall = 0.1\nregression.relation.analogy = 0.5\n"
 
@@ -311,6 +313,19 @@ def test_reports_are_written_beside_what_is_read(
     inside = compared.path / "base/c.json"
     assert compare(compared, f"--json={inside}") == 4
     assert not inside.exists()
+
+
+def test_no_name_in_a_baseline_is_a_command_of_the_runner(
+    compared: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = read_side(compared.path / "base")
+    terms = replace(side.terms, model_name="##[add-mask]PASS", judge=side.terms.judge)
+    pin(replace(side, terms=terms), compared.path / "base.json")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    main(["compare", str(compared.path / "base.json"), str(compared.path / "next")])
+    printed = capsys.readouterr().out
+    assert "## [add-mask]PASS" in printed
+    assert "##[" not in printed
 
 
 def test_three_runs_are_a_trend(compared: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from .. import labels, run_folder
     from ..calibration import SEED, calibrate, exit_code
     from ..reports import calibration as report
+    from ..reports.github import harmless
 
     if options.json is not None:
         _clear(options.json, options)
@@ -62,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         _write(options.json, report.to_json(found, source))
     for line in report.render(found, source, width=shutil.get_terminal_size().columns):
-        print(line)
+        print(harmless(line, os.environ))
     return source.exit_code
 
 

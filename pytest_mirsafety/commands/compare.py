@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 from decimal import Decimal
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from ..comparison.comparing import compare
     from ..comparison.trend import trend
     from ..reports import comparison as report
-    from ..reports import comparison_json, trend_plot
+    from ..reports import comparison_json, github, trend_plot
     from ..run_folder.pinned import read_side
 
     criteria = [_criterion(text) for text in options.max_increase]
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         trend_plot.plot(points, options.plot)
     width = shutil.get_terminal_size().columns
     for line in report.render(found, points, width=width):
-        print(line.text)
+        print(github.harmless(line.text, os.environ))
     return code
 
 
