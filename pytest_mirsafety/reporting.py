@@ -148,7 +148,8 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            unfinished.unlink(missing_ok=True)  # a link or a pipe, in a folder from elsewhere
+            with unfinished.open("x", encoding="utf-8", newline="\n") as file:
                 file.writelines(pieces)
             unfinished.replace(path)
         finally:

@@ -217,7 +217,8 @@ def _replace(path: Path, lines: Iterable[bytes]) -> str:
     """Write a file whole or not at all; gives the SHA-256 of its bytes."""
     partial = path.with_name(f"{path.name}.partial")
     sha256 = hashlib.sha256()
-    with partial.open("wb") as file:
+    partial.unlink(missing_ok=True)  # a link or a pipe, in a folder from elsewhere
+    with partial.open("xb") as file:
         for line in lines:
             sha256.update(line)
             file.write(line)

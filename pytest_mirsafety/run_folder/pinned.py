@@ -169,7 +169,8 @@ def pin(side: Side, path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:
             file.writelines(to_lines(side))
         partial.replace(path)
     except OSError as error:

@@ -98,8 +98,9 @@ def write(path: Path, kept: Thumbnails) -> None:
         OSError: they cannot be written.
     """
     partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)  # a link or a pipe, in a folder from elsewhere
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(partial, "x", zipfile.ZIP_STORED) as archive:
             if kept.of:
                 archive.writestr(zipfile.ZipInfo(_INDEX, _DATE), json.dumps(kept.of, indent=0))
             for sha256, content in kept.small.items():
