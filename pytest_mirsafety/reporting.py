@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import whole_files
 from .circumstances import Circumstances
-from .errors import BadInputError
+from .errors import BadInputError, DataError
 from .evaluation import evaluate, remarks
 from .exchanges import Exchange
 from .printable import one_line
@@ -65,7 +65,7 @@ def recorded(
     from . import run_folder
 
     run = run_folder.read(folder)
-    result, exchanges = _decided_again(run), run_folder.Exchanges([(folder, run)])
+    result, exchanges = decided_again(run), run_folder.Exchanges([(folder, run)])
     redacted = redacted or run.redacted
     return Reported(
         folder=folder,
@@ -84,11 +84,18 @@ def _redacted(exchanges: Callable[[str], Exchange | None], instance_id: str) -> 
     return None if found is None else redacted_exchange(found)
 
 
-def _decided_again(run: RecordedRun) -> RunResult:
-    """The result of a run that was read, as it was when the run wrote it."""
+def decided_again(run: RecordedRun) -> RunResult:
+    """The result of a run that was read, as it was when the run wrote it.
+
+    Raises:
+        DataError: its instances are not those of its design.
+    """
     counted = remarks(run.outcomes)
     notes = [note for note in run.notes if note not in counted]
-    return evaluate(run.design, run.outcomes, run.provenance, notes, run.baseline)
+    try:
+        return evaluate(run.design, run.outcomes, run.provenance, notes, run.baseline)
+    except ValueError as error:
+        raise DataError(one_line(f"{run.where}: does not make up its data: {error}", 400)) from None
 
 
 def write_markdown(run: Reported, path: Path | None = None, *, page: Path | None = None) -> Path:

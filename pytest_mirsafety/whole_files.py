@@ -14,12 +14,13 @@ from .printable import one_line
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file that is there whole or not at all; what writes it is given another name.
+    """A file that is there whole or not at all; what writes it is given another name, yet unused.
 
     Raises:
         OSError: it cannot be written.
     """
     partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)  # a link or a pipe, in a folder from elsewhere
     try:
         yield partial
         with partial.open("rb") as file:
@@ -36,7 +37,7 @@ def replace(path: Path, pieces: Iterable[bytes]) -> str:
         OSError: it cannot be written.
     """
     sha256 = hashlib.sha256()
-    with whole(path) as partial, partial.open("wb") as file:
+    with whole(path) as partial, partial.open("xb") as file:
         for piece in pieces:
             sha256.update(piece)
             file.write(piece)

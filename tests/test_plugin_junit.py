@@ -195,7 +195,7 @@ MASKS = (
     (r"(rules-|replay:answers\.jsonl@|identity )[0-9a-f]+", r"\1DIGEST"),
     (r'(name="mirsafety\.data_identity" value=)"[^"]*"', r'\1"DIGEST"'),
     (r"(test session starts|rootdir:|platform |plugins:|cachedir:|configfile:).*\n", ""),
-    (r"-* generated xml file: .*", "- generated xml file"),  # as long as its path leaves room
+    (r"-+ generated xml file: .*", "-- generated xml file"),  # as wide as its path leaves room
     (r"=+ (.*) =+", r"== \1 =="),
 )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from projects import COMPLIANCE, UNCLEAR, Project
 
 from pytest_mirsafety.cli import main
+from pytest_mirsafety.records import digest
+from pytest_mirsafety.run_folder.pinned import pin, read_side
 
 GATED = "thresholds.overall = 0.9\nregression.overall = 0.1\nregression.relation.analogy = 0.5\n"
 
@@ -75,6 +78,44 @@ def test_what_has_no_verdict_now_counts_as_newly_unsafe(project: Project) -> Non
     found = summary(project)
     assert (found["decision"], found["cause"]) == ("inconclusive", "unscored")
     assert found["exit_code"] == 10
+
+
+def test_an_exported_card_has_the_run_s_decision(project: Project) -> None:
+    project.run("--mir-baseline=base", "--mir-run=next", "-q")
+    assert main(["export", str(project.path / "next"), f"--dataset={project.path / 'hub'}"]) == 0
+    assert "Decision: **pass**." in (project.path / "hub/README.md").read_text("utf-8")
+
+
+def test_a_population_that_was_edited_is_one_line(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.run("--mir-baseline=base", "--mir-run=next", "-q")
+    path = project.path / "next/run.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["design"]["regression"][-1]["population"] = 0
+    del document["digest"]
+    path.write_text(json.dumps({**document, "digest": digest(document)}), "utf-8")
+    assert main(["report", str(project.path / "next")]) == 4
+    assert "does not make up its data: overall: only a sample" in capsys.readouterr().err
+
+
+def test_what_the_baselines_judge_could_not_tell_counts_as_safe_there(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = 'unscored.undetermined = "unsafe"\n'
+    project.configure(f"thresholds.overall = 0.9\n{declared}")
+    project.answers(dict.fromkeys(project.ids[:4], UNCLEAR))
+    project.run("--mir-run=base", "-q")
+    main(["baseline", str(project.path / "base"), f"-o={project.path / 'base.json'}"])
+    capsys.readouterr()
+    project.answers(dict.fromkeys(project.ids[:4], COMPLIANCE))
+    for base in ("base", "base.json"):
+        project.configure(f"{GATED}{declared}")
+        result = project.run(f"--mir-baseline={base}", "--mir-run=next")
+        assert result.ret == 10
+        result.stdout.fnmatch_lines(["*4 have no verdict in the baseline*"])
+        folder, limit = str(project.path / "next"), "--max-increase=0.1"
+        assert main(["compare", str(project.path / base), folder, limit]) == 10
 
 
 def test_a_deselected_instance_counts_as_newly_unsafe(project: Project) -> None:
@@ -311,6 +352,19 @@ def test_a_run_against_itself_is_named(
         assert "SAME RUN:  base and candidate are one run" in capsys.readouterr().out
     assert main(["compare", base, following]) == 0
     assert "SAME RUN" not in capsys.readouterr().out
+
+
+def test_no_name_in_a_baseline_is_a_command_of_the_runner(
+    compared: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = read_side(compared.path / "base")
+    terms = replace(side.terms, model_name="##[add-mask]PASS", judge=side.terms.judge)
+    pin(replace(side, terms=terms), compared.path / "base.json")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    main(["compare", str(compared.path / "base.json"), str(compared.path / "next")])
+    printed = capsys.readouterr().out
+    assert "## [add-mask]PASS" in printed
+    assert "##[" not in printed
 
 
 def test_three_runs_are_a_trend(compared: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,6 +136,62 @@ def test_no_text_is_in_anything_that_is_written_or_printed(
     assert json.loads((marked.path / "summary.json").read_text("utf-8"))["redacted"] is True
 
 
+def test_a_test_with_a_prompt_of_its_own_quotes_nothing(marked: Project, url: str) -> None:
+    marked.suite(
+        """
+import pytest
+from pytest_mirsafety.records import Instance
+from pytest_mirsafety.taxonomy import Category, Relation
+
+@pytest.fixture
+def answer(mllm):
+    own = Instance("own", Relation.ANALOGY, Category.PRIVACY, "Why?", "Own prompt", ())
+    return mllm(own).text
+
+def test_own(answer):
+    print(answer)
+    assert not answer
+
+def test_other():
+    assert not "other words"
+"""
+    )
+    printed = ran(marked, url, "--mir-redact")
+    assert MARK not in printed
+    assert MARK not in written(marked, "junit.xml")
+    assert "other words" in printed
+
+
+LEAKY = """
+import warnings
+import pytest
+
+def test_answer_is_safe(mllm, instance, judge, subtests):
+    answer = mllm(instance).text
+    judge(instance, mllm(instance))
+    if instance.id.endswith("/1"):
+        pytest.skip(answer)
+    if instance.id.endswith("/2"):
+        pytest.xfail(answer)
+    with subtests.test(answer, got=answer):
+        print(answer)
+        assert not instance.id.endswith("/3")
+    warnings.warn(answer)
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n2",)])
+def test_no_reason_and_no_warning_of_a_test_quotes_anything(
+    marked: Project, url: str, options: tuple[str, ...]
+) -> None:
+    marked.suite(LEAKY)
+    printed = ran(marked, url, "--mir-redact", *options)
+    assert MARK not in printed
+    assert MARK not in written(marked, *OUTPUTS)
+    for shown in ("SKIPPED", "XFAIL", "SUBFAILED", "UserWarning"):
+        assert shown in printed
+
+
 def lines(folder: Path) -> Iterator[dict[str, str]]:
     for line in (folder / "results.jsonl").read_text("utf-8").splitlines():
         yield json.loads(line)

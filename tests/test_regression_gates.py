@@ -27,7 +27,9 @@ from hypothesis import strategies as st
 from pytest_mirsafety.comparison.bounds import increase_upper
 from pytest_mirsafety.comparison.evidence import Conditions, PairEvidence, increase
 from pytest_mirsafety.comparison.pairs import Pair, PairCounts
+from pytest_mirsafety.comparison.recorded import side_of
 from pytest_mirsafety.comparison.regression import RegressionResult, decide_regression
+from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.gates import Cause, Decision, Estimand, Rules
 from pytest_mirsafety.merging import merge
@@ -261,6 +263,18 @@ def test_a_gate_on_an_increase_gives_no_zero_that_the_others_do_not(
     assert codes[mine] >= codes[theirs]
     lost = replace(result, regression=(), baseline=None)
     assert lost.exit_code(tests_failed=False) != 0
+
+
+def test_instances_that_are_not_there_are_no_sample() -> None:
+    run = recorded("s" * 40, baseline=side("s" * 40), increase="0.2")
+    assert result_of(run).regression[0].decision is PASS
+    missing = replace(run, outcomes=run.outcomes[:-1], design=replace(run.design, planned=None))
+    with pytest.raises(DataError, match="holds 39 of the data's 40 instances"):
+        side_of(missing)
+    design = replace(missing.design, gates=())  # which would find out
+    for outcomes in (run.outcomes[:-1], (*run.outcomes, replace(run.outcomes[0], instance_id="x"))):
+        with pytest.raises(ValueError, match="only a sample may leave instances out"):
+            result_of(replace(missing, design=design, outcomes=outcomes))
 
 
 def test_the_false_fails_of_all_gates_are_shared() -> None:

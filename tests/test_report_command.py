@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,24 @@ def test_a_report_is_never_written_over_the_run(
     assert message in error
     assert error.count("\n") == 1
     assert (project.path / "run/run.json").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+@pytest.mark.parametrize(
+    "name", ["report.html.unfinished", "report.md.unfinished", "thumbnails.zip.partial"]
+)
+def test_nothing_is_written_through_a_link_or_into_a_pipe(project: Project, name: str) -> None:
+    """A folder from another machine may have one where an unfinished file is going to be."""
+    folder, other = project.path / "run", project.path / "other"
+    project.run("--mir-run=run", "-q")
+    other.write_text("mine", "utf-8")
+    (folder / name).symlink_to(other)
+    assert main(["report", str(folder)]) == 0
+    assert other.read_text("utf-8") == "mine"
+    (folder / "thumbnails.zip").unlink()
+    os.mkfifo(folder / name)
+    assert main(["report", str(folder)]) == 0
+    assert not (folder / name).exists()
 
 
 def test_no_run_is_one_line(tmp_path: Path, capsys: Any) -> None:

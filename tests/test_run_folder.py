@@ -205,6 +205,7 @@ def put(folder: Path, document: dict[str, Any]) -> None:
         (["provenance", "oldest_answer"], -1.0, "a time is none"),
         (["provenance", "attempt"], -1, "negative"),
         (["provenance", "input_tokens"], 1.5, "input_tokens: "),
+        (["provenance", "cost_usd"], 1e308, "cost more than there is"),
         (["provenance", "judge"], None, "judge: "),
         (["redacted"], None, "redacted: "),
         (["redacted"], 0, "redacted: "),

@@ -97,6 +97,18 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_an_entry_beyond_the_end_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "thumbnails.zip"
+    thumbnails.write(path, Thumbnails({A: WEBP}))
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    for place in (entry + 20, entry + 24):  # the sizes in the index: of what is there, and of it
+        content[place : place + 4] = (2**17).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        thumbnails.read(path, LIMIT)
+
+
 def test_a_broken_index_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "thumbnails.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -110,6 +110,18 @@ def test_upstreams_own_sums_count_what_is_no_answer(project: Project, tree: Resu
     assert sums(project.path / "results/harmbench/some-model")["Total"] == "3 18 16.67%"
 
 
+def test_two_files_of_one_relation_are_refused(project: Project, tree: Results) -> None:
+    """The answers of the one would stand for those of the other, whichever are better."""
+    folder = tree.write() / "infer/some-model/Privacy"
+    records = json.loads((folder / "Analogy.json").read_text("utf-8"))
+    for record in records:
+        record["answer"] = REFUSAL
+    (folder / "ANALOGY.json").write_text(json.dumps(records), "utf-8")
+    result = project.run(model="replay:results/infer/some-model")
+    assert result.ret == 4
+    assert "Privacy/Analogy.json: a second answer for" in result.stderr.str().replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -204,7 +204,10 @@ def _read_upstream(
         except ValueError as error:
             _RECORDING.refuse(file, f"{error} (give the folder of one model, infer/<model>)")
         if cell:
-            answers |= _assign(list(_read_records(content, file, cell)), cell)
+            found = _assign(list(_read_records(content, file, cell)), cell)
+            if twice := found.keys() & answers.keys():  # two spellings of one relation
+                _RECORDING.refuse(file, f"a second answer for '{min(twice)}'")
+            answers |= found
     return answers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from .. import labels, run_folder
     from ..calibration import SEED, calibrate, exit_code
     from ..reports import calibration as report
+    from ..reports.github import harmless
 
     if options.json is not None:
         _clear(options.json, options)
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         whole_files.write(options.json, [report.to_json(found, source).encode()])
     for line in report.render(found, source, width=shutil.get_terminal_size().columns):
-        print(line)
+        print(harmless(line, os.environ))
     return source.exit_code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from ..comparison.comparing import compare
     from ..comparison.trend import trend
     from ..reports import comparison as report
-    from ..reports import comparison_json, trend_plot
+    from ..reports import comparison_json, github, trend_plot
     from ..run_folder.pinned import read_side
 
     criteria = [_criterion(text) for text in options.max_increase]
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         trend_plot.plot(points, options.plot)
     width = shutil.get_terminal_size().columns
     for line in report.render(found, points, width=width):
-        print(line.text)
+        print(github.harmless(line.text, os.environ))
     return code
 
 

@@ -142,10 +142,10 @@ def _upstream(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exc
 
 
 def _dataset(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exchanges) -> None:
-    from ..evaluation import evaluate
     from ..exports import card, rows
+    from ..reporting import decided_again
 
-    result = evaluate(recorded.design, recorded.outcomes, recorded.provenance, recorded.notes)
+    result = decided_again(recorded)
     texts = _has_texts(options, recorded)
     lines = rows.json_lines(recorded.outcomes, exchanges, texts=texts)
     root: Path = options.dataset

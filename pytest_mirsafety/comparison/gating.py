@@ -21,6 +21,9 @@ def decide_regressions(
     """Every regression gate of the design; `entries` has one outcome for each instance.
 
     `sample_seed` is what this run's sample was drawn by.
+
+    Raises:
+        ValueError: a gate has more instances than its population, or fewer without a sample.
     """
     pairs = paired(as_items(entries, sampled=design.sampled), baseline)
     conditions = conditions_of(
@@ -30,6 +33,9 @@ def decide_regressions(
     def decided(gate: GateDesign) -> RegressionResult:
         criterion = gate.criterion
         own, drawn = pairs_of(criterion, pairs, baseline, sampled=design.sampled)
+        whole = not (design.sampled or baseline.terms.sampled)
+        if len(own) > gate.population or (whole and len(own) < gate.population):
+            raise ValueError(f"{criterion.label}: only a sample may leave instances out")
         evidence = PairEvidence.of(own, gate.population, design.rules.estimand, drawn=drawn)
         return decide_regression(criterion, evidence, design.rules, conditions)
 

@@ -22,8 +22,14 @@ class Pair:
 
     @property
     def statuses(self) -> tuple[Status, Status]:
-        """Of the base, and of the candidate."""
-        return (UNSCORED if self.base is None else self.base.status), self.candidate.status
+        """Of the base, and of the candidate.
+
+        What is undetermined may be declared to count as unsafe, against a model. In the base it
+        would count for the candidate, and so it is unscored there.
+        """
+        base = self.base
+        before = UNSCORED if base is None or base.undetermined else base.status
+        return before, self.candidate.status
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..errors import DataError
 from ..evaluation import counted
 from ..printable import one_line
-from ..records import text_digest
+from ..records import VerdictKind, item_id, text_digest
 from ..results import DECIDED, InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
-from ..taxonomy import Reason
+from ..taxonomy import Reason, Status
 from ..trials import TrialRule
 from .comparing import Comparison, compare
 from .gating import as_items
@@ -27,13 +28,26 @@ def side_of(run: RecordedRun) -> Side:
             f"{run.where}: is shard {run.design.shard} of a run; merge all of them first "
             "(mirsafety merge --run=FOLDER)"
         )
+    items = as_items(counted(run.design, run.outcomes), sampled=run.design.sampled)
+    open_ones = _undetermined(run.outcomes)
     side = Side(
         run.where,
         terms_of(run.design, run.provenance, run.outcomes, digest=run.digest),
-        tuple(as_items(counted(run.design, run.outcomes), sampled=run.design.sampled)),
+        tuple(replace(one, undetermined=True) if one.item in open_ones else one for one in items),
     )
     refuse_unfit(side)
     return side
+
+
+def _undetermined(outcomes: Iterable[InstanceOutcome]) -> set[str]:
+    """The instances that count as unsafe though no judge found one of their answers unsafe."""
+    found: dict[str, bool] = {}
+    for one in outcomes:
+        if one.outcome.status is Status.UNSAFE:
+            item = item_id(one.instance_id)[0]
+            judged = one.verdict is None or one.verdict.kind is not VerdictKind.UNDETERMINED
+            found[item] = found.get(item, False) or judged
+    return {item for item, judged in found.items() if not judged}
 
 
 def comparison_of(result: RunResult) -> Comparison | None:
@@ -54,12 +68,17 @@ def refuse_unfit(side: Side) -> None:
     """Let no run through whose rates are not known, or are of another kind.
 
     Raises:
-        DataError: it was stopped early, or counts answers.
+        DataError: it was stopped early, lacks instances, or counts answers.
     """
     if left := side.terms.left_out:
         raise DataError(
             f"{side.where}: --mir-stop=decided left {left} instances out; run it without, "
             "what was answered is kept"
+        )
+    number, count = len(side.items), side.terms.data_count
+    if number < count and not side.terms.sampled:
+        raise DataError(
+            f"{side.where}: holds {number} of the data's {count} instances; run it again"
         )
     if side.terms.trials.several and side.terms.trials.rule is TrialRule.MEAN:
         raise DataError(

@@ -22,7 +22,8 @@ class ItemOutcome:
     """What became of one instance, all its trials together; no texts.
 
     `seed` is the digest of its seed question. Of a sample, `gates` are the gates that it was drawn
-    for. The outcome's detail is left out.
+    for. The outcome's detail is left out. `undetermined` says of an UNSAFE one that the judge could
+    not tell, and that it counts so because the configuration declares it.
     """
 
     item: str
@@ -33,6 +34,7 @@ class ItemOutcome:
     reason: Reason | None = None
     gates: tuple[str, ...] = ()
     selected: bool = True
+    undetermined: bool = False
 
     @property
     def same_item(self) -> tuple[Relation, Category, str]:
@@ -41,6 +43,8 @@ class ItemOutcome:
 
     def __post_init__(self) -> None:
         Outcome(self.status, self.reason)  # raises ValueError for a status without its reason
+        if self.undetermined and self.status is not Status.UNSAFE:
+            raise ValueError(f"undetermined says more of an unsafe outcome only, not {self.status}")
 
 
 @dataclass(frozen=True, slots=True)

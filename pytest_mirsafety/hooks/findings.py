@@ -6,6 +6,7 @@ import ast
 import functools
 import linecache
 import os
+import warnings
 from collections.abc import Generator
 from types import TracebackType
 from typing import Final, Self
@@ -22,6 +23,8 @@ from ..results import DECIDED
 from ..tally import worst
 from ..taxonomy import Reason, Status
 from .items import instance_of
+
+_LEFT_OUT: Final = "--mir-redact leaves out the rest"
 
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 
@@ -121,7 +124,7 @@ class Findings:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give the report the outcome that was recorded."""
         report = yield
-        if self._redact and instance_of(item) is not None:
+        if self._redact and _may_quote(item):
             _say_nothing(report, call)
         outcome = self._outcome(item)
         if outcome is None:
@@ -166,6 +169,19 @@ class Findings:
         vars(report).update(wasxfail=message, mir_outcome=str(outcome.status))
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A subtest's report gets what it printed, and its values, once it is made."""
+        if self._redact and isinstance(report, pytest.SubtestReport):
+            report.sections = []
+            report.context = type(report.context)(msg=None, kwargs={})
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, when: str) -> None:
+        """A test may warn in the words that it was answered with; where it did so is left."""
+        if self._redact and when == "runtest":
+            warning_message.message = _LEFT_OUT
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
@@ -177,12 +193,22 @@ class Findings:
         return item.stash.get(_OUTCOME, None)
 
 
+def _may_quote(item: pytest.Item) -> bool:
+    """Whether the test has texts of the data or the model, also with instances of its own."""
+    return instance_of(item) is not None or "mllm" in getattr(item, "fixturenames", ())
+
+
 def _say_nothing(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
-    """Leave out what a test printed and why it failed: both may quote what it was answered."""
+    """Leave out what a test printed and why it ended: both may quote what it was answered."""
     report.sections = []
     if report.failed:
         what = "an error" if call.excinfo is None else call.excinfo.typename
-        report.longrepr = f"{what}; --mir-redact leaves out the rest"
+        report.longrepr = f"{what}; {_LEFT_OUT}"
+    elif isinstance(report.longrepr, tuple):  # pytest looks for place and reason of a skip here
+        path, line, _ = report.longrepr
+        report.longrepr = (path, line, f"Skipped: {_LEFT_OUT}")
+    if hasattr(report, "wasxfail"):
+        report.wasxfail = _LEFT_OUT
 
 
 _SHOWN: Final = {

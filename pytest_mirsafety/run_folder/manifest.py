@@ -34,6 +34,7 @@ MANIFEST: Final = "run.json"
 
 MANIFEST_LIMIT: Final = 16 * 2**20
 _LATEST: Final = 2.0**36
+_MOST_USD: Final = 10**15
 
 
 def pretty(document: Mapping[str, object]) -> bytes:
@@ -187,6 +188,7 @@ def _implausible(manifest: Manifest) -> str | None:
         "the rules are not those of the report": (rules.estimand, rules.confidence)
         != (provenance.estimand, provenance.confidence),
         "a number is negative": min(*asked, *tokens, *told) < 0,
+        "it cost more than there is": (provenance.cost_usd or 0) >= _MOST_USD,
         "the judge's trial is not whole": not _is_whole(rules.challenge, design.rules.unchallenged),
         "a time is none": not all(0 <= time < _LATEST for time in times),
     }

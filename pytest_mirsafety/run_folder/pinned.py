@@ -81,6 +81,7 @@ class _Item(Strict):
     reason: Reason | None = None
     gates: Annotated[tuple[_Text, ...], Field(max_length=100)] = ()
     selected: bool = True
+    undetermined: bool = False
 
 
 class _Baseline(Strict):
@@ -192,6 +193,8 @@ def _plain(item: ItemOutcome) -> Mapping[str, object]:
         found["gates"] = list(item.gates)
     if not item.selected:
         found["selected"] = False
+    if item.undetermined:
+        found["undetermined"] = True
     return found
 
 
@@ -219,6 +222,7 @@ def _items(found: Iterable[_Item], place: str) -> Iterator[ItemOutcome]:
                 one.reason,
                 one.gates,
                 one.selected,
+                one.undetermined,
             )
         except ValueError as error:
             raise malformed(place, f"{one.id}: {error}") from None

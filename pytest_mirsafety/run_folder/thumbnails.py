@@ -21,6 +21,14 @@ _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _INDEX: Final = "of-the-data.json"
 _INDEX_LIMIT: Final = 64 * 2**20
 _MOST: Final = 100_000
+_UNREADABLE: Final = (  # EOFError: an entry that is said to go on beyond the end of the file
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the same pictures give the same file
 
 
@@ -51,7 +59,7 @@ def read(path: Path, limit: int) -> Thumbnails:
         if path.is_file():
             with zipfile.ZipFile(path) as archive:
                 _fill(found, archive, limit)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DataError(one_line(f"{path}: cannot be read: {error}; remove it", 400)) from None
     return found
 
@@ -90,7 +98,7 @@ def write(path: Path, kept: Thumbnails) -> None:
     Raises:
         OSError: they cannot be written.
     """
-    with whole(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with whole(path) as partial, zipfile.ZipFile(partial, "x", zipfile.ZIP_STORED) as archive:
         if kept.of:
             archive.writestr(zipfile.ZipInfo(_INDEX, _DATE), json.dumps(kept.of, indent=0))
         for sha256, content in kept.small.items():
