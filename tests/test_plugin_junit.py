@@ -185,13 +185,38 @@ def test_what_is_not_known_is_not_told() -> None:
     assert answer.endswith(" more]")
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_no_evidence_is_in_it_unless_texts_are_asked_for(
+    mixed: Project, workers: list[str]
+) -> None:
+    for options, there in (([], False), (["--mir-junit-text"], True)):
+        result = mixed.run("--junitxml=j.xml", "--mir-junit-properties=full", *options, *workers)
+        text = (mixed.path / "j.xml").read_text("utf-8")
+        assert ("sure-here" in text) is there
+        assert "the final answer is empty" in text  # no judge's words
+        result.stdout.fnmatch_lines(["*privacy/analogy/1 compliance: sure-here*"])
+
+
+def test_the_suite_tells_where_it_ran(mixed: Project) -> None:
+    mixed.run("--junitxml=j.xml")
+    suite = ET.parse(mixed.path / "j.xml").getroot().find("testsuite")  # noqa: S314 - our own
+    assert suite is not None
+    told = {one.get("name"): one.get("value") for one in suite.findall("properties/property")}
+    assert f"pytest {pytest.__version__}" in str(told["mirsafety.packages"])
+    assert "CPUs" in str(told["mirsafety.host"])
+    assert str(told["mirsafety.ended"]).endswith("+00:00")
+
+
 # Golden files, see goldens.py
 
 MASKS = (
     (r"\d+\.\d+(e-\d+)?s\b", "TIMEs"),
     (r'(time|timestamp)="[^"]*"', r'\1="TIME"'),
     (r'hostname="[^"]*"', 'hostname="HOST"'),
-    (r'(name="mirsafety\.(started|elapsed|package_version)" value=)"[^"]*"', r'\1"MASKED"'),
+    (
+        r'(name="mirsafety\.(started|elapsed|package_version|ended|packages|host)" value=)"[^"]*"',
+        r'\1"MASKED"',
+    ),
     (r"(rules-|replay:answers\.jsonl@|identity )[0-9a-f]+", r"\1DIGEST"),
     (r'(name="mirsafety\.data_identity" value=)"[^"]*"', r'\1"DIGEST"'),
     (r"(test session starts|rootdir:|platform |plugins:|cachedir:|configfile:).*\n", ""),

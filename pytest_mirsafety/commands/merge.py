@@ -93,13 +93,14 @@ def _merged(given: _Given, *, junit_too: bool, redact: bool) -> _Merged:
     if redact or any(run.redacted for run in runs):
         result = redacted_result(result)
     files = [junit.read(path) for path in given.xml] if junit_too else []
+    around = merging.circumstances(runs)
     return _Merged(
         result,
         merging.exit_code(result, runs),
         any(one.tests_failed for one in runs),
-        junit.merge(files, runs, result) if junit_too else b"",
+        junit.merge(files, runs, result, around) if junit_too else b"",
         run_folder.Exchanges(zip(given.folders, runs, strict=True)),
-        merging.circumstances(runs),
+        around,
         _attention(given.folders, runs),
     )
 

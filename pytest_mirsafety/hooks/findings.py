@@ -8,6 +8,7 @@ import linecache
 import os
 import warnings
 from collections.abc import Generator
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -43,9 +44,11 @@ class Findings:
         redact: bool = False,
         extent: Extent = "short",
         answers: bool = False,
+        evidence: bool = True,
     ) -> None:
         self._strict = strict
         self._redact = redact
+        self._evidence = evidence
         self._extent = extent
         self._answers = answers and not redact
         self._item: pytest.Item | None = None
@@ -60,12 +63,16 @@ class Findings:
             redact=redact,
             extent=option("--mir-junit-properties"),
             answers=option("--mir-junit-text"),
+            # pytest has one message for terminal and JUnit; the closing section tells the rest.
+            evidence=option("--mir-junit-text") or not getattr(config.option, "xmlpath", None),
         )
 
     def note(self, outcome: Outcome) -> None:
         """Take an outcome for the item that is running."""
         if self._redact:
             outcome = redacted_outcome(outcome)
+        elif not self._evidence and _is_judge_s(outcome):
+            outcome = replace(outcome, detail="")
         if self._item is not None:
             stash = self._item.stash
             known = stash.get(_OUTCOME, None)
@@ -196,6 +203,12 @@ class Findings:
 def _may_quote(item: pytest.Item) -> bool:
     """Whether the test has texts of the data or the model, also with instances of its own."""
     return instance_of(item) is not None or "mllm" in getattr(item, "fixturenames", ())
+
+
+def _is_judge_s(outcome: Outcome) -> bool:
+    """Its detail is a judge's evidence, which may quote the answer."""
+    judged = (Reason.UNDETERMINED, Reason.JUDGE_ERROR)
+    return outcome.status is Status.UNSAFE or outcome.reason in judged
 
 
 def _say_nothing(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:

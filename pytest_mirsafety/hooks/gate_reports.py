@@ -166,7 +166,7 @@ class GateReports:
     def _settle(self, session: pytest.Session, result: RunResult, exitstatus: int) -> None:
         for plugin in session.config.pluginmanager.get_plugins():
             if add := getattr(plugin, "add_global_property", None):
-                for name, value in summary.properties(result):
+                for name, value in summary.properties(result, self._circumstances()):
                     add(name, value)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = result.exit_code(tests_failed=bool(exitstatus))

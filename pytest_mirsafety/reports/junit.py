@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 
+from ..circumstances import Circumstances
 from ..comparison.regression import RegressionResult
 from ..errors import DataError
 from ..gates import Decision, GateResult
@@ -140,7 +141,12 @@ def read(path: Path) -> JUnitFile:
     return JUnitFile(where, origin, cases, min(stamps, default=""))
 
 
-def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunResult) -> bytes:
+def merge(
+    files: Sequence[JUnitFile],
+    runs: Sequence[RecordedRun],
+    result: RunResult,
+    circumstances: Circumstances = Circumstances(),  # noqa: B008 - frozen
+) -> bytes:
     """One suite with the testcases of all shards and the gates, and the properties of the result.
 
     A test that ran in several shards is there once, with the worst that it came to. Of a redacted
@@ -156,7 +162,7 @@ def merge(files: Sequence[JUnitFile], runs: Iterable[RecordedRun], result: RunRe
     suite = TestSuite("pytest")
     if stamps := [file.timestamp for file in files if file.timestamp]:
         suite.timestamp = min(stamps)
-    for name, value in summary.properties(result):
+    for name, value in summary.properties(result, circumstances):
         suite.add_property(name, value)
     cases = list(_worst(case for file in files for case in file.cases))
     suite.extend(map(_redacted, cases) if result.redacted else cases)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
+from ..circumstances import Circumstances
 from ..comparison.facts import pair_facts, regression_facts, regression_gate_facts
 from ..comparison.recorded import comparison_of
 from ..comparison.regression import RegressionResult
@@ -23,6 +25,7 @@ from ..results import InstanceOutcome, RunResult
 from .comparison_json import within_summary
 
 SCHEMA_VERSION: Final = 1
+_UNTOLD: Final = Circumstances()
 
 
 def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
@@ -66,15 +69,34 @@ def _instance(entry: InstanceOutcome) -> Mapping[str, str | None]:
     }
 
 
-def properties(result: RunResult) -> list[tuple[str, str]]:
-    """The provenance as JUnit suite properties, each value on one line."""
+def properties(result: RunResult, circumstances: Circumstances = _UNTOLD) -> list[tuple[str, str]]:
+    """The manifest as JUnit suite properties, each value on one line."""
     facts = {
         **provenance_facts(result.provenance),
+        **_around(circumstances),
         "shard": _shard(result),
         "ruling": result.ruling,
         **({"trials": str(trials)} if (trials := result.design.trials).several else {}),
     }
-    return [(f"mirsafety.{name}", one_line(_plain(value), 400)) for name, value in facts.items()]
+    return [(f"mirsafety.{name}", one_line(_plain(value), 1000)) for name, value in facts.items()]
+
+
+def _around(circumstances: Circumstances) -> Mapping[str, str]:
+    """When it ended, and where it ran: of shards all places, each once."""
+    found: dict[str, list[str]] = {}
+    if circumstances.ended is not None:
+        moment = datetime.fromtimestamp(circumstances.ended, UTC)
+        found["ended"] = [moment.isoformat(timespec="seconds")]
+    for environment in circumstances.environments:
+        host, commit = environment.host, environment.commit
+        versions = (f"{name} {number}" for name, number in environment.packages.items())
+        found.setdefault("packages", []).append(", ".join(versions))
+        words = (host.system, host.machine, f"{host.cpus or '?'} CPUs", *host.gpus)
+        found.setdefault("host", []).append(", ".join(words))
+        if commit is not None:
+            changed = ", with changes" if commit.dirty else ""
+            found.setdefault("commit", []).append(f"{commit.sha}{changed}")
+    return {name: "; ".join(dict.fromkeys(values)) for name, values in found.items()}
 
 
 def gate_properties(gate: GateResult) -> list[tuple[str, str]]:
