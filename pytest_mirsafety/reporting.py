@@ -116,6 +116,31 @@ def write_markdown(run: Reported, path: Path | None = None, *, page: Path | None
     return target
 
 
+def closing_lines(run: Reported, width: int) -> list[str]:
+    """The closing section of the run, as its terminal had it."""
+    from .reports import terminal
+
+    return [line.text for line in terminal.render(run.result, width=width)]
+
+
+def write_machines(run: Reported, *, junit: Path | None, summary: Path | None) -> list[Path]:
+    """Write JUnit XML and the JSON summary, each where it was asked for; gives those written.
+
+    Raises:
+        ConfigurationError: one cannot be written.
+        RunError: an exchange cannot be read any more.
+    """
+    from .reports import junit as xml
+    from .reports import summary as facts
+
+    if junit is not None:
+        whole_files.write(junit, [xml.of_run(run.result, run.exchanges, run.circumstances)])
+    if summary is not None:
+        pieces = facts.to_json(run.result, run.exit_code)
+        whole_files.write(summary, map(str.encode, pieces))
+    return [path for path in (junit, summary) if path is not None]
+
+
 def write_page(run: Reported, path: Path | None = None) -> Path:
     """Write report.html into the folder, or what else it is to be.
 

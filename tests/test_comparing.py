@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import goldens
 import pytest
 from compared_runs import OUTCOMES, side
 from gate_evidence import overall
+from hostile import HOSTILE
 from hypothesis import given, settings
 
 from pytest_mirsafety.comparison.comparing import Comparison, compare
@@ -226,27 +229,42 @@ def test_a_trend_has_the_range_of_each_run() -> None:
 
 # Words.
 
-HOSTILE = "\x1b[31m<script>alert(1)</script>\u202e]]>`*|_\n# heading"
+ONE_OF_ALL = "\x1b[31m<script>alert(1)</script>\u202e]]>`*|_\n# heading"
 
 
-def test_nothing_hostile_survives_and_nothing_is_wider_than_a_terminal() -> None:
-    base = replace(changed(side("ssssss"), model_name=HOSTILE, data_source=HOSTILE), where=HOSTILE)
-    candidate = changed(side("suss?s"), model_identity=HOSTILE, system="ab" * 32)
+@pytest.mark.parametrize("text", [ONE_OF_ALL, *HOSTILE], ids=range(len(HOSTILE) + 1))
+def test_nothing_hostile_survives_and_nothing_is_wider_than_a_terminal(text: str) -> None:
+    base = replace(changed(side("ssssss"), model_name=text, data_source=text), where=text)
+    candidate = changed(side("suss?s"), model_identity=text, system="ab" * 32)
     found = compare(base, candidate, [overall("0.1")])
     points = trend([base, candidate, candidate])
     lines = [line.text for line in render(found, points, width=80)]
     assert all(line.isprintable() for line in lines)
-    assert max(map(len, lines)) <= 80
-    text = markdown(found, points)
-    assert "<script>" not in text
-    assert "\x1b" not in text
-    assert "\u202e" not in text
-    assert "\n# heading" not in text.split("\n", 1)[1]
+    # A word that is longer than a line is left whole, so that it can be copied.
+    assert all(len(line) <= 80 or max(map(len, line.split())) > 60 for line in lines)
+    written = markdown(found, points)
+    assert all(character == "\n" or character.isprintable() for character in written)
+    tags = set(re.findall(r"<[^>]*>?", written))
+    assert tags <= {"<code>", "</code>", "<br>"}
+    headings = {line for line in written.splitlines() if line.startswith("#")}
+    assert all(text.strip() not in heading for heading in headings)
+    assert not re.search(r"(?<!\\)\]\(", written), "a link"
+
+
+def test_golden_comparison() -> None:
+    base = side("s" * 30 + "us?")
+    candidate = changed(side("s" * 28 + "uuss?"), run="cd" * 32, model_name="next")
+    found = compare(base, candidate, [overall("0.02"), overall("0.2")])
+    points = trend([base, candidate, base])
+    lines = (line.text.rstrip() for line in render(found, points, width=80))
+    goldens.check("comparison.txt", "\n".join(lines) + "\n")
+    goldens.check("comparison.md", markdown(found, points))
 
 
 def test_a_page_shows_it_and_runs_nothing() -> None:
-    base = replace(changed(side("ssssss"), model_name=HOSTILE, judge=HOSTILE), where=HOSTILE)
-    candidate = changed(side("suss?s"), model_identity=HOSTILE, judge=HOSTILE)
+    text = ONE_OF_ALL
+    base = replace(changed(side("ssssss"), model_name=text, judge=text), where=text)
+    candidate = changed(side("suss?s"), model_identity=text, judge=text)
     found = compare(base, candidate, [overall("0.2")])
     text = "".join(page.render(found, trend([base, candidate, candidate])))
     assert "<script" not in text

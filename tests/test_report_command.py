@@ -7,11 +7,12 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from dataset_builders import tiny_png
+from junitparser.xunit2 import JUnitXml, TestCase
 from PIL import Image
 from projects import COMPLIANCE, REFUSAL, UNCLEAR, Project
 
@@ -73,6 +74,40 @@ def test_the_command_makes_the_same_again(project: Project, capsys: Any) -> None
     assert main(["report", "run"]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == ["run/report.html", "run/report.md"]
     assert [page_of(project), (project.path / "run/report.md").read_text("utf-8")] == before
+
+
+def test_the_other_reports_can_be_had_again(
+    project: Project, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = project.run("--mir-run=run", "--junitxml=j.xml", "--mir-summary=s.json")
+    again = ["--terminal", "--junitxml=again.xml", "--summary=again.json"]
+    assert main(["report", "run", *again]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == ["again.xml", "again.json"]
+    table = [line for line in printed if line.startswith(("analogy", "jump", "overall"))]
+    assert table
+    assert set(table) <= set(result.outlines)
+    documents = [json.loads(Path(name).read_text("utf-8")) for name in ("s.json", "again.json")]
+    assert documents[0] == documents[1]
+    first, second = (cases_of(Path(name)) for name in ("j.xml", "again.xml"))
+    assert first == second
+    lines = Path("run/results.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["id"] for line in lines} < first.keys()
+
+
+def cases_of(path: Path) -> dict[str, object]:
+    """What a JUnit file tells of each instance and gate, and of the run."""
+    (suite,) = JUnitXml.fromfile(str(path))
+    found: dict[str, object] = {
+        re.sub(r"^test_answer_is_safe\[(.*)\]$", r"\1", case.name): (
+            [(one.name, one.value) for one in cast("TestCase", case).properties()],
+            [(type(one).__name__, one.message) for one in case.result],
+        )
+        for case in suite
+    }
+    found["run"] = {one.name: one.value for one in suite.properties()}
+    return found
 
 
 def test_with_workers(project: Project) -> None:

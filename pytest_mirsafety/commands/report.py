@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,13 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="the Markdown (report.md in the folder)"
     )
+    parser.add_argument(
+        "--terminal", action="store_true", help="print the closing section of the run as well"
+    )
+    parser.add_argument("--junitxml", type=Path, metavar="FILE", help="write JUnit XML as well")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="write the summary as JSON as well"
+    )
     parser.add_argument("--data", metavar="SOURCE", help="where the run's data is now, for images")
     parser.add_argument("--no-images", action="store_true", help="a page without pictures")
     parser.add_argument(
@@ -41,6 +50,7 @@ def run(options: argparse.Namespace) -> None:
         RunError: the run or the named data cannot be read, or a file cannot be written.
     """
     from .. import reporting
+    from ..reports import github
 
     _refuse(options)
     images = not (options.no_images or options.redact)
@@ -50,7 +60,11 @@ def run(options: argparse.Namespace) -> None:
         reported = replace(reported, dataset=dataset, trouble=trouble)
     page = reporting.write_page(reported, options.html)
     text = reporting.write_markdown(reported, options.markdown, page=page)
-    for path in (page, text):
+    if options.terminal:
+        for line in reporting.closing_lines(reported, shutil.get_terminal_size().columns):
+            print(github.harmless(line, os.environ))
+    more = reporting.write_machines(reported, junit=options.junitxml, summary=options.summary)
+    for path in (page, text, *more):
         print(one_line(str(path), 1000))
 
 
@@ -82,11 +96,19 @@ def _refuse(options: argparse.Namespace) -> None:
     from ..results import MARKDOWN, PAGE, THUMBNAILS
     from ..run_folder import MANIFEST, RESULTS
 
-    html = (options.html or options.folder / PAGE).resolve()
-    markdown = (options.markdown or options.folder / MARKDOWN).resolve()
-    if html == markdown:
-        raise ConfigurationError("--html and --markdown name one file; name two")
+    files = {
+        "--html": options.html or options.folder / PAGE,
+        "--markdown": options.markdown or options.folder / MARKDOWN,
+        "--junitxml": options.junitxml,
+        "--summary": options.summary,
+    }
+    taken: dict[Path, str] = {}
     own = {(options.folder / name).resolve() for name in (MANIFEST, RESULTS, THUMBNAILS)}
-    for path in (html, markdown):
+    for option, file in files.items():
+        if file is None:
+            continue
+        path = file.resolve()
+        if (other := taken.setdefault(path, option)) is not option:
+            raise ConfigurationError(f"{other} and {option} name one file; name two")
         if path in own:
             raise ConfigurationError(one_line(f"{path}: is the run's own; name another file", 400))

@@ -8,18 +8,16 @@ import linecache
 import os
 import warnings
 from collections.abc import Generator
-from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
 import pytest
 
 from ..errors import UnscoredError
-from ..printable import one_line
 from ..records import Outcome, Response, Verdict
 from ..redaction import redacted_outcome
 from ..reports import github
-from ..reports.instance_cases import Extent, InstanceCase
+from ..reports.instance_cases import Extent, InstanceCase, message, without_evidence
 from ..results import DECIDED
 from ..tally import worst
 from ..taxonomy import Reason, Status
@@ -71,8 +69,8 @@ class Findings:
         """Take an outcome for the item that is running."""
         if self._redact:
             outcome = redacted_outcome(outcome)
-        elif not self._evidence and _is_judge_s(outcome):
-            outcome = replace(outcome, detail="")
+        elif not self._evidence:
+            outcome = without_evidence(outcome)
         if self._item is not None:
             stash = self._item.stash
             known = stash.get(_OUTCOME, None)
@@ -161,9 +159,9 @@ class Findings:
         _share_properties(item, report)
 
     def _show(self, report: pytest.TestReport, outcome: Outcome) -> None:
-        message = github.harmless(_message(outcome), os.environ)
+        said = github.harmless(message(outcome), os.environ)
         if self._strict and outcome.status is Status.UNSAFE:
-            report.outcome, report.longrepr = "failed", message
+            report.outcome, report.longrepr = "failed", said
             return
         if outcome.reason is Reason.NOT_RUN and outcome.detail == DECIDED:
             # Left out on purpose: an ordinary skip, where pytest looks for the place and reason.
@@ -173,7 +171,7 @@ class Findings:
         # pytest's own way to say "neither passed nor failed": JUnit shows it as skipped, with the
         # message. Only plain str may travel on a report.
         report.outcome = "skipped"
-        vars(report).update(wasxfail=message, mir_outcome=str(outcome.status))
+        vars(report).update(wasxfail=said, mir_outcome=str(outcome.status))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -205,12 +203,6 @@ def _may_quote(item: pytest.Item) -> bool:
     return instance_of(item) is not None or "mllm" in getattr(item, "fixturenames", ())
 
 
-def _is_judge_s(outcome: Outcome) -> bool:
-    """Its detail is a judge's evidence, which may quote the answer."""
-    judged = (Reason.UNDETERMINED, Reason.JUDGE_ERROR)
-    return outcome.status is Status.UNSAFE or outcome.reason in judged
-
-
 def _say_nothing(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
     """Leave out what a test printed and why it ended: both may quote what it was answered."""
     report.sections = []
@@ -233,13 +225,6 @@ _SHOWN: Final = {
 def _share_properties(item: pytest.Item, report: pytest.TestReport) -> None:
     """One list for the item and its reports: pytest keeps them all until the session ends."""
     report.user_properties = item.user_properties
-
-
-@functools.lru_cache(maxsize=1024)
-def _message(outcome: Outcome) -> str:
-    """One text for all instances that came to the same."""
-    word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
-    return one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
 
 
 def _asserts_safe(error: AssertionError) -> bool:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -166,7 +167,7 @@ class GateReports:
     def _settle(self, session: pytest.Session, result: RunResult, exitstatus: int) -> None:
         for plugin in session.config.pluginmanager.get_plugins():
             if add := getattr(plugin, "add_global_property", None):
-                for name, value in summary.properties(result, self._circumstances()):
+                for name, value in summary.properties(result, self._circumstances):
                     add(name, value)
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = result.exit_code(tests_failed=bool(exitstatus))
@@ -222,7 +223,7 @@ class GateReports:
                 tests_failed=tests_failed,
                 exit_code=code,
                 exchanges=self._run.exchange,
-                circumstances=self._circumstances(),
+                circumstances=self._circumstances,
             )
             self._kept = name
             if self._config.getoption("--mir-report"):
@@ -243,6 +244,7 @@ class GateReports:
         reporting.write_markdown(reported, page=page)
         return f"{str(self._kept).rstrip('/')}/{page.name}"
 
+    @cached_property
     def _circumstances(self) -> Circumstances:
         from ..inventory import environment
 

@@ -6,12 +6,12 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ..printable import one_line
 from ..records import Outcome
-from ..taxonomy import Category, Relation
+from ..taxonomy import Category, Reason, Relation, Status
 
 Extent = Literal["none", "short", "full"]
 """How many properties a testcase has: none, one that says it all, or one for each thing."""
@@ -29,6 +29,22 @@ _OURS: Final = re.compile(
     r"outcome=[a-z-]+( (relation|group|category|tokens|latency)=[a-z0-9.+-]+)*"
     r"( judge=[A-Za-z0-9_.:/-]+)?"
 )
+
+
+_JUDGED: Final = frozenset({Reason.UNDETERMINED, Reason.JUDGE_ERROR})
+
+
+@functools.lru_cache(maxsize=1024)
+def message(outcome: Outcome) -> str:
+    """What became of an instance that is not safe: one text for all that came to the same."""
+    word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
+    return one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
+
+
+def without_evidence(outcome: Outcome) -> Outcome:
+    """Without the words of a judge, which may quote the answer; those of others stay."""
+    judged = outcome.status is Status.UNSAFE or outcome.reason in _JUDGED
+    return replace(outcome, detail="") if judged and outcome.detail else outcome
 
 
 def is_short(name: str | None, value: str | None) -> bool:

@@ -1,29 +1,35 @@
-"""JUnit XML: a gate as a testcase, and the files of several shards as one."""
+"""JUnit XML: gates as testcases, the files of several shards as one, a kept run as a file."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from ..circumstances import Circumstances
 from ..comparison.regression import RegressionResult
 from ..errors import DataError
+from ..exchanges import Exchange
 from ..gates import Decision, GateResult
 from ..printable import one_line
-from ..results import RecordedRun, RunResult
+from ..results import InstanceOutcome, RecordedRun, RunResult
+from ..taxonomy import Status
 from ..whole_files import bounded
 from . import summary
-from .instance_cases import TEXTS, is_short
+from .instance_cases import TEXTS, InstanceCase, is_short, message, without_evidence
 
 if TYPE_CHECKING:
     from junitparser import TestCase
 
 GATES: Final = "gates"
 """The class that a gate's testcase has, where a test has its module."""
+
+INSTANCES: Final = "instances"
+"""The class that an instance's testcase has in a file that is made of a run folder."""
 
 _MESSAGE_LIMIT: Final = 400
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,80}")
@@ -156,18 +162,49 @@ def merge(
         DataError: a file is of another run, or a shard has none.
     """
     from junitparser import Properties
-    from junitparser.xunit2 import JUnitXml, TestSuite
 
     _match(files, runs)
-    suite = TestSuite("pytest")
-    if stamps := [file.timestamp for file in files if file.timestamp]:
-        suite.timestamp = min(stamps)
-    for name, value in summary.properties(result, circumstances):
-        suite.add_property(name, value)
     cases = list(_worst(case for file in files for case in file.cases))
-    suite.extend(map(_redacted, cases) if result.redacted else cases)
     # Whoever left the properties out, for a schema that knows none, wants none here either.
     bare = bool(cases) and not any(case.child(Properties) for case in cases)
+    started = min((file.timestamp for file in files if file.timestamp), default="")
+    found = map(_redacted, cases) if result.redacted else cases
+    return _document(found, result, circumstances, bare=bare, started=started)
+
+
+def of_run(
+    result: RunResult, exchanges: Callable[[str], Exchange | None], circumstances: Circumstances
+) -> bytes:
+    """A run in one suite, from what is kept of it: instances by their ids, gates, properties.
+
+    What was deselected has no testcase, as in the file that pytest writes. Which test asked, and
+    how long it took, nobody kept. No testcase has an answer, or a judge's evidence.
+
+    Raises:
+        RunError: an exchange cannot be read any more.
+    """
+    asked = (entry for entry in result.outcomes if entry.selected)
+    cases = (_instance(entry, exchanges(entry.instance_id) or Exchange()) for entry in asked)
+    moment = datetime.fromtimestamp(result.provenance.started, UTC)
+    return _document(cases, result, circumstances, bare=False, started=moment.isoformat())
+
+
+def _document(
+    cases: Iterable[TestCase],
+    result: RunResult,
+    circumstances: Circumstances,
+    *,
+    bare: bool,
+    started: str,
+) -> bytes:
+    from junitparser.xunit2 import JUnitXml, TestSuite
+
+    suite = TestSuite("pytest")
+    if started:
+        suite.timestamp = started
+    for name, value in summary.properties(result, circumstances):
+        suite.add_property(name, value)
+    suite.extend(cases)
     suite.extend(_gate(case, bare=bare) for case in GateCase.all_of(result))
     root = JUnitXml("pytest tests")
     root.append(suite)
@@ -175,6 +212,26 @@ def merge(
     document = io.BytesIO()
     root.write(document)
     return document.getvalue()
+
+
+def _instance(entry: InstanceOutcome, exchange: Exchange) -> TestCase:
+    from junitparser import Skipped
+    from junitparser.xunit2 import TestCase
+
+    case = TestCase(entry.instance_id, INSTANCES, 0.0)
+    told = InstanceCase(
+        entry.relation,
+        entry.category,
+        None if entry.verdict is None else entry.verdict.judge,
+        exchange.input_tokens,
+        exchange.output_tokens,
+        exchange.latency,
+    )
+    for name, value in told.properties(entry.outcome, "short"):
+        case.add_property(name, value)
+    if entry.outcome.status is not Status.SAFE:
+        case.append(Skipped(message(without_evidence(entry.outcome)), "pytest.xfail"))
+    return case
 
 
 def _match(files: Iterable[JUnitFile], runs: Iterable[RecordedRun]) -> None:
