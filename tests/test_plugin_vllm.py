@@ -308,14 +308,18 @@ def test_a_server_that_dies_before_the_first_answer_ends_the_run(vllm: VllmProje
 
 
 def start(vllm: VllmProject, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--mllm=vllm:tiny", *arguments],
-        cwd=vllm.path,
-        env={**os.environ, "FAKE_VLLM_GATE": str(vllm.path / "gate")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what nohup starts ignores it
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "--mllm=vllm:tiny", *arguments],
+            cwd=vllm.path,
+            env={**os.environ, "FAKE_VLLM_GATE": str(vllm.path / "gate")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(
