@@ -39,7 +39,13 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Strict(BaseModel):
     """Takes what it names, in the types that it names, and nothing else."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),  # before pydantic 2.10 any key that begins with "model_"
+    )
 
 
 class VerdictForm(Strict):
