@@ -180,6 +180,7 @@ def test_answer_is_safe(mllm, instance, judge, subtests):
 """
 
 
+@pytest.mark.skipif(not hasattr(pytest, "SubtestReport"), reason="subtests: pytest 9")
 @pytest.mark.parametrize("options", [(), ("-n2",)])
 def test_no_reason_and_no_warning_of_a_test_quotes_anything(
     marked: Project, url: str, options: tuple[str, ...]
