@@ -1,4 +1,4 @@
-"""The search finds the smallest planted edit, asks each request once, and takes no failure for one."""
+"""The search finds the smallest planted edit, asks once, and takes no failure for a flip."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def unsafe_if(flips: Callable[[Edit], bool]) -> Model:
 
 
 def level(edit: Edit, kind: str) -> int:
-    return next((s.level for s in edit.steps if getattr(s, "kind", None) == kind), 0)
+    return next((s.level for s in (*edit.image_steps, *edit.text_steps) if s.kind == kind), 0)
 
 
 def subject(name: str = "a", *, images: int = 3, relation: Relation | None = None) -> Instance:
