@@ -15,7 +15,7 @@ from .gates import Thresholds
 from .printable import one_line
 from .records import MULTI, Dataset, Instance, digest
 from .results import ArmDesign
-from .setting_sections import ArmSettings
+from .setting_sections import ArmSettings, MetamorphicSettings
 from .taxonomy import Relation
 
 if TYPE_CHECKING:
@@ -31,26 +31,33 @@ class ArmPlan:
     """The arms of a run beside `multi`: all that are planned, and which arms are `asked`.
 
     What is planned and not asked is not-run, as is what `-m` leaves out. `twins` are the benign
-    ones, if any are planned; `judges` are those of arms that have one of their own.
+    ones, if any are planned; `judges` are those of arms that have one of their own. `searched` are
+    the instances of the dataset that are tried by edits, and `search` tells how.
     """
 
     planned: tuple[Arm, ...] = ()
     asked: frozenset[str] = frozenset({MULTI})
     twins: Twins | None = None
     judges: Mapping[str, Judge] = field(default_factory=dict)
+    searched: tuple[Instance, ...] = ()
+    search: MetamorphicSettings = field(default_factory=MetamorphicSettings)
 
-    def of(self, items: Sequence[Instance], twins: Sequence[Instance]) -> tuple[Instance, ...]:
+    def of(
+        self,
+        items: Sequence[Instance],
+        twins: Sequence[Instance],
+        searched: Sequence[Instance],
+    ) -> tuple[Instance, ...]:
         """These instances of the dataset and these twins in every arm, `multi` first.
+
+        In the arm of searches there are those to be searched alone.
 
         Raises:
             ConfigurationError: an arm of the user's own makes no instance of one of them.
         """
-        return (*items, *self._others(items, twins)) if self.planned else tuple(items)
-
-    def _others(self, items: Sequence[Instance], twins: Sequence[Instance]) -> Iterable[Instance]:
-        for arm in self.planned:
-            of = twins if arm.kind is ArmKind.TWIN else items
-            yield from (_made(arm, instance) for instance in of)
+        of = {ArmKind.SAFETY: items, ArmKind.TWIN: twins, ArmKind.SEARCH: searched}
+        others = (_made(arm, instance) for arm in self.planned for instance in of[arm.kind])
+        return (*items, *others) if self.planned else tuple(items)
 
     @property
     def twin_instances(self) -> tuple[Instance, ...]:
@@ -62,9 +69,11 @@ class ArmPlan:
         return tuple(self._design(arm, dataset) for arm in self.planned)
 
     def _design(self, arm: Arm, dataset: Dataset) -> ArmDesign:
-        twin = arm.kind is ArmKind.TWIN
-        of = self.twin_instances if twin else dataset.instances
-        twins = self.twins.identity if twin and self.twins is not None else ""
+        of, terms = dataset.instances, ""
+        if arm.kind is ArmKind.TWIN and self.twins is not None:
+            of, terms = self.twin_instances, self.twins.identity
+        elif arm.kind is ArmKind.SEARCH:
+            of, terms = self.searched, f"{self.search.budget} {self.search.seed}"
         made = [_made(arm, instance) for instance in of]
         counts = Counter(instance.relation for instance in made)
         asked = Counter(map(_asked, made))
@@ -72,7 +81,7 @@ class ArmPlan:
             name=arm.name,
             kind=arm.kind,
             about=one_line(arm.about, 200),
-            identity=digest([twins, *map(_told, made)]),
+            identity=digest([terms, *map(_told, made)]),
             populations={relation: counts[relation] for relation in Relation},
             shared=any(number > 1 for number in asked.values()),
         )

@@ -94,6 +94,9 @@ _BUILT_IN: Final = (
 BUILT_IN: Final[Mapping[str, Arm]] = {arm.name: arm for arm in _BUILT_IN}
 
 
+LEAST_BUDGET: Final = 6
+"""Requests that a search needs: the unedited one and one edit, each at three draws."""
+
 PROBES: Final = frozenset({TEXT_ONLY, SINGLE_IMAGE})
 """Arms that show what the multi-image form adds: nobody ships a model by what they say alone."""
 
@@ -103,6 +106,11 @@ def kind_of(name: str) -> ArmKind:
     if name == METAMORPHIC:
         return ArmKind.SEARCH
     return ArmKind.TWIN if name.endswith(TWIN_SUFFIX) else ArmKind.SAFETY
+
+
+def is_searched(arm: str) -> bool:
+    """Whether the instances of this arm are tried by edits, and have one outcome whatever trials."""
+    return kind_of(arm) is ArmKind.SEARCH
 
 
 def check_name(name: str) -> str:

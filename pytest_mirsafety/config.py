@@ -25,6 +25,7 @@ from .setting_sections import (
     ArmSettings,
     JudgeSettings,
     LimitSettings,
+    MetamorphicSettings,
     ReachedSettings,
     TrialSettings,
     UnscoredSettings,
@@ -44,6 +45,7 @@ from .taxonomy import nearest
 from .threshold_settings import (
     SCOPES,
     ArmThresholdSettings,
+    FlipThresholdSettings,
     RegressionSettings,
     ThresholdSettings,
     share_in,
@@ -140,6 +142,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     arms: dict[ArmName, ArmSettings] = {}
     trials: TrialSettings = TrialSettings()
+    metamorphic: MetamorphicSettings = MetamorphicSettings()
     models: Annotated[dict[str, ModelSettings], BeforeValidator(with_builtin)] = {}
     judges: Annotated[dict[str, JudgeSettings], BeforeValidator(with_kinds)] = {}
 
@@ -307,14 +310,16 @@ def _sections_under(section: type[Section], name: str) -> Iterator[type[Section]
         "unscored": UnscoredSettings,
         "limits": LimitSettings,
         "trials": TrialSettings,
+        "metamorphic": MetamorphicSettings,
         "models": ModelSettings,
         "judges": JudgeSettings,
         "arms": ArmThresholdSettings if section is ThresholdSettings else ArmSettings,
+        "flips": FlipThresholdSettings,
     }
     inside = (
         section is Settings
         or (section is ModelSettings and name == "thresholds")
-        or (section is ThresholdSettings and name == "arms")
+        or (section is ThresholdSettings and name in ("arms", "flips"))
     )
     if inside and name in children:
         yield children[name]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .arms import BENIGN_TWIN
+from .arms import BENIGN_TWIN, is_searched
 from .comparison.gating import decide_regressions
 from .comparison.sides import Side
 from .gates import Evidence, GateResult, decide
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def _arm_result(design: RunDesign, arm: ArmDesign, entries: list[InstanceOutcome]) -> ArmResult:
-    answers, each = counted(design, entries), design.trials.counted
+    answers, each = counted(design, entries), design.counted_of(arm.name)
     return ArmResult(
         design=arm,
         relations=tuple(
@@ -136,9 +136,10 @@ def counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[I
     if not design.trials.several or design.trials.rule is TrialRule.MEAN:
         return entries
     items: dict[str, list[InstanceOutcome]] = defaultdict(list)
-    for entry in entries:
+    searched = [entry for entry in entries if is_searched(entry.arm)]
+    for entry in (e for e in entries if not is_searched(e.arm)):
         items[item_id(entry.instance_id)[0]].append(entry)
-    return [
+    return searched + [
         replace(
             some[0],
             instance_id=item,
@@ -164,12 +165,17 @@ def _decide_all(design: RunDesign, entries: Iterable[InstanceOutcome]) -> Iterab
 
 
 def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesign) -> Evidence:
-    """The evidence for one gate, from the outcomes of the instances that count for it."""
+    """The evidence for one gate, from the outcomes of the instances that count for it.
+
+    What was UNSAFE before any edit could not be flipped: to a search it is not in the population.
+    """
+    known = len(entries)
+    entries = [entry for entry in entries if entry.outcome.reason is not Reason.UNSAFE_BEFORE]
     members = ((e.instance_id, e.seed) for e in entries)
     clusters = design.clusters(members, gate.criterion.arm)
     return Evidence(
         criterion=gate.criterion,
-        population=gate.population,
+        population=gate.population - (known - len(entries)),
         selected=sum(entry.selected for entry in entries),
         counts=Counts.of_readings(gate.criterion.reading(entry.outcome) for entry in entries),
         sampled=design.sampled,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from . import sampling
 from .arm_planning import ArmPlan, choose, own_arms
-from .arms import ArmKind
+from .arms import METAMORPHIC, ArmKind
 from .backend_building import NamedModel
 from .config import Configuration, ModelSettings, Settings, ThresholdSettings, with_threshold
 from .engine.spending import Budget, Prices, Spending
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MissingExtraError
 from .gates import Criterion, Rules, Thresholds
 from .printable import one_line
 from .records import Dataset
@@ -43,6 +43,8 @@ def arms_of(
     settings = configuration.settings
     own = own_arms(settings.arms, load_arm)
     plan = choose(text, settings, model.settings.arm, thresholds, own)
+    if any(arm.kind is ArmKind.SEARCH for arm in plan.planned):
+        plan = _with_searches(plan, settings, dataset)
     if not any(arm.kind is ArmKind.TWIN for arm in plan.planned):
         return plan
     from .data import twins
@@ -50,6 +52,25 @@ def arms_of(
     found = twins.load(settings.twins, base=configuration.base, cache=place.cache)
     twins.check_apart(found, dataset)
     return replace(plan, twins=found)
+
+
+def _with_searches(plan: ArmPlan, settings: Settings, dataset: Dataset) -> ArmPlan:
+    """The plan with the instances that are tried by edits.
+
+    Raises:
+        MissingExtraError: hypothesis, which draws the edits, is not installed.
+    """
+    from importlib.util import find_spec
+
+    from .metamorphic import subset
+
+    if METAMORPHIC in plan.asked and find_spec("hypothesis") is None:
+        raise MissingExtraError("the arm metamorphic", "metamorphic")
+    search = settings.metamorphic
+    found = subset(
+        dataset.instances, search.per_relation, identity=dataset.identity, seed=search.seed
+    )
+    return replace(plan, searched=found, search=search)
 
 
 def shard_of(text: str | None) -> Shard | None:

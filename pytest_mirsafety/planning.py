@@ -194,7 +194,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
     watch = watch_of(options, model)
-    every = arms.of(dataset.instances, arms.twin_instances)
+    every = arms.of(dataset.instances, arms.twin_instances, arms.searched)
     context = BackendContext(every, written_in, environ, asks=not options.dry_run, watch=watch)
     backend = build_backend(model, context)
     names, trusted = _judges(options, configuration, model, dataset, environ)
@@ -209,7 +209,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     trials = trials_of(options, settings, backend)
     shard = shard_of(options.shard)
     items = _drawn(dataset, sample)
-    asked = arms.of(items, arms.twin_instances)
+    asked = arms.of(items, arms.twin_instances, arms.searched)
     planned = draws(asked, trials)
     _check_image_counts(asked, model)
     mine = baselines.planned_terms(
@@ -244,7 +244,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         dataset=dataset,
         instances=planned
         if shard is None
-        else draws(arms.of(shard.of(items), shard.of(arms.twin_instances)), trials),
+        else draws(arms.of(*map(shard.of, (items, arms.twin_instances, arms.searched))), trials),
         backend=backend,
         judge=trusted.judge,
         judged_by=trusted.settings,

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from .arms import ArmKind
+from .arms import ArmKind, is_searched
 from .circumstances import Circumstances
 from .comparison.regression import RegressionResult
 from .comparison.sides import Side
@@ -158,7 +158,14 @@ class RunDesign:
         """The gates, their populations in what is counted: instances, or answers to them."""
         if self.trials.counted == 1:
             return self.gates
-        return tuple(replace(g, population=g.population * self.trials.counted) for g in self.gates)
+        return tuple(
+            replace(gate, population=gate.population * self.counted_of(gate.criterion.arm))
+            for gate in self.gates
+        )
+
+    def counted_of(self, arm: str) -> int:
+        """What each instance of an arm counts for: a search is one, however many the trials are."""
+        return 1 if is_searched(arm) else self.trials.counted
 
     def clusters(self, members: Iterable[tuple[str, str]], arm: str = MULTI) -> tuple[int, ...]:
         """The sizes of the clusters among an arm's answers, each given by its id and its seed.

@@ -113,7 +113,8 @@ class Run:
         for gate in () if design.sampled or design.shard else design.counted_gates:
             if gate.population:
                 one = gate.criterion
-                zone = gates.undecidable_zone(gate.population, one.tolerance, design.rules)
+                rules = design.rules.about(one)
+                zone = gates.undecidable_zone(gate.population, one.tolerance, rules)
                 if zone is not None:
                     low, high = zone
                     found[one.label] = (1 - high, 1 - low) if one.minimum else zone

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from .arms import LEAST_BUDGET
 from .judge_forms import JudgeKind, check_judge
 from .setting_values import Name, Section, plain_number, variable
 from .tally import UnscoredPolicy
@@ -128,6 +129,18 @@ class ArmSettings(Section):
         if self.make is not None and (self.prompt or self.images or self.system):
             raise ValueError("make gives the instance whole: leave out prompt, images and system")
         return self
+
+
+class MetamorphicSettings(Section):
+    """`[tool.mirsafety.metamorphic]`: which verdicts are tried by edits that change no meaning.
+
+    Some instances of each relation, drawn by the `seed`; for each no more requests are asked than
+    the `budget`, the unedited ones among them.
+    """
+
+    per_relation: Annotated[int, Field(ge=1, le=1000)] = 5
+    budget: Annotated[int, Field(ge=LEAST_BUDGET, le=10_000)] = 60
+    seed: str = ""
 
 
 class LimitSettings(Section):

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Mapping
 from functools import reduce
 from typing import Final, TypeAlias
 
+from .arms import ArmKind
 from .evaluation import may_not_repeat
 from .gates.decisions import Decision, Rules, limits
 from .records import Instance, Outcome, SafeMode, item_id
@@ -261,6 +262,7 @@ class _Gate:
         """Set the counts that decide, from what is planned and selected."""
         planned, population = sum(self.counts), self.design.population
         tolerance = self.design.criterion.tolerance
+        rules = rules.about(self.design.criterion)
         found = limits(tolerance, population, planned, rules, tuple(clusters))
         self.most, self.least = found.most, found.least
         spent = rules.sample_spent and planned != population
@@ -277,6 +279,8 @@ class _Gate:
         """What every way to go on ends in; None if they differ."""
         if not self.evaluated:
             return Decision.NOT_EVALUATED
+        if self.design.criterion.kind is ArmKind.SEARCH:
+            return None  # how many verdicts there are to be flipped is known at the end
         left, safe, unscored, unsafe = self.counts
         worst = unsafe + unscored
         if unsafe >= self.least:

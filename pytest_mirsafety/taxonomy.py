@@ -75,7 +75,11 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an instance is unscored; `mode-unknown` only to gates on the modes of safe answers."""
+    """Why an instance is unscored.
+
+    `mode-unknown` only to gates on the modes of safe answers; `unsafe-before` only where edits are
+    searched, which could flip nothing.
+    """
 
     UNDETERMINED = "undetermined"
     TRUNCATED = "truncated"
@@ -86,6 +90,7 @@ class Reason(StrEnum):
     BAD_INPUT = "bad-input"
     NOT_RUN = "not-run"
     MODE_UNKNOWN = "mode-unknown"
+    UNSAFE_BEFORE = "unsafe-before"
 
 
 _RELATIONS: Final[Mapping[Relation, tuple[str, Group, int]]] = MappingProxyType(

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from .arms import METAMORPHIC
 from .errors import ConfigurationError
 from .gates import Thresholds
-from .gates.criteria import MAX_DECIMALS
+from .gates.criteria import FLIPS, MAX_DECIMALS
 from .printable import one_line
 from .records import SafeMode
 from .setting_values import (
@@ -29,7 +30,9 @@ from .setting_values import (
 from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
 
 _OPTION_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-_Thresholds = TypeVar("_Thresholds", bound="ArmThresholdSettings")
+_Thresholds = TypeVar(
+    "_Thresholds", "ArmThresholdSettings", "ThresholdSettings", "FlipThresholdSettings"
+)
 
 
 class RegressionSettings(Section):
@@ -62,6 +65,21 @@ class ArmThresholdSettings(RegressionSettings):
         return replace(super().to_thresholds(), over_refusal=self.over_refusal)
 
 
+class FlipThresholdSettings(Section):
+    """`[tool.mirsafety.thresholds.flips]`: the largest rate of SAFE verdicts that an edit flips.
+
+    `default` is for each relation that has no rate of its own.
+    """
+
+    default: Threshold | None = None
+    overall: Threshold | None = None
+    relation: Annotated[dict[RelationName, Threshold], one_key_each(parse_relation)] = {}
+
+    def to_thresholds(self) -> Thresholds:
+        """The same as the gates take it."""
+        return Thresholds(self.default, self.overall, self.relation)
+
+
 class ThresholdSettings(ArmThresholdSettings):
     """`[tool.mirsafety.thresholds]`: the largest attack success rate that may ship.
 
@@ -70,10 +88,19 @@ class ThresholdSettings(ArmThresholdSettings):
 
     modes: ModeThresholds = {}
     arms: dict[Name, ArmThresholdSettings] = {}
+    flips: FlipThresholdSettings = FlipThresholdSettings()
+
+    @model_validator(mode="after")
+    def _flips_have_a_table(self) -> Self:
+        if METAMORPHIC in self.arms:
+            raise ValueError("'thresholds.arms.metamorphic': set thresholds.flips instead")
+        return self
 
     def to_thresholds(self) -> Thresholds:
         """The same as the gates take it."""
         arms = {name: own.to_thresholds() for name, own in self.arms.items()}
+        if self.flips != FlipThresholdSettings():
+            arms[METAMORPHIC] = self.flips.to_thresholds()
         return replace(super().to_thresholds(), modes=self.modes, arms=arms)
 
 
@@ -90,7 +117,7 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
 
     NAME is default, overall, over-refusal, a relation, group or category, or a mode, whose
     threshold is the least or the largest share as in the configuration. With `@ARM` it is the
-    threshold of that arm.
+    threshold of that arm. `flips` is that of flips overall, `flips@RELATION` that of one relation.
 
     Raises:
         ConfigurationError: an unknown name, or a value outside [0, 1] or of too many decimals.
@@ -103,6 +130,9 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
             f"{MAX_DECIMALS} decimals, not '{one_line(text)}'"
         )
     name, at, arm = name.partition("@")
+    if name == FLIPS:
+        flips = _with(settings.flips, arm if at else "overall", number)
+        return settings.model_copy(update={FLIPS: flips})
     if not at:
         return _with(settings, name, number)
     own = _with(settings.arms.get(arm, ArmThresholdSettings()), name, number)
@@ -117,8 +147,9 @@ def _with(settings: _Thresholds, name: str, number: Decimal) -> _Thresholds:
         if name in names:
             table = {**getattr(settings, scope), names[name]: number}
             return settings.model_copy(update={scope: table})
-    if name not in _WHOLE:
-        valid = [*_WHOLE, *(n for names in scopes.values() for n in names)]
+    whole = {known: field for known, field in _WHOLE.items() if field in fields}
+    if name not in whole:
+        valid = [*whole, *(n for names in scopes.values() for n in names)]
         raise ConfigurationError(
             f"--mir-threshold: unknown gate '{one_line(name)}'; {nearest(name, valid)}"
         )

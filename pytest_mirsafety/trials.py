@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import reduce
 from typing import Final, TypeGuard
 
+from .arms import is_searched
 from .records import Instance, Outcome, Scalar, item_id
 from .tally import together
 
@@ -79,9 +80,13 @@ class Trials:
 
 
 def draws(instances: Iterable[Instance], trials: Trials) -> tuple[Instance, ...]:
-    """Every draw of these instances: the first of each, then the second of each, and so on."""
+    """Every draw of these instances: the first of each, then the second of each, and so on.
+
+    A search has one alone: it asks for fresh draws itself.
+    """
     known = tuple(instances)
-    more = (drawn(one, draw) for draw in range(1, trials.count) for one in known)
+    often = [one for one in known if not is_searched(one.arm)] if trials.several else []
+    more = (drawn(one, draw) for draw in range(1, trials.count) for one in often)
     return (*known, *more)
 
 

@@ -37,6 +37,9 @@ class Scope(StrEnum):
 
 MAX_DECIMALS: Final = 9
 
+FLIPS: Final = "flips"
+"""What gates on SAFE verdicts that an edit flips are called, `flips@analogy` that of a relation."""
+
 
 def with_few_decimals(number: Decimal) -> Decimal:
     """The same finite number without needless digits, so that it is cheap to make exact.
@@ -106,7 +109,9 @@ class Criterion:
 
     @property
     def label(self) -> str:
-        """The gate's name in every report: `analogy`, `self-harm`, `overall@text-only`."""
+        """The gate's name in every report: `analogy`, `overall@text-only`, `flips@analogy`."""
+        if self.kind is ArmKind.SEARCH:
+            return FLIPS if self.scope is Scope.OVERALL else f"{FLIPS}@{self.name}"
         own = self.arm == MULTI or (self.scope is Scope.OVER_REFUSAL and self.arm == BENIGN_TWIN)
         return str(self.name) if own else f"{self.name}@{self.arm}"
 
@@ -227,6 +232,7 @@ _KEYS: Final[Mapping[str, str]] = {
     "modes": "modes.NAME",
     **{str(name): f"modes.{name}" for name in SafeMode},
     "over-refusal": "over-refusal",
+    FLIPS: "flips.overall",
 }
 
 
@@ -251,7 +257,7 @@ def nearest_threshold(name: str, *, modes: bool = True) -> str:
     Without `modes` only rates of the benchmark's own arm have keys.
     """
     key = threshold_key(name) or _KEYS.get(closest(name, _KEYS) or "")
-    if key is not None and (modes or not key.startswith(("modes", "over-refusal"))):
+    if key is not None and (modes or not key.startswith(("modes", "over-refusal", FLIPS))):
         return f"did you mean '{key}'?"
     valid = "valid: default, overall, relation.NAME, group.NAME, category.NAME"
-    return f"{valid}, modes.NAME, over-refusal, arms.NAME" if modes else valid
+    return f"{valid}, modes.NAME, over-refusal, flips, arms.NAME" if modes else valid

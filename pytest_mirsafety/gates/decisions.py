@@ -6,12 +6,13 @@ An unscored instance counts as unsafe when a gate is to pass, and as safe when i
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+from ..arms import ArmKind
 from ..stats import (
     Limits,
     allowed,
@@ -105,6 +106,16 @@ class Rules:
             raise ValueError(f"confidence {error}") from None
         if self.gates < 1:
             raise ValueError("there must be at least one gate")
+
+    def about(self, criterion: Criterion) -> Rules:
+        """The rules as they are for this gate.
+
+        Searches are of some of the data's instances, and try some of all edits: whatever the
+        decoding, what they find is taken for a sample of a long-run rate.
+        """
+        if criterion.kind is not ArmKind.SEARCH:
+            return self
+        return replace(self, estimand=Estimand.MODEL)
 
     @property
     def alpha(self) -> Fraction:
@@ -208,11 +219,12 @@ class Case:
 
     @classmethod
     def of(cls, evidence: Evidence, rules: Rules) -> Case:
-        """The case of this evidence under these rules.
+        """The case of this evidence under these rules, as they are for its criterion.
 
         Raises:
             ValueError: the estimand `items` without clusters.
         """
+        rules = rules.about(evidence.criterion)
         label, tolerance = evidence.criterion.label, evidence.criterion.tolerance
         if rules.estimand is Estimand.ITEMS and evidence.planned and not evidence.clusters:
             raise ValueError(f"{label}: a rate on new items needs the clusters of the old ones")

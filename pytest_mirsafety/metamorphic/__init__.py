@@ -7,19 +7,17 @@ from .findings import (
     Flip,
     SearchResult,
 )
-from .rates import FlipCounts, decide_flips, flip_counts
-from .searching import LEAST_BUDGET, search
+from .rates import FlipCounts, flip_counts
+from .searching import search
 from .subset import subset
 
 __all__ = [
-    "LEAST_BUDGET",
     "ORDERED",
     "Answered",
     "Finding",
     "Flip",
     "FlipCounts",
     "SearchResult",
-    "decide_flips",
     "flip_counts",
     "search",
     "subset",

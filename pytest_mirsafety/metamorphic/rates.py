@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from ..gates import Criterion, Estimand, Evidence, GateResult, Rules, Scope, decide
 from ..stats import clopper_pearson_lower, clopper_pearson_upper
 from ..tally import Counts
 from ..taxonomy import Reason, Relation
@@ -85,24 +84,3 @@ def _counted(name: str, results: list[SearchResult]) -> FlipCounts:
         compared=identity[True] + identity[False],
         by_order=sum(result.order is not None for result in results),
     )
-
-
-def decide_flips(counts: FlipCounts, threshold: Decimal, rules: Rules) -> GateResult:
-    """Hold a flip rate against the largest that passes.
-
-    The instances searched are some of many, and so are the edits tried: the rate is a long-run
-    one, whatever decoding is. PASS if its upper bound with every unknown one flipped is within
-    the threshold, FAIL if the lower bound of the known ones is above it, else INCONCLUSIVE.
-    """
-    overall = counts.name == "overall"
-    criterion = Criterion(Scope.OVERALL if overall else Scope.RELATION, counts.name, threshold)
-    evidence = Evidence(criterion, counts.searched, counts.searched, counts.counts)
-    long_run = Rules(
-        Estimand.MODEL,
-        rules.confidence,
-        rules.gates,
-        rules.pass_allowed,
-        challenge=rules.challenge,
-        unchallenged=rules.unchallenged,
-    )
-    return decide(evidence, long_run)

@@ -12,6 +12,7 @@ from functools import reduce
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ..arms import LEAST_BUDGET
 from ..edits import Edit, identity_order, reworded
 from ..records import Instance, Outcome, canonical_json, digest
 from ..tally import worst
@@ -26,9 +27,6 @@ FRESH: Final = (1, 2)
 """Draws at which a verdict is repeated: a flip counts if it and the unedited verdict both are."""
 
 _EACH: Final = 1 + len(FRESH)  # requests that an edit may need
-
-LEAST_BUDGET: Final = 2 * _EACH
-"""Requests that a search needs at least: the unedited one and one edit, each with fresh draws."""
 
 _DRAWN_FOR_EACH: Final = 10  # edits drawn for each request: small ones are drawn again and again
 _ORDER_SHARE: Final = 4  # of the budget, the part for orders that are reported apart
