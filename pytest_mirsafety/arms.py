@@ -109,7 +109,7 @@ def kind_of(name: str) -> ArmKind:
 
 
 def is_searched(arm: str) -> bool:
-    """Whether the instances of this arm are tried by edits, and have one outcome whatever trials."""
+    """Whether the instances of this arm are tried by edits: each once, whatever trials are."""
     return kind_of(arm) is ArmKind.SEARCH
 
 
@@ -125,6 +125,23 @@ def check_name(name: str) -> str:
         raise ValueError(f"'{name}' is built in; give your own arm another name")
     if name.endswith(TWIN_SUFFIX):
         raise ValueError(f"names that end in '{TWIN_SUFFIX}' are those of twins; choose another")
+    return name
+
+
+def check_gated(name: str) -> str:
+    """The name, if thresholds of its own can be about it.
+
+    Raises:
+        ValueError: it is the benchmark's own arm, or one of twins.
+    """
+    if name == MULTI:
+        raise ValueError("the thresholds of 'multi' stand in thresholds itself")
+    if name == METAMORPHIC:
+        raise ValueError("flips have a table of their own: set thresholds.flips instead")
+    if kind_of(name) is ArmKind.TWIN:
+        arm = name.removesuffix(TWIN_SUFFIX)
+        key = "" if name == BENIGN_TWIN else f"arms.{arm}."
+        raise ValueError(f"twins have one threshold: set thresholds.{key}over-refusal instead")
     return name
 
 

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .arms import BENIGN_TWIN, is_searched
+from .arms import BENIGN_TWIN, ArmKind, is_searched
 from .comparison.gating import decide_regressions
 from .comparison.sides import Side
 from .gates import Evidence, GateResult, decide
+from .metamorphic.findings import SearchResult
 from .records import MULTI, Outcome, item_id
 from .results import (
     DECIDED,
@@ -33,10 +34,12 @@ def evaluate(
     provenance: Provenance,
     notes: Iterable[str] = (),
     baseline: Side | None = None,
+    flips: Iterable[SearchResult] = (),
 ) -> RunResult:
     """Decide every gate on these outcomes, one for each planned instance; a shard decides none.
 
     Gates on an increase are decided against the `baseline`, and without one there are none.
+    `flips` are what searches have found, of which the outcomes tell no more than a word.
     """
     entries = tuple(outcomes)
     repeated = repeats(entries)
@@ -67,6 +70,7 @@ def evaluate(
             _arm_result(design, arm, [e for e in others if e.arm == arm.name])
             for arm in design.arms
         ),
+        flips=tuple(flips),
     )
 
 
@@ -169,13 +173,15 @@ def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesi
 
     What was UNSAFE before any edit could not be flipped: to a search it is not in the population.
     """
-    known = len(entries)
-    entries = [entry for entry in entries if entry.outcome.reason is not Reason.UNSAFE_BEFORE]
+    before = 0
+    if gate.criterion.kind is ArmKind.SEARCH:
+        known = [e for e in entries if e.outcome.reason is not Reason.UNSAFE_BEFORE]
+        before, entries = len(entries) - len(known), known
     members = ((e.instance_id, e.seed) for e in entries)
     clusters = design.clusters(members, gate.criterion.arm)
     return Evidence(
         criterion=gate.criterion,
-        population=gate.population - (known - len(entries)),
+        population=gate.population - before,
         selected=sum(entry.selected for entry in entries),
         counts=Counts.of_readings(gate.criterion.reading(entry.outcome) for entry in entries),
         sampled=design.sampled,

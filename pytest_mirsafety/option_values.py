@@ -44,26 +44,35 @@ def arms_of(
     own = own_arms(settings.arms, load_arm)
     plan = choose(text, settings, model.settings.arm, thresholds, own)
     if any(arm.kind is ArmKind.SEARCH for arm in plan.planned):
-        plan = _with_searches(plan, settings, dataset)
+        plan = _with_searches(plan, settings, dataset, str(model.settings.provider))
     if not any(arm.kind is ArmKind.TWIN for arm in plan.planned):
         return plan
     from .data import twins
+    from .judges.answered import AnsweredJudge
 
     found = twins.load(settings.twins, base=configuration.base, cache=place.cache)
     twins.check_apart(found, dataset)
-    return replace(plan, twins=found)
+    judge = AnsweredJudge(found.terms_by_question)
+    named = [arm.name for arm in plan.planned if arm.kind is ArmKind.TWIN]
+    return replace(plan, twins=found, judges=dict.fromkeys(named, judge))
 
 
-def _with_searches(plan: ArmPlan, settings: Settings, dataset: Dataset) -> ArmPlan:
+def _with_searches(plan: ArmPlan, settings: Settings, dataset: Dataset, provider: str) -> ArmPlan:
     """The plan with the instances that are tried by edits.
 
     Raises:
+        ConfigurationError: the answers are recorded ones.
         MissingExtraError: hypothesis, which draws the edits, is not installed.
     """
     from importlib.util import find_spec
 
     from .metamorphic import subset
 
+    if METAMORPHIC in plan.asked and provider == "replay":
+        raise ConfigurationError(
+            "the arm metamorphic asks a model what nobody has asked before: recorded answers "
+            "cannot tell; name a model, or leave the arm out of --mir-arm"
+        )
     if METAMORPHIC in plan.asked and find_spec("hypothesis") is None:
         raise MissingExtraError("the arm metamorphic", "metamorphic")
     search = settings.metamorphic

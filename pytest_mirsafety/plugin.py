@@ -146,6 +146,18 @@ def instance() -> object:
 
 
 @pytest.fixture
+def steady() -> object:
+    """One instance whose verdict is tried by edits; a test that takes it runs once for each."""
+    _needs_model()
+
+
+@pytest.fixture(scope="session")
+def search_flips() -> object:
+    """The search: `search_flips(steady)` tells whether its SAFE verdict survives edits."""
+    _needs_model()
+
+
+@pytest.fixture
 def twin() -> object:
     """One benign twin, which must be answered; a test that takes it runs once for each."""
     _needs_model()

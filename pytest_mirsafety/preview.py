@@ -172,7 +172,7 @@ class _Survey:
         """How its images are put together, as the engine's reader decides it."""
         from .images import LAYOUT
 
-        composed = self.plan.layout or (instance.composed and self.plan.sends_images)
+        composed = bool(self.plan.layout) or instance.composed
         return LAYOUT if composed and len(instance.images) > 1 else ""
 
 

@@ -21,6 +21,8 @@ from .messages import (
     response_from,
     verdict_from,
 )
+from .metamorphic import SearchResult
+from .metamorphic.plain import result_from
 from .records import Dataset, Instance, Outcome, Response, Verdict
 from .trials import find
 
@@ -116,6 +118,15 @@ class RemoteRun:
         """
         given = plain_response(response)
         return verdict_from(self._call("verdict", response=given, **self._named(instance)))
+
+    def search(self, instance: Instance) -> SearchResult:
+        """What edits make of its verdict.
+
+        Raises:
+            UnscoredError: the run ended first.
+            RunError: the run cannot go on.
+        """
+        return result_from(self._call("search", **self._named(instance)))
 
     def finish(self, instance: Instance) -> None:
         """Note that a test of this instance has ended, whatever came of it."""

@@ -14,6 +14,7 @@ from .circumstances import Circumstances
 from .comparison.regression import RegressionResult
 from .comparison.sides import Side
 from .gates import Criterion, Decision, Estimand, GateResult, Rules, exit_code
+from .metamorphic.findings import SearchResult
 from .records import MULTI, Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
@@ -262,7 +263,8 @@ class RunResult:
 
     A shard has no gates: they are decided over all shards. `regression` gates hold it against its
     `baseline`. Of a `redacted` one the outcomes quote nothing (`redaction`). Tallies and outcomes
-    are those of the benchmark's own arm; the others are in `arms`.
+    are those of the benchmark's own arm; the others are in `arms`. `flips` are what the searches
+    for edits have found.
     """
 
     design: RunDesign
@@ -276,6 +278,7 @@ class RunResult:
     regression: tuple[RegressionResult, ...] = ()
     baseline: Side | None = None
     arms: tuple[ArmResult, ...] = ()
+    flips: tuple[SearchResult, ...] = ()
 
     @property
     def all_outcomes(self) -> tuple[InstanceOutcome, ...]:
@@ -316,7 +319,7 @@ class RecordedRun:
     that a test failed, whatever the gates say. `digest` is that of the run's manifest, run.json:
     labels name the run by it. Of a `redacted` run there are no texts, only their digests.
     `baseline` is the pinned one of a run that was held against one. `outcomes` are those of the
-    benchmark's own arm, `arm_outcomes` those of all others.
+    benchmark's own arm, `arm_outcomes` those of all others; `flips` are what searches found.
     """
 
     where: str
@@ -331,6 +334,7 @@ class RecordedRun:
     redacted: bool = False
     baseline: Side | None = None
     arm_outcomes: tuple[InstanceOutcome, ...] = ()
+    flips: tuple[SearchResult, ...] = ()
 
     @property
     def all_outcomes(self) -> tuple[InstanceOutcome, ...]:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from . import evaluation, gates
-from .arms import ArmKind, kind_of
+from .arms import ArmKind, is_searched, kind_of
 from .data.scratch import Scratch
 from .errors import BlankError, FilteredError, RunError, StoreError, UnscoredError
 from .exchanges import Exchange
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .engine.engine import Progress as EngineProgress
     from .engine.keeping import Keeper
     from .entropies import AnswerAttention
+    from .metamorphic import SearchResult
+    from .searches import Searches
     from .store import SQLiteStore
     from .store.verdicts import Verdicts
 
@@ -78,6 +80,8 @@ class Run:
         self._verdicts: dict[str, Verdict] = {}
         self._tests: Counter[str] = Counter()
         self._decider: Decider | TrialDecider | None = None
+        self._searches: Searches | None = None
+        self._flips: dict[str, SearchResult] = {}
         self._scratch = Scratch(plan.place.cache)
         """For images that are composed in this run; made when the first one is."""
         self._started = time.time()
@@ -141,6 +145,7 @@ class Run:
         """
         from .engine.keeping import Keeper
         from .engine_building import build_engine
+        from .searches import build_searches
         from .store import ALL, SQLiteStore
         from .store.verdicts import Verdicts
 
@@ -158,6 +163,8 @@ class Run:
             plan, self._store, self._verdict_store, self._keeper, self._scratch
         )
         self._engine.plan(list(self._selected.values()))
+        searched = [one for one in self._selected.values() if is_searched(one.arm)]
+        self._searches = build_searches(plan, self, self._store, searched)
         if plan.design.stops_when_decided:
             self._decider = decider(
                 self._design, plan.instances, self._membership, self._selected.keys()
@@ -174,7 +181,7 @@ class Run:
         try:
             response = self._running.answer(instance)
         except UnscoredError as error:
-            if self._is_planned(instance):
+            if self._is_planned(instance) and not is_searched(instance.arm):
                 self._record(instance, error)
             raise
         if self._is_planned(instance):
@@ -188,7 +195,8 @@ class Run:
             UnscoredError: there is no verdict.
             RunError: the run cannot go on.
         """
-        given = self._given.get(instance.id) if self._is_planned(instance) else None
+        own = self._is_planned(instance) and not is_searched(instance.arm)
+        given = self._given.get(instance.id) if own else None
         planned = (
             given is not None
             and given == Given.of(response)
@@ -208,6 +216,23 @@ class Run:
         if isinstance(result, UnscoredError):
             raise result
         return result
+
+    def search(self, instance: Instance) -> SearchResult:
+        """What edits make of this instance's verdict; it enters the gates if it was planned.
+
+        Raises:
+            RunError: the run cannot go on.
+        """
+        if self._searches is None:
+            raise RunError("the run is not connected")
+        planned = instance.id in self._selected and is_searched(instance.arm)
+        planned = planned and self._is_planned(instance)
+        found = self._searches.result(instance, planned=planned)
+        if planned:
+            with self._lock:
+                self._flips[instance.id] = found
+            self._enter(instance, found.outcome)
+        return found
 
     def finish(self, instance: Instance) -> None:
         """Note that a test of this instance has ended, whatever came of it.
@@ -231,6 +256,8 @@ class Run:
         if self._is_planned(instance):
             self._running.start()
             self._running.wait(instance, tick, every)
+            if self._searches is not None and is_searched(instance.arm):
+                self._searches.wait(instance, tick, every)
 
     def progress(self) -> EngineProgress:
         """How far the asking is."""
@@ -263,12 +290,14 @@ class Run:
         Raises:
             RunError: something did not close.
         """
-        engine, store, keeper = self._engine, self._store, self._keeper
-        self._engine = self._store = self._keeper = None
+        engine, store, keeper, searches = self._engine, self._store, self._keeper, self._searches
+        self._engine = self._store = self._keeper = self._searches = None
         try:
             if engine is not None:
                 engine.close()
         finally:
+            if searches is not None:
+                searches.close()
             if keeper is not None:
                 keeper.close()
             if store is not None:
@@ -284,7 +313,8 @@ class Run:
             about_trials = trials_notes(design.trials, self._given, looked=self._sample_spent)
             notes = (*plan.notes, *numerics_note(plan.backend), *about_trials)
             provenance = self._provenance
-            return evaluation.evaluate(design, entries, provenance, notes, plan.baseline)
+            flips = tuple(self._flips[name] for name in self._planned if name in self._flips)
+            return evaluation.evaluate(design, entries, provenance, notes, plan.baseline, flips)
 
     def exchange(self, instance_id: str) -> Exchange | None:
         """What a planned instance was asked, and what came back; None of one that is not planned.
@@ -405,7 +435,9 @@ class Run:
         # A twin that is answered is in no mode of safe answers.
         guessed = isinstance(result, Verdict) and result.safe and not self._is_twin(instance)
         guess = guess_mode(answer) if guessed else None
-        outcome = outcome_of(result, self.plan.settings.unscored.to_policy(), guess)
+        self._enter(instance, outcome_of(result, self.plan.settings.unscored.to_policy(), guess))
+
+    def _enter(self, instance: Instance, outcome: Outcome) -> None:
         with self._lock:
             self._ledger.record(instance.id, outcome)
         if self._listener is not None:

@@ -21,6 +21,7 @@ from .messages import (
     plain_verdict,
     response_from,
 )
+from .metamorphic.plain import plain_result
 from .records import MULTI, Instance, Outcome
 from .run import Run
 
@@ -139,6 +140,9 @@ class Server:
         response = response_from(message["response"])
         return plain_verdict(self._run.verdict(self._instance(message), response))
 
+    def _search(self, _: _Worker, message: Plain) -> Plain:
+        return plain_result(self._run.search(self._instance(message)))
+
     def _finish(self, _: _Worker, message: Plain) -> None:
         self._run.finish(self._instance(message))
 
@@ -152,6 +156,7 @@ class Server:
             "wait": self._wait,
             "answer": self._answer,
             "verdict": self._verdict,
+            "search": self._search,
             "finish": self._finish,
         }
 

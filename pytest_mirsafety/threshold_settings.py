@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, Final, Self, TypeVar
+from enum import StrEnum
+from typing import Annotated, Final, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from .arms import METAMORPHIC
+from .arms import METAMORPHIC, check_gated
 from .errors import ConfigurationError
 from .gates import Thresholds
 from .gates.criteria import FLIPS, MAX_DECIMALS
@@ -18,9 +19,9 @@ from .printable import one_line
 from .records import SafeMode
 from .setting_values import (
     CategoryName,
+    GatedArm,
     GroupName,
     ModeThresholds,
-    Name,
     RelationName,
     Section,
     Threshold,
@@ -87,14 +88,8 @@ class ThresholdSettings(ArmThresholdSettings):
     """
 
     modes: ModeThresholds = {}
-    arms: dict[Name, ArmThresholdSettings] = {}
+    arms: dict[GatedArm, ArmThresholdSettings] = {}
     flips: FlipThresholdSettings = FlipThresholdSettings()
-
-    @model_validator(mode="after")
-    def _flips_have_a_table(self) -> Self:
-        if METAMORPHIC in self.arms:
-            raise ValueError("'thresholds.arms.metamorphic': set thresholds.flips instead")
-        return self
 
     def to_thresholds(self) -> Thresholds:
         """The same as the gates take it."""
@@ -135,6 +130,10 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
         return settings.model_copy(update={FLIPS: flips})
     if not at:
         return _with(settings, name, number)
+    try:
+        check_gated(arm)
+    except ValueError as error:
+        raise ConfigurationError(f"--mir-threshold={one_line(text)}: {error}") from None
     own = _with(settings.arms.get(arm, ArmThresholdSettings()), name, number)
     return settings.model_copy(update={"arms": {**settings.arms, arm: own}})
 
@@ -142,14 +141,15 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
 def _with(settings: _Thresholds, name: str, number: Decimal) -> _Thresholds:
     """The same with this threshold."""
     fields = type(settings).model_fields
+    scopes: dict[str, Mapping[str, StrEnum]]
     scopes = {scope: names for scope, names in SCOPES.items() if scope in fields}
     for scope, names in scopes.items():
         if name in names:
             table = {**getattr(settings, scope), names[name]: number}
             return settings.model_copy(update={scope: table})
-    whole = {known: field for known, field in _WHOLE.items() if field in fields}
+    whole: dict[str, str] = {known: field for known, field in _WHOLE.items() if field in fields}
     if name not in whole:
-        valid = [*whole, *(n for names in scopes.values() for n in names)]
+        valid = [*whole, *([FLIPS] if FLIPS in fields else []), *(n for names in scopes.values() for n in names)]
         raise ConfigurationError(
             f"--mir-threshold: unknown gate '{one_line(name)}'; {nearest(name, valid)}"
         )

@@ -10,14 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import make_instance
 
+from pytest_mirsafety.arms import METAMORPHIC
 from pytest_mirsafety.edits import Edit
-from pytest_mirsafety.gates import Decision, Estimand, Rules
+from pytest_mirsafety.gates import (
+    Criterion,
+    Decision,
+    Estimand,
+    Evidence,
+    GateResult,
+    Rules,
+    Scope,
+    decide,
+)
 from pytest_mirsafety.metamorphic import (
     Finding,
     Flip,
     FlipCounts,
     SearchResult,
-    decide_flips,
     flip_counts,
     subset,
 )
@@ -27,6 +36,14 @@ from pytest_mirsafety.taxonomy import Reason, Relation, Status
 SAFE, UNSAFE = Outcome(Status.SAFE), Outcome(Status.UNSAFE)
 BLANK = Outcome(Status.UNSCORED, Reason.BLANK)
 RULES = Rules(Estimand.ANSWERS)
+
+
+def decided(counts: FlipCounts, threshold: Decimal) -> GateResult:
+    """What a gate on flips makes of these counts."""
+    scope = Scope.OVERALL if counts.name == "overall" else Scope.RELATION
+    criterion = Criterion(scope, counts.name, threshold, METAMORPHIC)
+    evidence = Evidence(criterion, counts.searched, counts.searched, counts.counts)
+    return decide(evidence, RULES)
 
 
 def instance(number: int, relation: Relation, question: str | None = None) -> Instance:
@@ -121,9 +138,9 @@ def test_the_identity_has_a_rate_of_its_own() -> None:
     ],
 )
 def test_a_gate_on_flips_decides_by_bounds(counts: FlipCounts, decision: Decision) -> None:
-    found = decide_flips(counts, Decimal("0.10"), RULES)
+    found = decided(counts, Decimal("0.10"))
     assert found.decision is decision
-    assert found.criterion.label == counts.name
+    assert found.criterion.label == {"overall": "flips", "analogy": "flips@analogy"}[counts.name]
 
 
 COUNT = st.integers(0, 40)
@@ -136,9 +153,9 @@ def test_no_unknown_answer_makes_a_gate_pass(
     held: int, flipped: int, unknown: int, threshold: Decimal
 ) -> None:
     """Whatever the unknown ones are, and that one of them is not known, never helps the model."""
-    bracketed = decide_flips(FlipCounts("overall", held, flipped, unknown), threshold, RULES)
-    worst = decide_flips(FlipCounts("overall", held, flipped + unknown), threshold, RULES)
-    best = decide_flips(FlipCounts("overall", held + unknown, flipped), threshold, RULES)
+    bracketed = decided(FlipCounts("overall", held, flipped, unknown), threshold)
+    worst = decided(FlipCounts("overall", held, flipped + unknown), threshold)
+    best = decided(FlipCounts("overall", held + unknown, flipped), threshold)
     if bracketed.decision is Decision.PASS:
         assert worst.decision is Decision.PASS
     if bracketed.decision is Decision.FAIL:

@@ -93,6 +93,7 @@ LAYERS = (
         "remote",
         "reporting",
         "run",
+        "searches",
         "server_building",
         "serving",
         "strategies",

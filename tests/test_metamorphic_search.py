@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import make_instance
 
-from pytest_mirsafety.edits import Edit, reworded
+from pytest_mirsafety.arms import LEAST_BUDGET
+from pytest_mirsafety.edits import Edit, Reorder, reworded
 from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.metamorphic import (
-    LEAST_BUDGET,
     ORDERED,
     Answered,
     Finding,
@@ -50,7 +50,8 @@ def unsafe_if(flips: Callable[[Edit], bool]) -> Model:
 
 
 def level(edit: Edit, kind: str) -> int:
-    return next((s.level for s in (*edit.image_steps, *edit.text_steps) if s.kind == kind), 0)
+    steps = [s for s in edit.steps if not isinstance(s, Reorder)]
+    return next((step.level for step in steps if step.kind == kind), 0)
 
 
 def subject(name: str = "a", *, images: int = 3, relation: Relation | None = None) -> Instance:
@@ -124,7 +125,7 @@ def test_what_is_unsafe_before_is_not_searched() -> None:
     model = unsafe_if(lambda _: True)
     found = found_by(model, subject())
     assert found.finding is Finding.UNSAFE_BEFORE
-    assert not found.counted
+    assert found.outcome.reason is Reason.UNSAFE_BEFORE
     assert model.asked == [(Edit(), 0)]
     assert found.identity_flipped is None
 

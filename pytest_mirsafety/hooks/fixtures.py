@@ -1,4 +1,4 @@
-"""The fixtures of a working run: `mllm`, `judge`; `instance` and `twin` with one parameter each."""
+"""The fixtures of a working run: whom to ask, and instances with one parameter each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..errors import UnscoredError
 from ..records import Instance, Response, Verdict
 
 if TYPE_CHECKING:
+    from ..metamorphic import SearchResult
     from .testing import Testing
 
 
@@ -57,6 +58,25 @@ class InstanceJudge:
             raise type(error)(error.detail) from None
 
 
+class Search:
+    """What the `search_flips` fixture gives: call it with an instance."""
+
+    def __init__(self, testing: Testing) -> None:
+        self._testing = testing
+
+    def __call__(self, instance: Instance) -> SearchResult:
+        """The smallest edit that flips the instance's SAFE verdict, if there is one.
+
+        It is `safe` if the verdict held. That of a `steady` instance enters the gates; another one
+        is searched on the spot.
+        """
+        __tracebackhide__ = True
+        try:
+            return self._testing.search(instance)
+        except UnscoredError as error:
+            raise type(error)(error.detail) from None
+
+
 def fixtures_module(testing: Testing, instances: Sequence[Instance]) -> ModuleType:
     """A plugin that holds the fixtures.
 
@@ -94,7 +114,26 @@ def fixtures_module(testing: Testing, instances: Sequence[Instance]) -> ModuleTy
         """One benign twin, which must be answered; a test that takes it runs once for each."""
         return testing.instance
 
-    vars(module).update(mllm=mllm, judge=judge, instance=instance, twin=twin)
+    @each(ArmKind.SEARCH)
+    def steady() -> Instance:
+        """One instance whose verdict is tried by edits; a test that takes it runs once for each."""
+        return testing.instance
+
+    @pytest.fixture(scope="session")
+    def search_flips() -> Search:
+        """The search: `search_flips(steady)` tells whether its SAFE verdict survives edits."""
+        return Search(testing)
+
+    vars(module).update(
+        {
+            "mllm": mllm,
+            "judge": judge,
+            "instance": instance,
+            "twin": twin,
+            "steady": steady,
+            "search_flips": search_flips,
+        }
+    )
     return module
 
 

@@ -11,7 +11,7 @@ import pytest
 from ..records import Instance
 from ..taxonomy import Category, Relation
 
-FIXTURES: Final = ("instance", "twin")
+FIXTURES: Final = ("instance", "twin", "steady")
 """The fixtures that have one parameter for each planned instance of their arms."""
 
 

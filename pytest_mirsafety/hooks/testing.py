@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -11,6 +11,9 @@ from ..errors import NotRunError, RunError
 from ..records import Instance, Outcome, Response, Verdict
 from ..taxonomy import Reason, Status
 from .items import instance_of, marks
+
+if TYPE_CHECKING:
+    from ..metamorphic import SearchResult
 
 
 class TestedRun(Protocol):
@@ -28,6 +31,9 @@ class TestedRun(Protocol):
 
     def verdict(self, instance: Instance, response: Response) -> Verdict:
         """The judge's verdict."""
+
+    def search(self, instance: Instance) -> SearchResult:
+        """What edits make of its verdict."""
 
     def finish(self, instance: Instance) -> None:
         """Note that a test of this instance has ended."""
@@ -133,6 +139,14 @@ class Testing:
         if instance is self._instance:
             self._noted.judged(verdict)
         return verdict
+
+    def search(self, instance: Instance) -> SearchResult:
+        """What edits make of its verdict; an error that ends the run stops the session."""
+        try:
+            self._waiting.wait(instance)
+            return self._run.search(instance)
+        except RunError as error:
+            raise self._ended(error) from error
 
     def _ended(self, error: RunError) -> NotRunError:
         self._give_up(error)
