@@ -228,6 +228,8 @@ def test_arms_are_selected_by_marker(armed: Project) -> None:
         ([], "arm = 'x'\n[arms.x]\nmake = 'nowhere:f'", "arm 'nowhere:f' cannot be loaded: *"),
         ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:broken'", "arm x: KeyError on *: 'no'"),
         ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:nothing'", "arm x: made NoneType of *"),
+        ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:listed'", "arm x: images are no tuple *"),
+        ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:silent'", "arm x: there is no text in *"),
         ([], "arm = 'x'\n[arms.x]\nmake = 'a:b'\nimages = 'none'", "*leave out prompt, images*"),
         ([], "[arms.text-only]", "*'text-only' is built in; give your own arm another name"),
         ([], "arm = 'benign-twin'\ntwins = 'jsonl:none.jsonl'", "*none.jsonl*"),
@@ -237,7 +239,12 @@ def test_what_is_no_arm_is_one_line(
     armed: Project, options: list[str], text: str, expected: str
 ) -> None:
     armed.write(
-        "own_arms.py", "def broken(one): raise KeyError('no')\ndef nothing(one): return None\n"
+        "own_arms.py",
+        "from dataclasses import replace\n"
+        "def broken(one): raise KeyError('no')\n"
+        "def nothing(one): return None\n"
+        "def listed(one): return replace(one, images=[1])\n"
+        "def silent(one): return replace(one, prompt=' ')\n",
     )
     armed.configure(f"thresholds.default = 0.2\n{text}")
     armed.answers()
