@@ -78,7 +78,8 @@ def merge(runs: Iterable[RecordedRun]) -> RunResult:
     design = replace(first.design, shard=None, rules=rules)
     outcomes = _union(shards)
     try:
-        return evaluate(design, outcomes, _provenance(shards), _notes(shards), first.baseline)
+        about = _provenance(shards), _notes(shards), first.baseline
+        return evaluate(design, outcomes, *about, _flips(shards))
     except ValueError as error:
         raise DataError(f"{_places(shards)}: do not make up the data: {error}") from None
 
@@ -217,6 +218,12 @@ def _union(shards: Sequence[RecordedRun]) -> Sequence[InstanceOutcome]:
         )
     entries = chain.from_iterable(run.all_outcomes for run in shards)
     return sorted(entries, key=lambda entry: (_ORDER[entry.relation], entry.instance_id))
+
+
+def _flips(shards: Sequence[RecordedRun]) -> list[SearchResult]:
+    """What all of them found by searching, in the order of `_union`."""
+    found = chain.from_iterable(run.flips for run in shards)
+    return sorted(found, key=lambda one: (_ORDER[one.relation], one.instance_id))
 
 
 def _places(shards: Sequence[RecordedRun]) -> str:

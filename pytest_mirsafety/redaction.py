@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from .exchanges import Exchange
+from .metamorphic import Flip, SearchResult
 from .records import Outcome, Verdict, text_digest
 from .results import DECIDED, NOT_JUDGED, NOT_SELECTED, InstanceOutcome, RunResult
 
@@ -60,6 +61,26 @@ def redacted_entry(entry: InstanceOutcome) -> InstanceOutcome:
     )
 
 
+def redacted_search(found: SearchResult) -> SearchResult:
+    """Without prompts, answers and what judges said; edits and digests stay."""
+    return replace(
+        found,
+        flip=_redacted_flip(found.flip),
+        order=_redacted_flip(found.order),
+        unedited=tuple(map(redacted_outcome, found.unedited)),
+        unscored=None if found.unscored is None else redacted_outcome(found.unscored),
+    )
+
+
+def _redacted_flip(flip: Flip | None) -> Flip | None:
+    if flip is None:
+        return None
+    answers = (
+        replace(one, outcome=redacted_outcome(one.outcome), answer=None) for one in flip.answers
+    )
+    return replace(flip, prompt=None, answers=tuple(answers))
+
+
 def redacted_result(result: RunResult) -> RunResult:
     """Every entry redacted, and a note that says so; a result that is redacted stays as it is.
 
@@ -74,6 +95,7 @@ def redacted_result(result: RunResult) -> RunResult:
         arms=tuple(
             replace(arm, outcomes=tuple(map(redacted_entry, arm.outcomes))) for arm in result.arms
         ),
+        flips=tuple(map(redacted_search, result.flips)),
         notes=tuple(dict.fromkeys((*result.notes, NOTE))),
         redacted=True,
     )

@@ -93,7 +93,8 @@ def decided_again(run: RecordedRun) -> RunResult:
     counted = remarks(run.all_outcomes)
     notes = [note for note in run.notes if note not in counted]
     try:
-        return evaluate(run.design, run.all_outcomes, run.provenance, notes, run.baseline)
+        about = run.provenance, notes, run.baseline
+        return evaluate(run.design, run.all_outcomes, *about, run.flips)
     except ValueError as error:
         raise DataError(one_line(f"{run.where}: does not make up its data: {error}", 400)) from None
 

@@ -168,14 +168,14 @@ class _Outputs:
         Raises:
             ConfigurationError: it would be.
         """
-        from ..run_folder import MANIFEST, RESULTS
+        from ..run_folder import FLIPS, MANIFEST, RESULTS
 
         read = {path.resolve() for each in given for path in (each, *each.glob("*"))}
         files = [path.resolve() for path in self.files]
         written = list(files)
         if self.folder is not None:
             folder = self.folder.resolve()
-            written += [folder, folder / MANIFEST, folder / RESULTS]
+            written += [folder, folder / MANIFEST, folder / RESULTS, folder / FLIPS]
         for path in written:
             if not read.isdisjoint((path, *path.parents)):
                 raise _taken(path, "would be written into what is merged")

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TypedDict
 
 from .. import whole_files
+from ..arms import ArmKind, is_searched
 from ..circumstances import Circumstances
 from ..comparison.sides import Side
 from ..errors import DataError
 from ..exchanges import Exchange
+from ..metamorphic import SearchResult
 from ..printable import one_line
 from ..records import MULTI
 from ..redaction import redacted_exchange
@@ -29,11 +31,14 @@ from .claiming import (
     discard,
     drop_previous,
 )
-from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, malformed
+from .flips import FLIPS, to_lines
+from .flips import read as read_flips
+from .forms import FORMAT, SCHEMA_VERSION, Manifest, ManifestForm2, ManifestForm3, malformed
 from .lines import LINE_LIMIT, LineCheck, exchange_of, to_bytes
 from .manifest import MANIFEST, document_of, pretty, read_manifest
 
 __all__ = [
+    "FLIPS",
     "FORMAT",
     "MANIFEST",
     "PREVIOUS",
@@ -83,8 +88,10 @@ def write(
         sha256 = whole_files.replace(folder / RESULTS, lines)
         if result.baseline is not None:
             whole_files.replace(folder / pinned.BASELINE, pinned.to_lines(result.baseline))
+        searched = any(arm.design.kind is ArmKind.SEARCH for arm in result.arms)
+        found = whole_files.replace(folder / FLIPS, to_lines(result.flips)) if searched else None
         document = document_of(
-            result, circumstances, sha256, tests_failed=tests_failed, exit_code=exit_code
+            result, circumstances, sha256, found, tests_failed=tests_failed, exit_code=exit_code
         )
         whole_files.replace(folder / MANIFEST, [pretty(document)])
         drop_previous(folder)
@@ -119,6 +126,7 @@ def read(folder: Path) -> RecordedRun:
         digest=manifest.digest,
         arm_outcomes=others,
         baseline=_baseline(folder / pinned.BASELINE, manifest.design),
+        flips=_flips(folder, where, manifest, others),
         **_since_version_2(manifest),
     )
 
@@ -135,6 +143,17 @@ def _since_version_2(manifest: Manifest) -> _Since2:
         return {}
     found = Circumstances(manifest.ended, manifest.model, manifest.environments)
     return {"circumstances": found, "redacted": manifest.redacted}
+
+
+def _flips(
+    folder: Path, where: str, manifest: Manifest, entries: Iterable[InstanceOutcome]
+) -> tuple[SearchResult, ...]:
+    """What searches found; nothing of a run that has none."""
+    if not isinstance(manifest, ManifestForm3) or manifest.flips is None:
+        return ()
+    known = {entry.instance_id: entry for entry in entries if is_searched(entry.arm)}
+    place = f"{where}/{FLIPS}"
+    return read_flips(folder / FLIPS, place, manifest.flips, known, redacted=manifest.redacted)
 
 
 def _whole(exchange: Exchange) -> Exchange:

@@ -13,6 +13,7 @@ from ..entropies import FILES
 from ..errors import ConfigurationError
 from ..results import REPORTS
 from . import pinned
+from .flips import FLIPS
 from .forms import FORMAT, SCHEMA_VERSION
 from .manifest import MANIFEST, MANIFEST_LIMIT, pretty
 
@@ -21,7 +22,7 @@ RESULTS: Final = "results.jsonl"
 PREVIOUS: Final = "previous"
 """Where in the folder the run lies that was there before, until another has ended in its place."""
 
-_BESIDE: Final = (RESULTS, pinned.BASELINE, *FILES, *REPORTS)
+_BESIDE: Final = (RESULTS, FLIPS, pinned.BASELINE, *FILES, *REPORTS)
 
 
 def claim(folder: Path) -> None:

@@ -158,7 +158,7 @@ LINES: Final[Mapping[int, type[LineForm]]] = {1: LineForm, 2: LineForm2, 3: Line
 
 
 class ResultsForm(Strict):
-    """How many records results.jsonl has, and the SHA-256 of its bytes."""
+    """How many records a file of lines has, and the SHA-256 of its bytes."""
 
     records: Annotated[int, Field(ge=0, le=MOST_INSTANCES)]
     sha256: Digest
@@ -204,6 +204,7 @@ class ManifestForm3(ManifestForm2):
     """run.json of a run that has ended. What `for_people` holds is derived, and never read."""
 
     schema_version: Literal[3]  # type: ignore[assignment]
+    flips: ResultsForm | None = None
 
 
 Manifest: TypeAlias = ManifestForm | ManifestForm2

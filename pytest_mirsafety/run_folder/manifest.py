@@ -47,11 +47,15 @@ def document_of(
     result: RunResult,
     circumstances: Circumstances,
     sha256: str,
+    flips: str | None,
     *,
     tests_failed: bool,
     exit_code: int,
 ) -> dict[str, object]:
-    """run.json of this result; `sha256` is that of results.jsonl."""
+    """run.json of this result; the digests are those of results.jsonl, and of flips.jsonl if it is.
+
+    Of a run that searches nothing there is no key of it.
+    """
     document: dict[str, object] = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -75,6 +79,8 @@ def document_of(
         },
         "results": {"records": len(result.all_outcomes), "sha256": sha256},
     }
+    if flips is not None:
+        document["flips"] = {"records": len(result.flips), "sha256": flips}
     plain = json.loads(pretty(document))
     return {**plain, "digest": digest(plain)}
 
