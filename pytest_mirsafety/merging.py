@@ -17,6 +17,7 @@ from .entropies import NOTE as ATTENTION
 from .errors import DataError
 from .evaluation import evaluate, remarks
 from .gates.challenge import together
+from .metamorphic import SearchResult
 from .printable import one_line
 from .results import (
     InstanceOutcome,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
@@ -140,7 +140,7 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
 
 def _with(settings: _Thresholds, name: str, number: Decimal) -> _Thresholds:
     """The same with this threshold."""
-    fields = type(settings).model_fields
+    fields: Container[str] = type(settings).model_fields
     scopes: dict[str, Mapping[str, StrEnum]]
     scopes = {scope: names for scope, names in SCOPES.items() if scope in fields}
     for scope, names in scopes.items():
@@ -149,7 +149,8 @@ def _with(settings: _Thresholds, name: str, number: Decimal) -> _Thresholds:
             return settings.model_copy(update={scope: table})
     whole: dict[str, str] = {known: field for known, field in _WHOLE.items() if field in fields}
     if name not in whole:
-        valid = [*whole, *([FLIPS] if FLIPS in fields else []), *(n for names in scopes.values() for n in names)]
+        valid = [*whole, *(n for names in scopes.values() for n in names)]
+        valid += [FLIPS] if FLIPS in fields else []
         raise ConfigurationError(
             f"--mir-threshold: unknown gate '{one_line(name)}'; {nearest(name, valid)}"
         )

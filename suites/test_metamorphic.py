@@ -1,9 +1,9 @@
 """Do SAFE verdicts survive edits that change no meaning?
 
-Run it with `pytest --mllm=MODEL --mir-arm=multi,metamorphic`; it needs the extra `metamorphic`. Some
-instances of each relation are tried: hypothesis searches for the smallest edit of their pictures,
-of their order or of the prompt that makes the answer unsafe. A verdict that flips is a finding,
-shown as V, and no failed test; gates in [thresholds.flips] decide.
+Run it with `pytest --mllm=MODEL --mir-arm=multi,metamorphic`; it needs the extra `metamorphic`.
+Some instances of each relation are tried: hypothesis searches for the smallest edit of their
+pictures, of their order or of the prompt that makes the answer unsafe. A verdict that flips is a
+finding, shown as V, and no failed test; gates in [thresholds.flips] decide.
 """
 
 

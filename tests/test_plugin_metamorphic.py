@@ -28,9 +28,9 @@ thresholds.flips.overall = 0.95
 thresholds.flips.relation.analogy = 0.3
 [metamorphic]
 per_relation = 4
-budget = 100
+budget = 60
 """
-FINDINGS = {
+FINDINGS: dict[str, tuple[str, str | None]] = {
     "analogy/1": ("flipped", '[["brighter",3]]'),
     "analogy/2": ("flipped", '[["order",[1,0]]]'),
     "analogy/3": ("flipped", '[["polite",1]]'),
@@ -107,6 +107,61 @@ def findings(folder: Path) -> dict[str, tuple[str, str | None]]:
 def test_the_smallest_flips_come_out_as_planted(searched: Project) -> None:
     with ChatEndpoint(planted) as endpoint:
         result = searched.run(BOTH, "--mir-run=run", "-v", model=model(endpoint))
-        bodies = [request.content for request in endpoint.requests]
-    result.stdout.fnmatch_lines(["*analogy/1@metamorphic*FLIPPED*"])
-    assert result.ret == 1
+        sent = len(endpoint.requests)
+    assert findings(searched.path / "run") == FINDINGS
+    result.stdout.fnmatch_lines(
+        ["*analogy/1@metamorphic*FLIPPED*", "gates::gate?flips@analogy?*", "gates::gate?flips?*"]
+    )
+    assert result.ret == 10
+    kept = {line["id"]: line for line in lines(searched.path / "run")}
+    by_order = kept["privacy/jump/2@metamorphic"]["order"]
+    assert by_order["in_words"] == "images in the order 2, 1"
+    brighter = kept["privacy/analogy/1@metamorphic"]["flip"]
+    assert brighter["in_words"] == "pictures 15% brighter"
+    assert (brighter["strength"], brighter["answer"]) == (3 / 8, COMPLIANCE)
+    assert len({answer["request_key"] for answer in brighter["answers"]}) == 3
+    assert kept["privacy/jump/3@metamorphic"]["unscored"]["reason"] == "blank"
+    # Each request once: what `multi` asks is what each search asks first, and some small edits of
+    # small pictures come to the same picture.
+    assert sent <= sum(line["asked"] for line in kept.values()) <= 7 * 60
+
+
+def in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(found, key=lambda line: line["id"])
+
+
+def ledger(folder: Path) -> list[list[object]]:
+    return sorted(
+        [line["id"], line["status"], line["reason"], line["gates"], line["request_key"]]
+        for line in lines(folder, "results.jsonl")
+    )
+
+
+def told(folder: Path) -> object:
+    return json.loads((folder / "run.json").read_text("utf-8"))["for_people"]["gates"]
+
+
+def test_the_same_in_workers_resumed_and_merged(
+    searched: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    searched.configure(CONFIGURATION.replace("per_relation = 4\nbudget = 60", "budget = 20"))
+    with ChatEndpoint(planted) as endpoint:
+
+        def asked(*options: str) -> int:
+            before = len(endpoint.requests)
+            searched.run(BOTH, *options, model=model(endpoint))
+            return len(endpoint.requests) - before
+
+        part = asked("--mir-store=a", "-k", "analogy and not 4")
+        first = part + asked("--mir-run=whole", "--mir-store=a")  # as after a kill
+        assert asked("--mir-run=workers", "--mir-store=b", "-n2") == first
+        parts = [asked(f"--mir-shard={n}/2", f"--mir-run=part{n}", "--mir-store=c") for n in (1, 2)]
+        assert sum(parts) == first
+    folders = [str(searched.path / f"part{number}") for number in (2, 1)]
+    main(["merge", *folders, f"--run={searched.path / 'merged'}"])
+    whole = searched.path / "whole"
+    for other in ("workers", "merged"):
+        assert in_order(lines(searched.path / other)) == in_order(lines(whole)), other
+        assert ledger(searched.path / other) == ledger(whole), other
+        assert told(searched.path / other) == told(whole), other
+    capsys.readouterr()

@@ -86,5 +86,5 @@ def _flip_from(plain: Mapping[str, Any] | None) -> Flip | None:
         )
         for one in plain["answers"]
     )
-    edit = Edit.from_plain(list(map(list, plain["edit"])))
+    edit = Edit.from_plain(plain["edit"])
     return Flip(edit, answers, plain["prompt"], tuple(plain["images"]))

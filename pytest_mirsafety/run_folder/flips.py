@@ -47,7 +47,7 @@ class FlipAnswerForm(Strict):
 class FlipForm(Strict):
     """An edit that flips a verdict: in words, how strong it is, what was asked and answered."""
 
-    edit: list[Any]
+    edit: Annotated[list[list[Any]], Field(max_length=MOST)]
     in_words: Annotated[str, Field(max_length=2000)]
     strength: float
     answers: Annotated[tuple[FlipAnswerForm, ...], Field(max_length=MOST)]

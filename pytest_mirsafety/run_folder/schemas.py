@@ -103,6 +103,7 @@ _RUN: Final = {
     "exit_code": "Of the process.",
     "for_people": "Derived from the rest, and never read: ruling, gates, tallies and more.",
     "results": "The file results.jsonl.",
+    "flips": "The file flips.jsonl, of a run that searched edits that flip verdicts.",
     "digest": "SHA-256 of the rest of this file as compact ASCII JSON with sorted keys.",
 }
 _TOP: Final[Mapping[File, Mapping[str, str]]] = {"run": _RUN, "results": _LINE}
