@@ -26,6 +26,7 @@ LAYERS = (
         "whole_files",
     },
     {
+        "arms",
         "breakdown",
         "calibration",
         "comparison",
@@ -52,6 +53,7 @@ LAYERS = (
         "stats",
         "stopping",
         "tally",
+        "threshold_settings",
         "trials",
     },
     {"checkpoints", "memory", "recordings", "servers", "wire"},
@@ -71,10 +73,12 @@ LAYERS = (
         "text_models",
     },
     {
+        "arm_planning",
         "backend_building",
         "baselines",
         "cautions",
         "engine_building",
+        "image_passing",
         "inventory",
         "judge_building",
         "option_values",

@@ -75,14 +75,18 @@ def check_judgeable(response: Response, *, judge_cut_answers: bool = False) -> N
         raise BlankError("the final answer is empty")
 
 
-def check_images(request: Request, images: Sequence[LoadedImage], *, needs_bytes: bool) -> None:
+def check_images(
+    request: Request, images: Sequence[LoadedImage], *, needs_bytes: bool, composed: bool = True
+) -> None:
     """Do nothing when these are the request's images, all of them and in order, or one of them all.
+
+    Where they are not `composed` they are as many as they were, also for a request with a layout.
 
     Raises:
         BadInputError: they are not, or one has no bytes to send.
     """
     sent = tuple(image.sha256 for image in images)
-    if request.layout:
+    if request.layout and composed:
         sent = images[0].parts if len(images) == 1 else ()
     if sent != request.images:
         raise BadInputError("the images changed between being inspected and being sent")
@@ -95,7 +99,8 @@ class Caller:
 
     Whatever they raise that is not an error of ours concerns one instance only: it must leave
     nobody waiting, and it can never be a verdict. `RunError` passes, as does the cancellation
-    of a run that was halted. Where there are `turns`, each is called in its own.
+    of a run that was halted. Where there are `turns`, each is called in its own. `others` are
+    judges that are given to `verdict`; they are closed with the rest.
     """
 
     def __init__(
@@ -104,9 +109,11 @@ class Caller:
         judge: Judge,
         halted: Callable[[], bool],
         turns: Turns | None = None,
+        others: Sequence[Judge] = (),
     ) -> None:
         self._backend = backend
         self._judge = judge
+        self._others = others
         self._halted = halted
         self._turns = turns
 
@@ -119,24 +126,27 @@ class Caller:
             RetryableError: there is none yet.
             UnscoredError: there is none.
         """
-        check_images(request, images, needs_bytes=self._backend.needs_bytes)
+        composed = bool(request.layout) and not is_recorded(self._backend)
+        check_images(request, images, needs_bytes=self._backend.needs_bytes, composed=composed)
         async with self._turn("model"):
             completion = await self._guarded(
                 lambda: self._backend.complete(request, images, instance_id), BackendError
             )
         if not isinstance(completion, Completion):
             raise BackendError(f"the backend returned {type(completion).__name__}, no Completion")
-        composed = images[0].sha256 if request.layout else None
-        return (
-            completion
-            if completion.composed == composed
-            else replace(completion, composed=composed)
-        )
+        one = images[0].sha256 if composed else None
+        return completion if completion.composed == one else replace(completion, composed=one)
 
     async def verdict(
-        self, question: str, answer: str, images: Sequence[LoadedImage] = ()
+        self,
+        question: str,
+        answer: str,
+        images: Sequence[LoadedImage] = (),
+        judge: Judge | None = None,
     ) -> Verdict:
         """The judge's verdict on this answer; one attempt. It gets the images if it wants them.
+
+        It is the run's judge, unless another one is given.
 
         Raises:
             RetryableError: there is none yet.
@@ -144,14 +154,16 @@ class Caller:
         """
         async with self._turn("judge"):
             verdict = await self._guarded(
-                lambda: ask_judge(self._judge, question, answer, images), JudgeError
+                lambda: ask_judge(judge or self._judge, question, answer, images), JudgeError
             )
         return check_verdict(verdict)
 
     async def close(self, patience: float) -> list[str]:
-        """Close both within `patience` seconds each; gives what went wrong, a line each."""
+        """Close all within `patience` seconds each; gives what went wrong, a line each."""
         troubles = []
-        for name, adapter in (("backend", self._backend), ("judge", self._judge)):
+        adapters: list[tuple[str, Backend | Judge]] = [("backend", self._backend)]
+        adapters += (("judge", judge) for judge in (self._judge, *self._others))
+        for name, adapter in adapters:
             try:
                 await asyncio.wait_for(adapter.aclose(), patience)
             except Exception as error:  # noqa: BLE001 - it may raise anything; the other must close
@@ -174,6 +186,11 @@ class Caller:
             raise kind("CancelledError: the call was cancelled from within") from None
         except (Exception, SystemExit) as error:  # see the class
             raise kind(_one_line(error)) from error
+
+
+def is_recorded(backend: Backend) -> bool:
+    """Whether a backend answers from a recording, so that nothing is sent to anybody."""
+    return bool(getattr(backend, "recorded", False))
 
 
 def wants_images(judge: Judge) -> bool:

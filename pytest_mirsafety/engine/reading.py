@@ -15,7 +15,7 @@ from ..protocols import Store
 from ..records import Completion, Instance, LoadedImage, Request
 from ..trials import decoding_of
 from .asks import Parts
-from .calling import plain
+from .calling import is_recorded, plain
 
 READERS: Final = min(8, (os.cpu_count() or 1) + 4)
 """Threads that read, and requests that may lie ready to be asked."""
@@ -77,6 +77,8 @@ class Reader:
         self._needs_bytes = backend.needs_bytes
         self._draw = parts.settings.draw
         self._composer = parts.settings.composer
+        self._recorded = is_recorded(backend)
+        self._compose_all = parts.settings.compose_all
         self.threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
         """They read images for whoever needs them."""
 
@@ -110,21 +112,23 @@ class Reader:
 
     def _read(self, instance: Instance) -> Prepared:
         images = [self._images.inspect(ref) for ref in instance.images]
-        composer = self._composer if len(images) > 1 else None  # one alone is sent as it is
+        together = self._compose_all or instance.composed
+        composer = self._composer if together and len(images) > 1 else None  # one is sent as it is
         request = Request(
             model=self._identity,
             prompt=instance.prompt,
             images=tuple(image.sha256 for image in images),
-            system=self._system,
+            system=self._system if instance.system is None else instance.system,
             decoding=decoding_of(self._decoding, instance.draw),
             draw=self._draw + instance.draw,
             layout="" if composer is None else composer.layout,
         )
         if self._store is not None and (completion := self._store.get(request.key)) is not None:
             return Prepared(request, (), completion)
-        if (self._needs_bytes or composer is not None) and self._sending():
+        composes = composer is not None and not self._recorded
+        if (self._needs_bytes or composes) and self._sending():
             pairs = zip(instance.images, images, strict=True)
             images = [self._images.fill(ref, image) for ref, image in pairs]
-            if composer is not None:
+            if composer is not None and composes:
                 images = [composer.compose(images)]
         return Prepared(request, tuple(images))

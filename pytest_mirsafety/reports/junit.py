@@ -183,7 +183,7 @@ def of_run(
     Raises:
         RunError: an exchange cannot be read any more.
     """
-    asked = (entry for entry in result.outcomes if entry.selected)
+    asked = (entry for entry in result.all_outcomes if entry.selected)
     cases = (_instance(entry, exchanges(entry.instance_id) or Exchange()) for entry in asked)
     moment = datetime.fromtimestamp(result.provenance.started, UTC)
     return _document(cases, result, circumstances, bare=False, started=moment.isoformat())
@@ -226,11 +226,12 @@ def _instance(entry: InstanceOutcome, exchange: Exchange) -> TestCase:
         exchange.input_tokens,
         exchange.output_tokens,
         exchange.latency,
+        arm=entry.arm,
     )
     for name, value in told.properties(entry.outcome, "short"):
         case.add_property(name, value)
     if entry.outcome.status is not Status.SAFE:
-        case.append(Skipped(message(without_evidence(entry.outcome)), "pytest.xfail"))
+        case.append(Skipped(message(without_evidence(entry.outcome), entry.arm), "pytest.xfail"))
     return case
 
 
