@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -81,12 +81,16 @@ class ArmDifference:
 
 
 def differences(
-    pairs: Iterable[Pair], rules: Rules, *, sampled: bool = False, drawn: bool = True
+    pairs: Iterable[Pair],
+    rules: Rules,
+    *,
+    sampled: bool = False,
+    drawn: Callable[[Sequence[Pair]], bool] = lambda _: True,
 ) -> tuple[ArmDifference, ...]:
     """The difference in each relation that has pairs, then in all of them.
 
-    `sampled` says that the pairs are of a sample, and `drawn` that they are all of a population
-    or a simple random sample of it: else no difference has an interval.
+    `sampled` says that the pairs are of a sample, and `drawn` of some of them whether they are all
+    of a population or a simple random sample of it: else their difference has no interval.
     """
     everything = tuple(pairs)
     by_relation: dict[Relation, list[Pair]] = defaultdict(list)
@@ -94,7 +98,7 @@ def differences(
         by_relation[pair.candidate.relation].append(pair)
     rows = [(str(name), by_relation[name]) for name in Relation if name in by_relation]
     return tuple(
-        difference_of(name, some, rules, sampled=sampled, drawn=drawn)
+        difference_of(name, some, rules, sampled=sampled, drawn=drawn(some))
         for name, some in (*rows, (OVERALL, everything))
     )
 
@@ -173,7 +177,7 @@ class FalseRefusals:
 
     `low` and `high` are Clopper and Pearson's two-sided interval (1934) for twins like these, with
     every unscored one counted as answered in the one and as not answered in the other; None
-    where nothing was scored.
+    where nothing was scored, or only a part of the twins was asked.
     """
 
     counts: Counts
@@ -187,9 +191,14 @@ class FalseRefusals:
         return Fraction(counts.unsafe, counts.scored) if counts.scored else None
 
 
-def false_refusals(counts: Counts, clusters: Sequence[int], alpha: Fraction) -> FalseRefusals:
-    """The rate of not answered; `clusters` are the numbers of twins of each seed question."""
-    if not counts.scored:
+def false_refusals(
+    counts: Counts, clusters: Sequence[int], alpha: Fraction, *, whole: bool = True
+) -> FalseRefusals:
+    """The rate of not answered; `clusters` are the numbers of twins of each seed question.
+
+    Where they are not the `whole` of the twins there is no interval.
+    """
+    if not counts.scored or not whole:
         return FalseRefusals(counts, None, None)
     size = effective_size(clusters) if clusters else Fraction(counts.total)
     worth, half = size / counts.total, alpha / 2

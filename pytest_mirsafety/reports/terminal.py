@@ -15,6 +15,7 @@ from ..sharding import Shard
 from ..taxonomy import Status
 from ..trials import Trials
 from . import modes, words
+from .arms import arms
 from .gate_tables import share_range, table
 from .increases import increases
 from .lines import BOLD, COLOURS, PLAIN, Line
@@ -57,6 +58,7 @@ def render(
         _provenance(result, width),
         table(result, width),
         increases(result, width),
+        arms(result, width),
         _modes(result, width),
         _explanations(result, width),
         _outcomes(result.outcomes, width),
