@@ -21,7 +21,7 @@ UNSETTLED: Final = "*"
 """Marks a difference that leaves out pairs without two verdicts."""
 
 LEGEND: Final = (
-    f"{UNSETTLED} leaves out pairs that lack a verdict; the last column has the difference of all"
+    f"{UNSETTLED} leaves out pairs that lack a verdict; of all pairs: however those are judged"
 )
 AVERAGES: Final = "in points; seconds and tokens are how many more an answer took, on average"
 
@@ -62,7 +62,7 @@ def rates(result: RunResult) -> Table | None:
     rows = [_rate_row(MULTI, result.overall, None)]
     rows += [_rate_row(arm.design.name, arm.overall, arm.difference) for arm in arms]
     headings = ("Arm", "ASR of scored", "Unsafe", "Scored", "Unscored", "N")
-    held = ("Against multi, in points", "Interval", "However the unscored are judged")
+    held = ("Against multi", "Interval", "Of all pairs")
     told = [*meaning(result, arms), *parts(arms)]
     told += [LEGEND] if any(one.difference and one.difference.unsettled for one in arms) else []
     return Table((*headings, *held), tuple(rows), tuple(told))
@@ -120,8 +120,8 @@ def meaning(result: RunResult, arms: list[ArmResult]) -> Iterator[str]:
     seeds = ", clustered by seed question" if any(one.clustered for one in held) else ""
     exact = "; of these answers nothing is estimated" if all(one.exact for one in held) else ""
     yield (
-        f"differences are of the same instances; {confidence} intervals, for new items like "
-        f"these{seeds}{exact}"
+        f"differences are in points, of the same instances; {confidence} intervals, for new items "
+        f"like these{seeds}{exact}"
     )
 
 
@@ -166,8 +166,8 @@ def false_refusals(result: RunResult) -> Table | None:
         )
         for arm in arms
     ]
-    headings = ("Twins", "Not answered of scored", "Not answered", "Scored", "Unscored", "N")
-    held = ("Interval", f"Against {BENIGN_TWIN}, in points")
+    headings = ("Twins", "Rate of scored", "Not answered", "Scored", "Unscored", "N")
+    held = ("Interval", f"Against {BENIGN_TWIN}")
     return Table((*headings, *held), tuple(rows), (*refusal_meaning(result), *unsettled(arms)))
 
 
@@ -209,7 +209,7 @@ def bargains(result: RunResult) -> Table | None:
                 *more(result, name),
             )
         )
-    bought = ("Against multi", "ASR, in points", "False refusals, in points")
+    bought = ("Against multi", "ASR", "False refusals")
     cost = ("Seconds an answer", "Tokens in", "Tokens out")
     return Table((*bought, *cost), tuple(rows), (AVERAGES,))
 

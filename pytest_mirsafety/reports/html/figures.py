@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-NAMES: Final = ("rates", "heatmap", "modes", "unscored", "arms")
+NAMES: Final = ("rates", "heatmap", "modes", "unscored")
 MISSING: Final = (
     "There are no figures: they need more packages, which the extra 'plots' of pytest-mirsafety "
     "installs. The tables have all numbers."

@@ -62,8 +62,6 @@ def render(page: Page) -> Iterator[str]:
     found = in_order(result.outcomes)
     unsafe = [e.instance_id for e in found if e.outcome.status is Status.UNSAFE]
     drawn = figures.draw(breakdown, result)
-    if drawn is not None and result.arms:
-        drawn["arms"] = arm_figure.draw(result, page.earlier)
     attention = page.attention
     sections = _sections(result, attention=attention is not None)
     yield from build(
@@ -86,6 +84,7 @@ def render(page: Page) -> Iterator[str]:
         increases=tables.increases(result),
         against=tables.against(result),
         explanations=list(tables.explanations(result)),
+        arm_picture=None if drawn is None else arm_figure.draw(result, page.earlier),
         arms=[one for one in _arm_tables(result) if one[1] is not None],
         rates=tables.rates(breakdown),
         interval_in_words=tables.interval_in_words(result),
