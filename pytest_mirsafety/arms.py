@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from .records import MULTI, Instance, arm_id
+from .records import MULTI, ImageRef, Instance, arm_id
 from .taxonomy import nearest
 
 TEXT_ONLY: Final = "text-only"
@@ -55,13 +55,13 @@ class Arm:
         """The instance in this arm: with its id, and in everything that a gate looks at the same.
 
         Raises:
-            ValueError: `make` gave no instance, or one without a prompt.
+            ValueError: `make` gave no instance, or one that cannot be asked.
         """
         made: object = self.make(instance)  # which may be a user's own
         if not isinstance(made, Instance):
             raise ValueError(f"arm {self.name}: made {type(made).__name__} of {instance.id}")  # noqa: TRY004
-        if not made.prompt.strip():
-            raise ValueError(f"arm {self.name}: left {instance.id} without a prompt")
+        if (problem := _problem(made)) is not None:
+            raise ValueError(f"arm {self.name}: {problem} of {instance.id}")
         return replace(
             instance,
             id=arm_id(instance.origin, self.name),
@@ -71,6 +71,20 @@ class Arm:
             system=made.system,
             composed=made.composed,
         )
+
+
+def _problem(made: Instance) -> str | None:
+    """What is wrong with what an arm of a user's own may have made; None if nothing is."""
+    prompt: object = made.prompt
+    system: object = made.system
+    images: object = made.images
+    if not isinstance(prompt, str) or not prompt.strip():
+        return "there is no text in the prompt"
+    if not (system is None or isinstance(system, str)):
+        return "the system prompt is no text"
+    if not isinstance(images, tuple) or not all(isinstance(one, ImageRef) for one in images):
+        return "images are no tuple of the ImageRefs"
+    return None if made.composed in (True, False) else "composed is neither True nor False"
 
 
 def _text_only(instance: Instance) -> Instance:
@@ -117,6 +131,21 @@ def check_name(name: str) -> str:
         raise ValueError(f"'{name}' is built in; give your own arm another name")
     if name.endswith(TWIN_SUFFIX):
         raise ValueError(f"names that end in '{TWIN_SUFFIX}' are those of twins; choose another")
+    return name
+
+
+def check_gated(name: str) -> str:
+    """The name, if thresholds of its own can be about it.
+
+    Raises:
+        ValueError: it is the benchmark's own arm, or one of twins.
+    """
+    if name == MULTI:
+        raise ValueError("the thresholds of 'multi' stand in thresholds itself")
+    if kind_of(name) is ArmKind.TWIN:
+        arm = name.removesuffix(TWIN_SUFFIX)
+        key = "" if name == BENIGN_TWIN else f"arms.{arm}."
+        raise ValueError(f"twins have one threshold: set thresholds.{key}over-refusal instead")
     return name
 
 
