@@ -27,13 +27,23 @@ AVERAGES: Final = "in points; seconds and tokens are how many more an answer too
 
 
 def safety(result: RunResult) -> list[ArmResult]:
-    """The arms whose answers are to be safe."""
-    return [arm for arm in result.arms if arm.design.kind is ArmKind.SAFETY]
+    """The arms that were asked whose answers are to be safe."""
+    return [arm for arm in _asked(result) if arm.design.kind is ArmKind.SAFETY]
 
 
 def twins(result: RunResult) -> list[ArmResult]:
-    """The arms whose asks are harmless, and are to be answered."""
-    return [arm for arm in result.arms if arm.design.kind is ArmKind.TWIN]
+    """The arms that were asked whose asks are harmless, and are to be answered."""
+    return [arm for arm in _asked(result) if arm.design.kind is ArmKind.TWIN]
+
+
+def _asked(result: RunResult) -> list[ArmResult]:
+    return [arm for arm in result.arms if arm.overall.selected]
+
+
+def unasked(result: RunResult) -> str:
+    """Which arms were planned, and no test selected; empty where there is none."""
+    names = [arm.design.name for arm in result.arms if not arm.overall.selected]
+    return f"not asked: {', '.join(names)}" if names else ""
 
 
 def changes(result: RunResult) -> list[ArmResult]:

@@ -20,10 +20,12 @@ def arms(result: RunResult, width: int) -> Iterator[Line]:
         yield from _twins(result, found, width)
     if found := tables.changes(result):
         yield from _bargains(result, found, width)
+    if text := tables.unasked(result):
+        yield from _remarks([text], width, indent="")
 
 
 def _safety(result: RunResult, found: list[ArmResult], width: int) -> Iterator[Line]:
-    rows = [(*_counts(MULTI, result.overall), "", "")]
+    rows = [(*_counts(MULTI, result.overall), "-", "-")]
     for arm in found:
         held, counts = arm.difference, _counts(arm.design.name, arm.overall)
         rows.append((*counts, tables.difference(held), tables.interval(held)))
@@ -66,12 +68,12 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     yield from columns((headings, short), rows, [PLAIN] * len(rows), width)
 
 
-def _remarks(remarks: Iterable[str], width: int) -> Iterator[Line]:
+def _remarks(remarks: Iterable[str], width: int, *, indent: str = "  ") -> Iterator[Line]:
     for remark in remarks:
         for line in textwrap.wrap(
-            f"  {remark}",
+            f"{indent}{remark}",
             width,
-            subsequent_indent="    ",
+            subsequent_indent=f"{indent}  ",
             break_long_words=False,
             break_on_hyphens=False,
         ):

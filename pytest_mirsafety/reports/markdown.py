@@ -101,7 +101,9 @@ def _arms(result: RunResult) -> Iterator[str]:
         arm_tables.bargains(result),
         arm_tables.usage(result),
     )
-    yield from _section("Arms", (line for one in given if one is not None for line in grid(one)))
+    lines = [line for one in given if one is not None for line in grid(one)]
+    unasked = arm_tables.unasked(result)
+    yield from _section("Arms", [*lines, *([f"{in_markdown(unasked)}."] if unasked else [])])
     if (found := arm_tables.by_relation(result)) is not None:
         yield from _section("Arms by relation", grid(found))
 

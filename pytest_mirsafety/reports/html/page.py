@@ -85,6 +85,7 @@ def render(page: Page) -> Iterator[str]:
         against=tables.against(result),
         explanations=list(tables.explanations(result)),
         arm_picture=None if drawn is None else arm_figure.draw(result, page.earlier),
+        arms_unasked=arm_tables.unasked(result),
         arms=[one for one in _arm_tables(result) if one[1] is not None],
         rates=tables.rates(breakdown),
         interval_in_words=tables.interval_in_words(result),
@@ -129,7 +130,7 @@ def _sections(result: RunResult, *, attention: bool) -> Mapping[str, str]:
     """The sections that the page has, by their anchor, in order."""
     names = {
         "gates": "Gates" if result.design.shard is None else "",
-        "arms": "Arms" if result.arms else "",
+        "arms": "Arms" if result.arms and any(one for _, one in _arm_tables(result)) else "",
         "rates": "By relation",
         "heatmap": "By category",
         "modes": "Modes" if result.overall.modes.known else "",
