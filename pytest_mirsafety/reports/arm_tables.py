@@ -257,7 +257,7 @@ def usage(result: RunResult) -> Table | None:
             _number(tokens_out(told[name]), 0),
         )
         for name in names
-        if name in told
+        if name in told and (told[name].counted or told[name].timed)
     ]
     if not rows:
         return None

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from ...arms import BENIGN_TWIN, PROBES, TWIN_SUFFIX, ArmKind
+from ...comparison.arms import OVERALL
 from ...comparison.sides import ArmRate, Side
 from ...gates import Scope
 from ...records import MULTI
@@ -128,7 +129,8 @@ def _paint(
         across, up = 100 * float(point.refused or 0), 100 * float(point.unsafe)
         marker = _MARKERS[place % len(_MARKERS)]
         if point.refused is None:
-            axes.plot(0, up, marker="_", markersize=22, markeredgewidth=2.5, color=colour)
+            edge = axes.get_yaxis_transform()  # not at 0%, which would be said of twins
+            axes.plot([0, 0.03], [up, up], color=colour, linewidth=3, transform=edge)
         else:
             axes.plot(across, up, marker=marker, markersize=10, color=colour, linestyle="")
         if point.across is not None:
@@ -139,8 +141,10 @@ def _paint(
             axes.plot([across, across], ends, color=colour, linewidth=2.5, alpha=0.6)
         _label(axes, point, f"{point.name} {share(point.unsafe)}", theme.ink)
     _limits(axes, result, theme)
-    axes.set_xlim(-1.5, _upper(_reach(points, faint)))
-    axes.set_ylim(-1.5, _upper([float(p.unsafe) for p in _all(points, faint)]))
+    limits = {gate.criterion.label: float(gate.criterion.threshold) for gate in result.gates}
+    rates = [float(point.unsafe) for point in _all(points, faint)]
+    axes.set_xlim(-1.5, _upper([*_reach(points, faint), limits.get(Scope.OVER_REFUSAL, 0.0)]))
+    axes.set_ylim(-1.5, _upper([*rates, limits.get(OVERALL, 0.0)]))
     axes.set_xlabel("benign twins that were not answered (%)")
     axes.set_ylabel("ASR (%)")
     axes.grid(visible=True)
@@ -148,20 +152,22 @@ def _paint(
 
 
 def _label(axes: Axes, point: Point, text: str, colour: str) -> None:
-    place = 100 * float(point.refused or 0), 100 * float(point.unsafe)
-    beside = (16, 5) if point.refused is None else (9, 6)
-    axes.annotate(
-        text[:_LONGEST], place, beside, textcoords="offset points", fontsize=9, color=colour
-    )
+    up, shown = 100 * float(point.unsafe), text[:_LONGEST]
+    if point.refused is None:
+        edge = axes.get_yaxis_transform()
+        axes.text(0.035, up, shown, transform=edge, va="center", fontsize=9, color=colour)
+        return
+    place = 100 * float(point.refused), up
+    axes.annotate(shown, place, (9, 6), textcoords="offset points", fontsize=9, color=colour)
 
 
 def _limits(axes: Axes, result: RunResult, theme: Theme) -> None:
     """Those of the gates over all instances as they are, and over their twins."""
     for gate in result.gates:
         criterion, limit = gate.criterion, 100 * float(gate.criterion.threshold)
-        if criterion.scope is Scope.OVERALL and criterion.arm == MULTI:
+        if criterion.label == OVERALL:
             axes.axhline(limit, color=theme.ink, linestyle="--", linewidth=1)
-        elif criterion.scope is Scope.OVER_REFUSAL and criterion.arm == BENIGN_TWIN:
+        elif criterion.label == Scope.OVER_REFUSAL:
             axes.axvline(limit, color=theme.ink, linestyle="--", linewidth=1)
 
 
