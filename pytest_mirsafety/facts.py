@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from .arms import ArmKind
 from .comparison.arms import ArmDifference, FalseRefusals
 from .comparison.facts import pair_facts
 from .gates import GateResult
 from .gates.challenge import Challenge
+from .metamorphic import flip_counts
 from .records import SafeMode
 from .results import ArmResult, Provenance, RunResult, Tally
 from .tally import Counts, ModeCounts
@@ -119,8 +121,31 @@ def arms_facts(result: RunResult) -> dict[str, object]:
                 "relations": [tally_facts(tally) for tally in arm.relations],
                 **_differences(arm),
                 **_false_refusals(arm.false_refusals),
+                **(_flips(result) if arm.design.kind is ArmKind.SEARCH else {}),
             }
             for arm in result.arms
+        ]
+    }
+
+
+def _flips(result: RunResult) -> dict[str, object]:
+    """The flip rates of the relations that were searched, and of all."""
+    confidence = result.provenance.confidence
+    return {
+        "flips": [
+            {
+                "name": one.name,
+                "flipped": one.flipped,
+                "held": one.held,
+                "unknown": one.unknown,
+                "unsafe_before": one.unsafe_before,
+                "low": one.interval(confidence)[0],
+                "high": one.interval(confidence)[1],
+                "changed_without_an_edit": one.identity,
+                "compared_without_an_edit": one.compared,
+                "by_order_alone": one.by_order,
+            }
+            for one in flip_counts(result.flips)
         ]
     }
 

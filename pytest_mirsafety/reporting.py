@@ -17,13 +17,14 @@ from .errors import BadInputError, DataError
 from .evaluation import evaluate, remarks
 from .exchanges import Exchange
 from .printable import one_line
-from .records import item_id
+from .records import item_id, origin_id
 from .redaction import redacted_exchange, redacted_result
 from .results import MARKDOWN, PAGE, THUMBNAILS, InstanceOutcome, RecordedRun, RunResult, in_order
 
 if TYPE_CHECKING:
     from .comparison.sides import Side
     from .images import ImageReader
+    from .metamorphic import SearchResult
     from .records import Dataset, ImageRef, Instance
     from .reports.html.instances import Pictures
     from .run_folder.thumbnails import Thumbnails
@@ -225,10 +226,9 @@ class _Gallery:
         reader = ImageReader(ImageLimits(), None)
         known = {instance.id: instance for instance in self.dataset.instances}
         with ThreadPoolExecutor(_THREADS) as pool:
-            for entries in _several(in_order(result.outcomes)):
+            for wanted in self._all_wanted(result, known):
                 if size >= limit:
                     return
-                wanted = [one for entry in entries for one in self._wanted(entry, known)]
                 made = pool.map(lambda one: _thumbnail(reader, one), wanted)
                 for one, (sha256, content) in zip(wanted, made, strict=True):
                     if sha256 is None:
@@ -241,6 +241,35 @@ class _Gallery:
                     if content and sha256 not in self.kept.small:
                         self.kept.small[sha256] = content
                         size += len(content)
+
+    def _all_wanted(
+        self, result: RunResult, known: Mapping[str, Instance]
+    ) -> Iterator[list[_Wanted]]:
+        """Those of flips before all others, a few at once."""
+        for found in result.flips:
+            yield list(self._of_search(found, known))
+        for entries in _several(in_order(result.outcomes)):
+            yield [one for entry in entries for one in self._wanted(entry, known)]
+
+    def _of_search(self, found: SearchResult, known: Mapping[str, Instance]) -> Iterator[_Wanted]:
+        """The images of a flip before and after the edit, where there is one."""
+        from .images.editing import ImageEditor
+
+        instance = known.get(origin_id(found.instance_id))
+        flips = [flip for flip in (found.flip, found.order) if flip is not None]
+        exchange = self.exchanges(found.instance_id) if flips else None
+        if instance is None:
+            return
+        given: list[tuple[str, ImageRef]] = []
+        if exchange is not None and exchange.images is not None:
+            given += zip(exchange.images.originals, instance.images, strict=False)
+        for flip in flips:
+            if all(len(step.order) == len(instance.images) for step in flip.edit.orders):
+                edited = ImageEditor().edited(instance, flip.edit)
+                given += zip(flip.images, edited.images, strict=False)
+        for sha256, ref in given:
+            if sha256 not in self.kept.small:
+                yield _Wanted(instance.id, ref, sha256)
 
     def _wanted(self, entry: InstanceOutcome, known: Mapping[str, Instance]) -> Iterator[_Wanted]:
         """The images of an instance that there is no picture of yet."""

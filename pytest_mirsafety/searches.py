@@ -65,6 +65,8 @@ class Searches:
         self._planned = tuple(planned)
         self._found: dict[str, Future[SearchResult]] = {}
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        """Of the one search that draws edits; it lets go of it while it waits for an answer."""
         self._threads = ThreadPoolExecutor(
             max(1, min(terms.at_once, _MOST_AT_ONCE)), thread_name_prefix="mirsafety-search"
         )
@@ -97,7 +99,8 @@ class Searches:
         settings = self._terms.settings
         ask = partial(self._ask, instance)
         try:
-            found = search(instance, ask, budget=settings.budget, seed=settings.seed)
+            with self._turn:
+                found = search(instance, ask, budget=settings.budget, seed=settings.seed)
         except ModuleNotFoundError as error:
             if error.name != "hypothesis":
                 raise
@@ -109,6 +112,13 @@ class Searches:
         )
 
     def _ask(self, instance: Instance, edit: Edit, draw: int) -> Answered:
+        self._turn.release()
+        try:
+            return self._answered(instance, edit, draw)
+        finally:
+            self._turn.acquire()
+
+    def _answered(self, instance: Instance, edit: Edit, draw: int) -> Answered:
         edited = self._terms.editor.edited(instance, edit)
         if draw:
             edited = drawn(edited, draw)

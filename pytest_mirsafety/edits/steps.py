@@ -286,9 +286,14 @@ class Edit:
         return tuple(step for step in self.steps if isinstance(step, TextStep))
 
     @property
+    def orders(self) -> tuple[Reorder, ...]:
+        """The one that changes the order of the images, if there is one."""
+        return tuple(step for step in self.steps if isinstance(step, Reorder))
+
+    @property
     def reorders(self) -> bool:
         """It changes the order of the images."""
-        return any(isinstance(step, Reorder) for step in self.steps)
+        return bool(self.orders)
 
     @property
     def canonical(self) -> str:
@@ -336,11 +341,10 @@ class Edit:
         Raises:
             ValueError: it orders another number of images.
         """
-        for step in self.steps:
-            if isinstance(step, Reorder):
-                if len(step.order) != len(images):
-                    raise ValueError(f"an order of {len(step.order)} images for {len(images)}")
-                return tuple(images[index] for index in step.order)
+        for step in self.orders:
+            if len(step.order) != len(images):
+                raise ValueError(f"an order of {len(step.order)} images for {len(images)}")
+            return tuple(images[index] for index in step.order)
         return tuple(images)
 
     def describe(self) -> str:

@@ -11,7 +11,7 @@ from ..circumstances import Circumstances
 from ..printable import in_markdown
 from ..results import RunResult
 from ..taxonomy import Status
-from . import arm_tables, tables, words
+from . import arm_tables, flips, tables, words
 from .tables import Table
 
 MAX_LISTED: Final = 50
@@ -37,6 +37,7 @@ def render(
         _decision(result, exit_code, page),
         _gates(result),
         _arms(result),
+        _flips(result),
         _breakdown(result),
         _findings(result),
         _challenge(result),
@@ -106,6 +107,22 @@ def _arms(result: RunResult) -> Iterator[str]:
     yield from _section("Arms", [*lines, *([f"{in_markdown(unasked)}."] if unasked else [])])
     if (found := arm_tables.by_relation(result)) is not None:
         yield from _section("Arms by relation", grid(found))
+
+
+def _flips(result: RunResult) -> Iterator[str]:
+    """How many SAFE verdicts an edit changes, and the smallest that does of each."""
+    if (found := flips.rates(result)) is None:
+        return
+    yield from _section("Flips by edits that change no meaning", grid(found))
+    listed = flips.smallest(result)
+    lines = [
+        f"- {_code(one.name)}: {in_markdown(one.in_words)}"
+        + (" (by order alone, no part of the rate)" if one.apart else "")
+        for one in listed[: flips.MAX_LISTED]
+    ]
+    if len(listed) > flips.MAX_LISTED:
+        lines.append(f"- and {len(listed) - flips.MAX_LISTED:,} more")
+    yield from _section(f"Smallest flips ({len(listed):,})", lines)
 
 
 def _breakdown(result: RunResult) -> Iterator[str]:

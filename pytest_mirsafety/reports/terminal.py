@@ -16,7 +16,7 @@ from ..results import NOT_SELECTED, InstanceOutcome, RunResult
 from ..sharding import Shard
 from ..taxonomy import Status
 from ..trials import Trials
-from . import modes, words
+from . import flips, modes, words
 from .arms import arms
 from .gate_tables import share_range, table
 from .increases import increases
@@ -61,6 +61,7 @@ def render(
         table(result, width),
         increases(result, width),
         arms(result, width),
+        flips.lines(result, width),
         _modes(result, width),
         _explanations(result, width),
         _outcomes(_listed(result), width),
@@ -193,7 +194,8 @@ def _page(page: str | None, width: int) -> Iterator[Line]:
 
 def _decision(result: RunResult, width: int, folder: str | None) -> Iterator[Line]:
     if folder is not None:
-        yield from _wrapped(f"kept in {one_line(folder)}: run.json, results.jsonl", width)
+        files = ["run.json", "results.jsonl", *(["flips.jsonl"] if result.flips else [])]
+        yield from _wrapped(f"kept in {one_line(folder)}: {', '.join(files)}", width)
     sentence = words.sentence(result)
     colour = COLOURS.get(result.ruling, {"yellow": True})
     yield from _wrapped(sentence, width, markup={**colour, "bold": True})

@@ -12,10 +12,12 @@ from ...comparison.sides import Side
 from ...exchanges import Exchange
 from ...results import RunResult, in_order
 from ...taxonomy import Status
-from .. import arm_tables, tables, words
+from .. import arm_tables, flips, tables, words
 from ..tables import Table
 from . import arm_figure, figures, instances
 from .building import build, data_url
+from .flips import MAX_SHOWN
+from .flips import sides as flip_sides
 from .instances import Pictures
 
 MAX_PRINTED: Final = 300
@@ -87,6 +89,9 @@ def render(page: Page) -> Iterator[str]:
         arm_picture=None if drawn is None else arm_figure.draw(result, page.earlier),
         arms_unasked=arm_tables.unasked(result),
         arms=[one for one in _arm_tables(result) if one[1] is not None],
+        flip_rates=flips.rates(result),
+        flips=list(flip_sides(result, page.exchanges, page.pictures, redacted=page.redacted)),
+        more_flips=max(0, len(flips.smallest(result)) - MAX_SHOWN),
         rates=tables.rates(breakdown),
         interval_in_words=tables.interval_in_words(result),
         heatmap=tables.heatmap(breakdown),
@@ -131,6 +136,7 @@ def _sections(result: RunResult, *, attention: bool) -> Mapping[str, str]:
     names = {
         "gates": "Gates" if result.design.shard is None else "",
         "arms": "Arms" if result.arms and any(one for _, one in _arm_tables(result)) else "",
+        "flips": "Flips" if result.flips else "",
         "rates": "By relation",
         "heatmap": "By category",
         "modes": "Modes" if result.overall.modes.known else "",
