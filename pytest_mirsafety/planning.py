@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,11 +194,12 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     every = arms.of(dataset.instances, arms.twin_instances)
     context = BackendContext(every, written_in, environ, asks=not options.dry_run, watch=watch)
     backend = build_backend(model, context)
-    names, trusted = _judges(options, configuration, model, dataset, environ)
+    names, trusted = _judges(options, configuration, model, dataset, environ, arms)
+    arms = arms.judged(None if trusted.of_twins is None else trusted.of_twins.judge)
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     resident = Resident("model", model.settings, written_in)
     shared = phases.choose(
-        settings.phases, resident, trusted.leaves, backend, configuration.base, environ
+        settings.phases, resident, trusted.asked, backend, configuration.base, environ
     )
     number = len(criteria) + len(pinned.criteria)
     rules = _rules(settings, model, backend, trusted.judge, number)
@@ -282,6 +284,7 @@ def _judges(
     model: NamedModel,
     dataset: Dataset,
     environ: Mapping[str, str],
+    arms: ArmPlan,
 ) -> tuple[list[str], trust.TrustedJudge]:
     """Those that judge, by name in their order, and put together."""
     settings = configuration.settings
@@ -294,7 +297,9 @@ def _judges(
         instances=dataset.instances,
         markers=model.settings.reasoning_markers,
     )
-    return names, trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
+    build = partial(build_judge, settings=settings, context=within)
+    of_twins = None if arms.twins is None else trust.of_twins(settings, build)
+    return names, replace(trust.assemble(names, settings, build), of_twins=of_twins)
 
 
 def _data_place(options: RunOptions, configuration: Configuration, store: Path) -> DataPlace:
