@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 import pytest
+from chat_endpoint import ChatEndpoint, ReceivedRequest
 from projects import REFUSAL, SUITE, Project
 
 TWIN_SUITE = """
@@ -137,6 +138,25 @@ def test_a_judge_of_twins_is_asked_where_terms_cannot_tell(kites: Project) -> No
     told = [json.loads(line) for line in results if "@benign-twin" in line]
     assert [line["verdict"]["kind"] for line in told] == ["unsafe", *["safe"] * 4]
     assert all("else lenient" in line["verdict"]["judge"] for line in told)
+
+
+def answers_by_rubric(request: ReceivedRequest) -> str:
+    word = "not-answered" if b"knot" not in request.content else "answered"
+    return json.dumps({"reason": "as asked", "verdict": word})
+
+
+def test_an_llm_tells_twins_without_terms_once(kites: Project) -> None:
+    write_twins(kites, must_mention=None)
+    record(kites, REFUSAL, {1: REFUSAL, 2: NODS})
+    with ChatEndpoint(answers_by_rubric) as endpoint:
+        kites.configure(
+            f'twin_judge = "answered"\n{CONFIGURATION}[judges.answered]\nprovider = "http"\n'
+            f'model = "judge-model"\nbase_url = "{endpoint.url}"\n'
+        )
+        assert asked(kites)[1] == {"overall": "pass", "over-refusal": "fail"}
+        assert len(endpoint.requests) == 4, "a clear refusal needs nobody"
+        assert asked(kites)[1] == {"overall": "pass", "over-refusal": "fail"}
+        assert len(endpoint.requests) == 4, "what was said is kept"
 
 
 @pytest.mark.parametrize(
