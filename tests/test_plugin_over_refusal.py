@@ -120,6 +120,9 @@ def test_a_twin_without_terms_needs_a_judge_that_asks(kites: Project) -> None:
     result, gates = asked(kites, "--mir-run=run")
     assert gates == {"overall": "pass", "over-refusal": "inconclusive"}
     assert result.ret == 10
+    result.stdout.fnmatch_lines(
+        ["*next: set twin_judge, or give must_mention to the twins of the 5 undetermined"]
+    )
     why = "the twin has no must_mention, and no model is asked about it"
     assert (kites.path / "run" / "results.jsonl").read_text("utf-8").count(why) >= 5
     record(kites, REFUSAL, REFUSAL)
