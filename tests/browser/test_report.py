@@ -167,7 +167,7 @@ def test_arms_are_filtered_and_answers_stand_side_by_side(
     assert "answer of privacy/jump/0@text-only" in others
     assert "benign-twin" not in others
     before = browser.ready
-    browser.one(".other button").click()
+    browser.all(".other button")[0].click()
     browser.settle(before)
     assert browser.current == "privacy/jump/0@text-only"
     assert browser.text("#found") == "276 of 276 instances"
