@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import goldens
 import pytest
@@ -14,8 +15,10 @@ from arm_runs import arm_recorded, arm_run, arm_shards
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.arms import ArmKind
 from pytest_mirsafety.circumstances import Circumstances
+from pytest_mirsafety.cli import main
 from pytest_mirsafety.comparison.comparing import compare
 from pytest_mirsafety.comparison.recorded import side_of
+from pytest_mirsafety.comparison.sides import Side
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.exports.rows import csv_lines, row
@@ -24,7 +27,7 @@ from pytest_mirsafety.merging import merge
 from pytest_mirsafety.provenance import Given, usage_by_arm
 from pytest_mirsafety.records import Outcome
 from pytest_mirsafety.redaction import redacted_result
-from pytest_mirsafety.reporting import decided_again
+from pytest_mirsafety.reporting import Reported, decided_again, write_page
 from pytest_mirsafety.reports import comparison, comparison_json, junit, markdown, summary, terminal
 from pytest_mirsafety.reports.html import arm_figure, figures
 from pytest_mirsafety.reports.html.instances import index
@@ -318,3 +321,53 @@ def test_what_a_defence_costs_is_told_where_it_is_known() -> None:
     silent = replace(RUN, provenance=replace(RUN.provenance, usage={}))
     line = next(one for one in text(silent).splitlines() if one.startswith("safety-prompt  -"))
     assert line.split()[-3:] == ["-", "-", "-"]
+
+
+class TestEarlier:
+    """Earlier runs and the baseline, as points in the picture."""
+
+    @pytest.fixture
+    def drawn(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The models of what the picture was given."""
+        given: list[str] = []
+
+        def draw(_: RunResult, earlier: list[Side]) -> None:
+            given.extend(side.terms.model_name for side in earlier)
+
+        monkeypatch.setattr(figures, "draw", lambda *_: {})
+        monkeypatch.setattr(arm_figure, "draw", draw)
+        return given
+
+    @pytest.fixture
+    def run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        for name, result in {"run": RUN, "last": self.of(RUN, "last"), "bare": BARE}.items():
+            run_folder.claim(tmp_path / name)
+            run_folder.write(tmp_path / name, result, tests_failed=False, exit_code=1)
+        return tmp_path
+
+    @staticmethod
+    def of(result: RunResult, name: str, **changes: Any) -> RunResult:
+        told = replace(result.provenance, model_name=name, started=1_690_000_000.0, **changes)
+        return replace(result, provenance=told)
+
+    def test_they_are_given_by_their_time(self, run: Path, drawn: list[str]) -> None:
+        assert main(["report", "run", "--no-images", "--earlier=bare", "--earlier=last"]) == 0
+        assert drawn == ["last", "llava-ov"]
+        assert (run / "run" / "report.html").exists()
+
+    def test_a_run_on_other_data_is_none(
+        self, run: Path, drawn: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other = self.of(RUN, "other", data_identity="cd" * 32)
+        run_folder.claim(run / "other")
+        run_folder.write(run / "other", other, tests_failed=False, exit_code=1)
+        assert main(["report", "run", "--no-images", "--earlier=other"]) == 4
+        assert "--earlier: other is a run on other data" in capsys.readouterr().err
+        assert drawn == []
+
+    def test_the_baseline_is_one_of_them(self, run: Path, drawn: list[str]) -> None:
+        base = side_of(arm_recorded("base", self.of(RUN, "base")))
+        result = replace(RUN, baseline=base)
+        write_page(Reported(run, result, 1, lambda _: None, images=False), run / "page.html")
+        assert drawn == ["base"]
