@@ -15,6 +15,7 @@ PACKAGE = Path(pytest_mirsafety.__file__).parent
 LAYERS = (
     {
         "circumstances",
+        "defended",
         "errors",
         "exchanges",
         "labelling",
@@ -54,12 +55,13 @@ LAYERS = (
         "tally",
         "trials",
     },
-    {"checkpoints", "memory", "recordings", "servers", "wire"},
+    {"checkpoints", "memory", "prompting", "recordings", "servers", "wire"},
     {
         "attention",
         "backends",
         "channel",
         "data",
+        "defences",
         "exports",
         "images",
         "judges",
