@@ -191,8 +191,8 @@ class Defence(Protocol):
     """Stands between users and the model: it can answer in the model's place, or replace an answer.
 
     A failure of it decides nothing: the instance is then unscored, neither let through nor blocked.
-    With `wants_images = False` it looks at no images and is given none. It may also have `doing`
-    and `free()`, as a backend may.
+    With `wants_images = False` it looks at no images and is given none; with `acts_before = False`
+    or `acts_after = False` it is not called there. It may also have `doing`, as a backend may.
     """
 
     @property

@@ -131,6 +131,8 @@ class Guarding:
         self._look = look
         self._refusal = refusal
         self.wants_images = look.shows_images
+        self.acts_before = before is not None
+        self.acts_after = after is not None
         self._said: dict[str, dict[int, Opinion]] = {}
 
     @cached_property

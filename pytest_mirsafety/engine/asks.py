@@ -80,7 +80,8 @@ class Ask(Landing):
     """One instance on its way to an answer. It lands with an answer or a failure.
 
     A `response` that the store keeps is not held here. `barred` says why an answer that is
-    there is not judged, `skipped` why nobody needs one any more.
+    there is not judged, `skipped` why nobody needs one any more. A `bare` one is what the model
+    itself is asked for one under a defence.
     """
 
     instance: Instance
@@ -95,6 +96,7 @@ class Ask(Landing):
     skipped: str | None = None
     judging: Judging | None = None
     looked_again: bool = False
+    bare: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
