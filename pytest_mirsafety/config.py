@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,15 +13,16 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from .errors import ConfigurationError
-from .gates import Estimand, Thresholds
-from .gates.criteria import MAX_DECIMALS, nearest_threshold, threshold_key
+from .gates import Estimand
+from .gates.criteria import nearest_threshold, threshold_key
 from .judge_forms import with_kinds
 from .model_forms import check_model
 from .model_tables import with_builtin
 from .printable import one_line
 from .reasoning import ReasoningMarkers, markers_of
-from .records import SafeMode, Scalar
+from .records import Scalar
 from .setting_sections import (
+    ArmSettings,
     JudgeSettings,
     LimitSettings,
     ReachedSettings,
@@ -31,23 +31,27 @@ from .setting_sections import (
 )
 from .setting_values import (
     LINE_LIMIT,
-    CategoryName,
-    GroupName,
-    ModeThresholds,
+    ArmName,
     Name,
+    Names,
     Price,
-    RelationName,
     Section,
-    Threshold,
-    one_key_each,
     plain_number,
     shown,
     take_confidence,
-    threshold,
 )
-from .taxonomy import Category, Group, Relation, nearest, parse_category, parse_relation
+from .taxonomy import nearest
+from .threshold_settings import (
+    SCOPES,
+    ArmThresholdSettings,
+    RegressionSettings,
+    ThresholdSettings,
+    share_in,
+    with_threshold,
+)
 
 __all__ = [
+    "SCOPES",
     "Configuration",
     "JudgeSettings",
     "LimitSettings",
@@ -60,43 +64,11 @@ __all__ = [
     "load",
     "load_text",
     "parse",
+    "share_in",
     "with_threshold",
 ]
 
 _MAX_ERRORS: Final = 3
-_OPTION_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-
-
-class RegressionSettings(Section):
-    """`[tool.mirsafety.regression]`: how much the attack success rate may be above the baseline's.
-
-    `default` is for each relation that has no share of its own.
-    """
-
-    default: Threshold | None = None
-    overall: Threshold | None = None
-    relation: Annotated[dict[RelationName, Threshold], one_key_each(parse_relation)] = {}
-    group: dict[GroupName, Threshold] = {}
-    category: Annotated[dict[CategoryName, Threshold], one_key_each(parse_category)] = {}
-
-    def to_thresholds(self) -> Thresholds:
-        """The same as the gates take it."""
-        return Thresholds(self.default, self.overall, self.relation, self.group, self.category)
-
-
-class ThresholdSettings(RegressionSettings):
-    """`[tool.mirsafety.thresholds]`: the largest attack success rate that may ship.
-
-    Of the modes of safe answers it is the largest share of all instances, or the least.
-    """
-
-    modes: ModeThresholds = {}
-
-    def to_thresholds(self) -> Thresholds:
-        """The same as the gates take it."""
-        return Thresholds(
-            self.default, self.overall, self.relation, self.group, self.category, self.modes
-        )
 
 
 class ModelSettings(ReachedSettings):
@@ -104,7 +76,8 @@ class ModelSettings(ReachedSettings):
 
     Prices are money per million tokens; `image_tokens` is what an image is taken to cost as long
     as the endpoint has told no usage. A model of `single_image` is shown all images in one;
-    `context_length` is the model's own, in tokens. `reasoning_markers` are all that it has: None
+    `context_length` is the model's own, in tokens. `arm` names the ways of asking that it is asked
+    in, where the configuration says none. `reasoning_markers` are all that it has: None
     stands for the usual ones. A model that `needs_remote_code` loads only if that is trusted.
     """
 
@@ -122,6 +95,7 @@ class ModelSettings(ReachedSettings):
     judge_cut_answers: bool = False
     allow_screening_judge: bool = False
     thresholds: ThresholdSettings | None = None
+    arm: Names | None = None
     about: str = ""
     single_image: bool = False
     max_images: Annotated[int, Field(ge=1)] | None = None
@@ -148,6 +122,8 @@ class Settings(Section):
     data_digest: Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")] | None = None
     judge: Name = "rules"
     escalate: list[Name] = []
+    arm: Names | None = None
+    twins: Name = "sample"
     require: Literal["all", "selected"] = "selected"
     confidence: Annotated[Decimal, BeforeValidator(take_confidence)] = Decimal("0.95")
     estimand: Annotated[Estimand, Field(strict=False)] | None = None
@@ -162,6 +138,7 @@ class Settings(Section):
     regression: RegressionSettings = RegressionSettings()
     unscored: UnscoredSettings = UnscoredSettings()
     limits: LimitSettings = LimitSettings()
+    arms: dict[ArmName, ArmSettings] = {}
     trials: TrialSettings = TrialSettings()
     models: Annotated[dict[str, ModelSettings], BeforeValidator(with_builtin)] = {}
     judges: Annotated[dict[str, JudgeSettings], BeforeValidator(with_kinds)] = {}
@@ -226,51 +203,6 @@ def parse(table: Mapping[str, Any], place: str) -> Settings:
         return Settings.model_validate(table)
     except ValidationError as error:
         raise ConfigurationError(_describe(error, place)) from None
-
-
-def share_in(text: str) -> Decimal | None:
-    """The share that an option's text is, exact; None if it is none, or has too many decimals."""
-    try:
-        return threshold(Decimal(text)) if _OPTION_NUMBER.fullmatch(text) else None
-    except ValueError:
-        return None
-
-
-def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
-    """The same thresholds with one `NAME=VALUE` from the command line put in.
-
-    NAME is default, overall, a relation, group or category, or a mode, whose threshold is the
-    least or the largest share as in the configuration.
-
-    Raises:
-        ConfigurationError: an unknown name, or a value outside [0, 1] or of too many decimals.
-    """
-    name, _, value = (part.strip() for part in text.partition("="))
-    number = share_in(value)
-    if number is None:
-        raise ConfigurationError(
-            "--mir-threshold takes NAME=VALUE with a value from 0 to 1 and at most "
-            f"{MAX_DECIMALS} decimals, not '{one_line(text)}'"
-        )
-    for scope, names in SCOPES.items():
-        if name in names:
-            table = {**getattr(settings, scope), names[name]: number}
-            return settings.model_copy(update={scope: table})
-    if name not in ("default", "overall"):
-        valid = ["default", "overall", *(n for names in SCOPES.values() for n in names)]
-        raise ConfigurationError(
-            f"--mir-threshold: unknown gate '{one_line(name)}'; {nearest(name, valid)}"
-        )
-    return settings.model_copy(update={name: number})
-
-
-SCOPES: Final[Mapping[str, Mapping[str, Relation | Group | Category | SafeMode]]] = {
-    "relation": {r.value: r for r in Relation},
-    "group": {g.value: g for g in Group},
-    "category": {c.value: c for c in Category},
-    "modes": {m.value: m for m in SafeMode},
-}
-"""What each table of thresholds may name."""
 
 
 def _load_file(path: Path) -> Configuration:
@@ -352,7 +284,7 @@ def _meant(section: type[Section], name: str) -> str:
     """What a key was probably meant to be: thresholds are often written a level too high."""
     if section is ThresholdSettings:
         return nearest_threshold(name)
-    if section is RegressionSettings:
+    if section in (RegressionSettings, ArmThresholdSettings):
         return nearest_threshold(name, modes=False)
     key = threshold_key(name) if "thresholds" in section.model_fields else None
     if key is not None:
@@ -377,7 +309,12 @@ def _sections_under(section: type[Section], name: str) -> Iterator[type[Section]
         "trials": TrialSettings,
         "models": ModelSettings,
         "judges": JudgeSettings,
+        "arms": ArmThresholdSettings if section is ThresholdSettings else ArmSettings,
     }
-    inside = section is Settings or (section is ModelSettings and name == "thresholds")
+    inside = (
+        section is Settings
+        or (section is ModelSettings and name == "thresholds")
+        or (section is ThresholdSettings and name == "arms")
+    )
     if inside and name in children:
         yield children[name]

@@ -30,7 +30,7 @@ def build_engine(
 
     `verdicts` are those kept, and `keeper` keeps more; `scratch` is for images that are composed.
     """
-    from .engine.asks import Trial
+    from .engine.asks import ArmJudge, Trial
     from .engine.calling import wants_images
     from .engine.engine import Engine
     from .images import ImageLimits, ImageReader, SideBySide, neutral_image
@@ -53,6 +53,13 @@ def build_engine(
         engine_settings(plan),
         recall=partial(recalled, judge),
         trial=trial,
-        composer=composer if plan.layout else None,
+        composer=composer if plan.sends_images else None,
+        compose_all=bool(plan.layout),
+        judges={
+            arm: ArmJudge(kept, partial(recalled, kept))
+            for arm, kept in (
+                (arm, keeping(one, verdicts, keeper)) for arm, one in plan.arms.judges.items()
+            )
+        },
     )
     return Engine(plan.backend, judge, images, store, separate, settings)

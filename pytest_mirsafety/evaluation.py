@@ -6,11 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from .arms import BENIGN_TWIN
 from .comparison.gating import decide_regressions
 from .comparison.sides import Side
 from .gates import Evidence, GateResult, decide
-from .records import Outcome, item_id
-from .results import DECIDED, GateDesign, InstanceOutcome, Provenance, RunDesign, RunResult, Tally
+from .records import MULTI, Outcome, item_id
+from .results import (
+    DECIDED,
+    ArmDesign,
+    ArmResult,
+    GateDesign,
+    InstanceOutcome,
+    Provenance,
+    RunDesign,
+    RunResult,
+    Tally,
+)
 from .tally import NOT_RUN, Counts, ModeCounts, together
 from .taxonomy import Reason, Status
 from .trials import TrialRule, any_of
@@ -31,12 +42,16 @@ def evaluate(
     repeated = repeats(entries)
     if design.distinct_requests:
         entries = tuple(_without_repeats(entries, repeated))
+    others = [entry for entry in entries if entry.arm != MULTI]
+    if others:
+        entries = tuple(entry for entry in entries if entry.arm == MULTI)
     answers = counted(design, entries)
     populations = {one: n * design.trials.counted for one, n in design.populations.items()}
+    every = [*answers, *counted(design, others)] if others else answers
     return RunResult(
         design=design,
         provenance=provenance,
-        gates=() if design.shard is not None else tuple(_decide_all(design, answers)),
+        gates=() if design.shard is not None else tuple(_decide_all(design, every)),
         relations=tuple(
             _tally(relation, population, [e for e in answers if e.relation is relation])
             for relation, population in populations.items()
@@ -48,22 +63,47 @@ def evaluate(
         if design.shard is not None or baseline is None
         else decide_regressions(design, answers, baseline, provenance.sample_seed),
         baseline=baseline,
+        arms=tuple(
+            _arm_result(design, arm, [e for e in others if e.arm == arm.name])
+            for arm in design.arms
+        ),
+    )
+
+
+def _arm_result(design: RunDesign, arm: ArmDesign, entries: list[InstanceOutcome]) -> ArmResult:
+    answers, each = counted(design, entries), design.trials.counted
+    return ArmResult(
+        design=arm,
+        relations=tuple(
+            _tally(relation, number * each, [e for e in answers if e.relation is relation])
+            for relation, number in arm.populations.items()
+        ),
+        overall=_tally("overall", arm.population * each, answers),
+        outcomes=tuple(entries),
     )
 
 
 def repeats(outcomes: Iterable[InstanceOutcome]) -> dict[str, str]:
     """The instances that ask exactly what another one asks, each with that other one.
 
-    Of equal requests the instance whose id comes first counts, in whatever order they ran.
+    Of equal requests the instance whose id comes first counts, in whatever order they ran. Other
+    arms than the benchmark's own and that of the twins may make equal requests of different
+    instances: without their images many ask the same.
     """
-    first: dict[str, str] = {}
+    first: dict[tuple[str, str], str] = {}
     repeated: dict[str, str] = {}
     for entry in sorted(outcomes, key=lambda entry: entry.instance_id):
-        if entry.selected and entry.request_key is not None:
-            original = first.setdefault(entry.request_key, entry.instance_id)
+        if entry.selected and entry.request_key is not None and may_not_repeat(entry.arm):
+            key = entry.arm, entry.request_key
+            original = first.setdefault(key, entry.instance_id)
             if original != entry.instance_id:
                 repeated[entry.instance_id] = original
     return repeated
+
+
+def may_not_repeat(arm: str) -> bool:
+    """Whether each instance of this arm is to ask something of its own."""
+    return arm in (MULTI, BENIGN_TWIN)
 
 
 def remarks(outcomes: Iterable[InstanceOutcome]) -> tuple[str, ...]:
@@ -125,7 +165,8 @@ def _decide_all(design: RunDesign, entries: Iterable[InstanceOutcome]) -> Iterab
 
 def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesign) -> Evidence:
     """The evidence for one gate, from the outcomes of the instances that count for it."""
-    clusters = design.clusters((e.instance_id, e.seed) for e in entries)
+    members = ((e.instance_id, e.seed) for e in entries)
+    clusters = design.clusters(members, gate.criterion.arm)
     return Evidence(
         criterion=gate.criterion,
         population=gate.population,

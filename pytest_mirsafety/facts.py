@@ -7,7 +7,7 @@ from dataclasses import asdict
 from .gates import GateResult
 from .gates.challenge import Challenge
 from .records import SafeMode
-from .results import Provenance, Tally
+from .results import Provenance, RunResult, Tally
 from .tally import Counts, ModeCounts
 from .trials import Trials
 
@@ -94,6 +94,27 @@ def tally_facts(tally: Tally) -> dict[str, object]:
         "left_out": tally.left_out,
         "counts": count_facts(tally.counts),
         "modes": mode_facts(tally.modes),
+    }
+
+
+def arms_facts(result: RunResult) -> dict[str, object]:
+    """The tallies of each other arm than `multi`; nothing where there is none.
+
+    Of twins `safe` stands for answered, of a search for held.
+    """
+    if not result.arms:
+        return {}
+    return {
+        "arms": [
+            {
+                "arm": arm.design.name,
+                "kind": arm.design.kind,
+                "about": arm.design.about,
+                "overall": tally_facts(arm.overall),
+                "relations": [tally_facts(tally) for tally in arm.relations],
+            }
+            for arm in result.arms
+        ]
     }
 
 

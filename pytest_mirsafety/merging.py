@@ -205,7 +205,7 @@ def _union(shards: Sequence[RecordedRun]) -> Sequence[InstanceOutcome]:
     """
     holder: dict[str, RecordedRun] = {}
     for run in shards:
-        for entry in run.outcomes:
+        for entry in run.all_outcomes:
             if (other := holder.setdefault(entry.instance_id, run)) is not run:
                 places = f"{other.where} and {run.where}"
                 raise DataError(f"{places} both hold the instance {entry.instance_id}")
@@ -215,7 +215,7 @@ def _union(shards: Sequence[RecordedRun]) -> Sequence[InstanceOutcome]:
             f"{_places(shards)}: together they hold {len(holder)} instances, which are not those "
             "that were planned; run the shards again"
         )
-    entries = chain.from_iterable(run.outcomes for run in shards)
+    entries = chain.from_iterable(run.all_outcomes for run in shards)
     return sorted(entries, key=lambda entry: (_ORDER[entry.relation], entry.instance_id))
 
 
@@ -227,7 +227,7 @@ def _notes(shards: Sequence[RecordedRun]) -> Iterable[str]:
     """What the shards noted, once each, without what is said anew of all of them."""
     given: list[str] = []
     for run in shards:
-        counted = remarks(run.outcomes)
+        counted = remarks(run.all_outcomes)
         given += [n for n in run.notes if n not in counted and not n.startswith(ATTENTION)]
     early = [
         f"{run.where} ended with exit code {run.exit_code}"

@@ -133,6 +133,9 @@ def plain_instance(instance: Instance, image: Callable[[ImageRef], Plain]) -> di
         "question": instance.question,
         "prompt": instance.prompt,
         "draw": instance.draw,
+        "arm": instance.arm,
+        "system": instance.system,
+        "composed": instance.composed,
         "images": [image(ref) for ref in instance.images],
     }
 
@@ -147,4 +150,7 @@ def instance_from(plain: Plain, image: Callable[[Plain], ImageRef]) -> Instance:
         plain["prompt"],
         tuple(image(ref) for ref in plain["images"]),
         plain["draw"],
+        plain["arm"],
+        plain["system"],
+        plain["composed"],
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import sampling
+from .arm_planning import ArmPlan, choose, own_arms
+from .arms import ArmKind
 from .backend_building import NamedModel
 from .config import Configuration, ModelSettings, Settings, ThresholdSettings, with_threshold
 from .engine.spending import Budget, Prices, Spending
@@ -18,8 +21,35 @@ from .trials import Trials, has_seeds
 
 if TYPE_CHECKING:
     from .attention.watching import Watch
-    from .planning import RunOptions
+    from .planning import DataPlace, RunOptions
     from .protocols import Backend
+
+
+def arms_of(
+    text: str | None,
+    configuration: Configuration,
+    model: NamedModel,
+    thresholds: Thresholds,
+    dataset: Dataset,
+    place: DataPlace,
+) -> ArmPlan:
+    """The ways of asking, with the twins where some are planned.
+
+    Raises:
+        RunError: an arm is none, or the twins cannot be had.
+    """
+    from .registry import load_arm
+
+    settings = configuration.settings
+    own = own_arms(settings.arms, load_arm)
+    plan = choose(text, settings, model.settings.arm, thresholds, own)
+    if not any(arm.kind is ArmKind.TWIN for arm in plan.planned):
+        return plan
+    from .data import twins
+
+    found = twins.load(settings.twins, base=configuration.base, cache=place.cache)
+    twins.check_apart(found, dataset)
+    return replace(plan, twins=found)
 
 
 def shard_of(text: str | None) -> Shard | None:

@@ -10,10 +10,10 @@ from .records import Instance
 
 
 def in_rounds(instances: Iterable[Instance]) -> tuple[Instance, ...]:
-    """The instances interleaved, the first draw of each before the second of any."""
-    rounds: dict[int, list[Instance]] = defaultdict(list)
+    """The instances interleaved, arm by arm, the first draw of each before the second of any."""
+    rounds: dict[tuple[int, str], list[Instance]] = defaultdict(list)
     for instance in instances:
-        rounds[instance.draw].append(instance)
+        rounds[instance.draw, instance.arm].append(instance)
     return tuple(chain.from_iterable(map(interleaved, rounds.values())))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import baselines, config, data, gates, phases, sampling, trust
+from .arm_planning import ArmPlan
 from .backend_building import BackendContext, NamedModel
 from .config import (
     Configuration,
@@ -21,6 +22,7 @@ from .gates import Criterion, Estimand, Rules
 from .judge_building import JudgeContext, located
 from .model_tables import header
 from .option_values import (
+    arms_of,
     budget_of,
     draw,
     prices_of,
@@ -68,6 +70,7 @@ class RunOptions:
     attention: bool = False
     kept: bool = False
     baseline: Path | None = None
+    arm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,8 @@ class DataPlace:
 class RunPlan:
     """Everything fixed before the first ask.
 
-    `instances` are those to be asked, in the dataset's order: all, or the sample, or the shard.
+    `instances` are those to be asked, in the dataset's order: all, or the sample, or the shard, and
+    after them the same in each other arm. `arms` tells which of these are asked.
     """
 
     configuration: Configuration
@@ -104,6 +108,7 @@ class RunPlan:
     phases: Phases = field(default_factory=Phases)
     watch: Watch | None = None
     baseline: Side | None = None
+    arms: ArmPlan = field(default_factory=ArmPlan)
 
     @property
     def settings(self) -> Settings:
@@ -118,8 +123,12 @@ class RunPlan:
         """
         from .images import LAYOUT
 
-        recorded = self.backend.identity.provider == "replay"
-        return LAYOUT if self.model.settings.single_image and not recorded else ""
+        return LAYOUT if self.model.settings.single_image and self.sends_images else ""
+
+    @property
+    def sends_images(self) -> bool:
+        """The model is shown images; recorded answers are given to nobody."""
+        return self.backend.identity.provider != "replay"
 
     @property
     def sends_files(self) -> bool:
@@ -181,12 +190,12 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     place = _data_place(options, configuration, store)
     dataset = data.load(place.source, base=place.base, cache=place.cache)
     differs, notes = _check_data(dataset, settings, options)
+    arms = arms_of(options.arm, configuration, model, thresholds, dataset, place)
     # A path belongs to where it was written: in the configuration, or on the command line.
     written_in = configuration.base if model.name in settings.models else Path.cwd()
     watch = watch_of(options, model)
-    context = BackendContext(
-        dataset.instances, written_in, environ, asks=not options.dry_run, watch=watch
-    )
+    every = arms.of(dataset.instances, arms.twin_instances)
+    context = BackendContext(every, written_in, environ, asks=not options.dry_run, watch=watch)
     backend = build_backend(model, context)
     names, trusted = _judges(options, configuration, model, dataset, environ)
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
@@ -200,8 +209,9 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     trials = trials_of(options, settings, backend)
     shard = shard_of(options.shard)
     items = _drawn(dataset, sample)
-    planned = draws(items, trials)
-    _check_image_counts(items, model)
+    asked = arms.of(items, arms.twin_instances)
+    planned = draws(asked, trials)
+    _check_image_counts(asked, model)
     mine = baselines.planned_terms(
         (dataset.identity, len(dataset.instances)),
         trusted.judge.identity,
@@ -209,10 +219,10 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         rules,
         trials,
     )
-    drawn_for = None if sample is None else [one.label for one in criteria]
+    drawn_for = None if sample is None else [c.label for c in criteria if sampling.drawn_for(c)]
     pinned.check(mine, sample_of=drawn_for, stops=options.stop is not None)
     design = RunDesign(
-        gates=tuple(_gate_designs(criteria, dataset)),
+        gates=tuple(_gate_designs(criteria, every)),
         rules=rules,
         populations=_populations(dataset),
         sampled=sample is not None,
@@ -223,15 +233,18 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         report_only=options.report_only or differs,
         planned=ids_digest(instance.id for instance in planned),
         trials=trials,
-        regression=tuple(_gate_designs(pinned.criteria, dataset)),
+        regression=tuple(_gate_designs(pinned.criteria, dataset.instances)),
         baseline=pinned.digest,
+        arms=arms.designs(dataset),
     )
     return RunPlan(
         configuration=configuration,
         model=model,
         place=place,
         dataset=dataset,
-        instances=planned if shard is None else draws(shard.of(items), trials),
+        instances=planned
+        if shard is None
+        else draws(arms.of(shard.of(items), shard.of(arms.twin_instances)), trials),
         backend=backend,
         judge=trusted.judge,
         judged_by=trusted.settings,
@@ -245,6 +258,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
         watch=watch,
         baseline=pinned.side,
+        arms=arms,
     )
 
 
@@ -255,10 +269,14 @@ def _check_thresholds(criteria: Sequence[Criterion]) -> None:
             "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
             "or use --mir-report-only"
         )
-    if all(one.mode is not None for one in criteria):
+    if not any(one.ships for one in criteria):
+        modes = all(one.mode is not None for one in criteria)
         raise ConfigurationError(
             "thresholds.modes says in which ways answers may be safe, and no threshold how many "
             "must be: set one of the attack success rate too, such as overall = 0.15"
+            if modes
+            else "no threshold bounds the attack success rate of the benchmark's own arm: set one "
+            "too, such as overall = 0.15"
         )
 
 
@@ -295,10 +313,13 @@ def _populations(dataset: Dataset) -> dict[Relation, int]:
     return {relation: relations[relation] for relation in Relation}
 
 
-def _gate_designs(criteria: Iterable[Criterion], dataset: Dataset) -> Iterator[GateDesign]:
-    """Counted by cell of relation and category, which is all that a gate looks at."""
-    cells = Counter((i.relation, i.category) for i in dataset.instances)
-    samples = {(i.relation, i.category): i for i in dataset.instances}
+def _gate_designs(
+    criteria: Iterable[Criterion], instances: Iterable[Instance]
+) -> Iterator[GateDesign]:
+    """Counted by cell of arm, relation and category, which is all that a gate looks at."""
+    known = tuple(instances)
+    cells = Counter((i.arm, i.relation, i.category) for i in known)
+    samples = {(i.arm, i.relation, i.category): i for i in known}
     for criterion in criteria:
         covered = (cells[cell] for cell, one in samples.items() if criterion.covers(one))
         yield GateDesign(criterion, sum(covered))
@@ -316,7 +337,7 @@ def _check_image_counts(instances: Iterable[Instance], model: NamedModel) -> Non
     most = settings.max_images
     if most is None or settings.single_image or settings.provider == "replay":
         return
-    if beyond := [len(i.images) for i in instances if len(i.images) > most]:
+    if beyond := [len(i.images) for i in instances if len(i.images) > most and not i.composed]:
         raise ConfigurationError(
             f"{one_line(model.name)} takes {most} images at most, and {len(beyond)} of the "
             f"instances to be asked have up to {max(beyond)}: choose a model that takes them, or "

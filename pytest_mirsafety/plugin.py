@@ -29,6 +29,11 @@ _MARKERS: Final = (
     "illegal-activities: risk category",
     "harassment: risk category",
     "privacy: risk category",
+    "multi: arm: all images in order, as the benchmark asks",
+    "text-only: arm: the seed question alone",
+    "single-image: arm: all images put together into one",
+    "benign-twin: arm: harmless asks of the same form, which must be answered",
+    "metamorphic: arm: edits that change no meaning",
 )
 
 
@@ -50,6 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="rules, a configured one, upstream:FOLDER, or module:factory",
     )
     option("--mir-config", metavar="FILE", help="configuration (default: [tool.mirsafety])")
+    option(
+        "--mir-arm",
+        metavar="NAME[,NAME]",
+        help="ways of asking the instances: multi, text-only, single-image, benign-twin, ...",
+    )
     option("--mir-sample", metavar="N|P%|auto", help="ask a seeded random sample only")
     option(
         "--mir-threshold",
@@ -132,4 +142,10 @@ def judge() -> object:
 @pytest.fixture
 def instance() -> object:
     """One instance of the benchmark; a test that takes it runs once for each."""
+    _needs_model()
+
+
+@pytest.fixture
+def twin() -> object:
+    """One benign twin, which must be answered; a test that takes it runs once for each."""
     _needs_model()

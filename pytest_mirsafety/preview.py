@@ -144,7 +144,7 @@ class _Survey:
             model=backend.identity,
             prompt=instance.prompt,
             images=images,
-            system=backend.system,
+            system=backend.system if instance.system is None else instance.system,
             decoding=decoding_of(dict(backend.decoding), instance.draw),
             draw=instance.draw,
             layout=self._layout(instance),
@@ -164,11 +164,16 @@ class _Survey:
 
     def _shipment(self, instance: Instance, sizes: tuple[int, ...]) -> Shipment:
         """What is sent; one image of several is taken to be as large as all of them."""
-        characters = len(instance.prompt) + len(self.plan.backend.system or "")
+        system = self.plan.backend.system if instance.system is None else instance.system
+        characters = len(instance.prompt) + len(system or "")
         return Shipment(characters, (sum(sizes),) if self._layout(instance) else sizes)
 
     def _layout(self, instance: Instance) -> str:
-        return self.plan.layout if len(instance.images) > 1 else ""
+        """How its images are put together, as the engine's reader decides it."""
+        from .images import LAYOUT
+
+        composed = self.plan.layout or (instance.composed and self.plan.sends_images)
+        return LAYOUT if composed and len(instance.images) > 1 else ""
 
 
 def _size(ref: ImageRef) -> int:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Scalar = str | int | float | bool | None
 
+MULTI: Final = "multi"
+"""The benchmark's own way of asking: all images, in order, then the prompt."""
+
 # One of our own: a test that replaces json.dumps must not change what a request is known by.
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
@@ -58,6 +61,9 @@ class Instance:
 
     `question` is the seed question, which a judge sees; `prompt` is what the model is asked. `draw`
     numbers repeated asks of the same instance from 0; the id of one after the first says so.
+    `arm` is the way of asking, which the id of another than the benchmark's own says too:
+    `ORIGIN@ARM`, and `ORIGIN@ARM#2` of its second draw. A `system` prompt is sent in place of the
+    model's own; `composed` images are put together into one.
     """
 
     id: str
@@ -67,11 +73,19 @@ class Instance:
     prompt: str
     images: tuple[ImageRef, ...]
     draw: int = 0
+    arm: str = MULTI
+    system: str | None = None
+    composed: bool = False
 
     @property
     def item(self) -> str:
-        """The id of the instance, whichever draw this is."""
+        """The id of the instance in its arm, whichever draw this is."""
         return item_id(self.id)[0] if self.draw else self.id
+
+    @property
+    def origin(self) -> str:
+        """The id of the dataset's instance that this is one way of asking."""
+        return self.item if self.arm == MULTI else origin_id(self.item)
 
     @property
     def group(self) -> Group:
@@ -88,6 +102,16 @@ def item_id(instance_id: str) -> tuple[str, int]:
     """The id of an instance and the number of the draw, from the id of a draw."""
     item, _, number = instance_id.rpartition("#")
     return (item, int(number) - 1) if item and number.isdecimal() else (instance_id, 0)
+
+
+def arm_id(origin: str, arm: str) -> str:
+    """The id of an instance in an arm; in the benchmark's own it is the dataset's."""
+    return origin if arm == MULTI else f"{origin}@{arm}"
+
+
+def origin_id(instance_id: str) -> str:
+    """The id that the dataset has of an instance, from the id of any arm and any draw of it."""
+    return item_id(instance_id)[0].partition("@")[0]
 
 
 @lru_cache(maxsize=4096)  # of the same text few are needed: one seed has many instances
@@ -323,6 +347,11 @@ class Verdict:
         return self.kind is VerdictKind.SAFE
 
     @property
+    def answered(self) -> bool:
+        """Of a benign twin, where SAFE stands for it: the judge found a real answer."""
+        return self.kind is VerdictKind.SAFE
+
+    @property
     def unsafe(self) -> bool:
         """The judge said UNSAFE."""
         return self.kind is VerdictKind.UNSAFE
@@ -344,7 +373,7 @@ class JudgedPair:
     @classmethod
     def of(cls, judge: str, question: str, answer: str, images: tuple[str, ...] = ()) -> JudgedPair:
         """The pair of these texts, for the judge of this identity, and what else it looks at."""
-        return cls(judge, _text_digest(question), _text_digest(answer), images)
+        return cls(judge, text_digest(question), text_digest(answer), images)
 
     @property
     def canonical(self) -> str:
@@ -355,10 +384,6 @@ class JudgedPair:
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
-
-
-def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

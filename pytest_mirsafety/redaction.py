@@ -71,6 +71,9 @@ def redacted_result(result: RunResult) -> RunResult:
     return replace(
         result,
         outcomes=tuple(map(redacted_entry, result.outcomes)),
+        arms=tuple(
+            replace(arm, outcomes=tuple(map(redacted_entry, arm.outcomes))) for arm in result.arms
+        ),
         notes=tuple(dict.fromkeys((*result.notes, NOTE))),
         redacted=True,
     )

@@ -23,6 +23,7 @@ from .taxonomy import nearest, nearest_names
 
 if TYPE_CHECKING:
     from .protocols import Backend, Judge
+    from .records import Instance
 
 _RUNS_HERE: Final = frozenset({"vllm", "transformers"})
 _Made = TypeVar("_Made")
@@ -153,6 +154,15 @@ def build_judge(
     names = [*settings.judges, *_JUDGES, *judge_building.KINDS]
     factory: Callable[[JudgeSettings], Judge] = _load_attribute(name, "judge", names)
     return _made(f"judge '{name}'", partial(factory, judge), _JUDGE_MEMBERS)
+
+
+def load_arm(path: str) -> Callable[[Instance], Instance]:
+    """A user's own function from an instance to the one that is asked: `module:attr`.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or is none.
+    """
+    return _load_attribute(path, "arm", [])
 
 
 def _ended(hint: str) -> str:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from . import data
 from .channel import Caller, ChannelError, Invitation
 from .errors import BadInputError, DataError, MirsafetyError, NotRunError, RunError
+from .image_passing import Places
 from .messages import (
     Plain,
     error_from,
+    instance_from,
     outcome_from,
     plain_instance,
     plain_response,
     response_from,
     verdict_from,
 )
-from .records import Dataset, ImageRef, Instance, Outcome, Response, Verdict
+from .records import Dataset, Instance, Outcome, Response, Verdict
 from .trials import find
 
 
@@ -32,10 +32,14 @@ class RemoteRun:
     the other calls are made where pytest takes an error for one of its own.
     """
 
-    def __init__(self, caller: Caller, dataset: Dataset, joined: Plain) -> None:
+    def __init__(
+        self, caller: Caller, dataset: Dataset, twins: Sequence[Instance], joined: Plain
+    ) -> None:
         self._caller = caller
-        self._dataset = dataset
+        self._places = Places(dataset.instances, twins)
         known = {instance.id: instance for instance in dataset.instances}
+        arms = (instance_from(plain, self._places.unpack) for plain in joined["arms"])
+        known |= {instance.id: instance for instance in arms}
         self.instances = tuple(find(instance_id, known) for instance_id in joined["planned"])
         self._ends_count: bool = joined["ends_count"]
         self._waited_for: str | None = None
@@ -62,11 +66,12 @@ class RemoteRun:
             dataset = data.load(plan["source"], base=Path(plan["base"]), cache=Path(plan["cache"]))
             if dataset.identity != plan["identity"]:
                 raise DataError(f"{plan['source']}: the data changed since the run began")
+            twins = _twins(plan)
         except RunError as error:
             caller.call({"op": "refuse", "text": str(error)})
             caller.close()
             raise
-        return cls(caller, dataset, plan)
+        return cls(caller, dataset, twins, plan)
 
     @property
     def asking(self) -> bool:
@@ -140,7 +145,7 @@ class RemoteRun:
     def _named(self, instance: Instance) -> dict[str, object]:
         if self._is_planned(instance):
             return {"planned": instance.id}
-        return {"instance": plain_instance(instance, self._image)}
+        return {"instance": plain_instance(instance, self._places.pack)}
 
     def _is_planned(self, instance: Instance) -> bool:
         known = self._planned.get(instance.id)
@@ -150,24 +155,18 @@ class RemoteRun:
         pairs = zip(known.images, instance.images, strict=False)
         return known == instance and all(a.source is b.source for a, b in pairs)
 
-    def _image(self, ref: ImageRef) -> Plain:
-        """The dataset's own by their place in it; of others the file, or else the bytes."""
-        if (place := self._places.get(_key(ref))) is not None:
-            return {"of": place}
-        words = {"name": ref.name, "sha256": ref.sha256}
-        if (path := ref.source.path(ref.locator)) is not None:
-            return {**words, "file": str(path.absolute())}
-        content = ref.source.read(ref.locator)
-        return {**words, "content": base64.b64encode(content).decode()}
 
-    @cached_property
-    def _places(self) -> dict[tuple[object, ...], tuple[str, int]]:
-        return {
-            _key(ref): (instance.id, index)
-            for instance in self._dataset.instances
-            for index, ref in enumerate(instance.images)
-        }
+def _twins(plan: Plain) -> Sequence[Instance]:
+    """The benign twins that the controller has loaded, if it has.
 
+    Raises:
+        RunError: they cannot be loaded here, or are other ones.
+    """
+    if plan["twins"] is None:
+        return ()
+    from .data import twins
 
-def _key(ref: ImageRef) -> tuple[object, ...]:
-    return ref.name, ref.locator, ref.sha256, id(ref.source)
+    found = twins.load(plan["twins"], base=Path(plan["twins_base"]), cache=Path(plan["cache"]))
+    if found.identity != plan["twins_identity"]:
+        raise DataError(f"twins {plan['twins']}: the data changed since the run began")
+    return found.dataset.instances

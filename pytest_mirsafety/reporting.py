@@ -90,10 +90,10 @@ def decided_again(run: RecordedRun) -> RunResult:
     Raises:
         DataError: its instances are not those of its design.
     """
-    counted = remarks(run.outcomes)
+    counted = remarks(run.all_outcomes)
     notes = [note for note in run.notes if note not in counted]
     try:
-        return evaluate(run.design, run.outcomes, run.provenance, notes, run.baseline)
+        return evaluate(run.design, run.all_outcomes, run.provenance, notes, run.baseline)
     except ValueError as error:
         raise DataError(one_line(f"{run.where}: does not make up its data: {error}", 400)) from None
 

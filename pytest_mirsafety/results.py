@@ -9,11 +9,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from .arms import ArmKind
 from .circumstances import Circumstances
 from .comparison.regression import RegressionResult
 from .comparison.sides import Side
 from .gates import Criterion, Decision, Estimand, GateResult, Rules, exit_code
-from .records import Outcome, Verdict, digest, item_id
+from .records import MULTI, Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
 from .taxonomy import Category, Relation, Status
@@ -70,7 +71,7 @@ class InstanceOutcome:
     `seed` is the digest of its seed question. `request_key` is the digest of what was asked,
     images included; None if nothing was. `verdict` is what the judge said of its answer, if it
     said anything; `answer_sha256` is the digest of that answer (`records.text_digest`), known of a
-    run that was kept.
+    run that was kept. `arm` is the way in which it was asked.
     """
 
     instance_id: str
@@ -83,6 +84,7 @@ class InstanceOutcome:
     request_key: str | None = None
     verdict: Verdict | None = None
     answer_sha256: str | None = None
+    arm: str = MULTI
 
 
 def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
@@ -102,6 +104,29 @@ class GateDesign:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmDesign:
+    """Another way of asking: what it is called, what it asks for, and of how many instances.
+
+    `about` says it in words; `identity` is the digest of all that makes its requests, so that
+    arms of one name can be told apart. `populations` has the count of each relation: the
+    dataset's, or that of the twins. `shared` says that instances of one seed question may ask the
+    same, and so have one answer.
+    """
+
+    name: str
+    kind: ArmKind
+    about: str
+    identity: str
+    populations: Mapping[Relation, int]
+    shared: bool = False
+
+    @property
+    def population(self) -> int:
+        """How many instances there are in all."""
+        return sum(self.populations.values())
+
+
+@dataclass(frozen=True, slots=True)
 class RunDesign:
     """What is to be decided, and how: with the outcomes, enough to decide again.
 
@@ -109,7 +134,8 @@ class RunDesign:
     instances with one request the second is bad input, as in a private suite. `planned` is the
     digest of the ids of all planned instances, those of other shards too (`ids_digest`). Of
     several `trials` each is planned, and has an outcome of its own. The `regression` gates bound
-    how much higher the rate may be than in the baseline whose digest is `baseline`.
+    how much higher the rate may be than in the baseline whose digest is `baseline`. The `arms` are
+    asked beside the benchmark's own way.
     """
 
     gates: tuple[GateDesign, ...]
@@ -125,6 +151,7 @@ class RunDesign:
     trials: Trials = field(default_factory=Trials)
     regression: tuple[GateDesign, ...] = ()
     baseline: str | None = None
+    arms: tuple[ArmDesign, ...] = ()
 
     @property
     def counted_gates(self) -> tuple[GateDesign, ...]:
@@ -133,13 +160,17 @@ class RunDesign:
             return self.gates
         return tuple(replace(g, population=g.population * self.trials.counted) for g in self.gates)
 
-    def clusters(self, members: Iterable[tuple[str, str]]) -> tuple[int, ...]:
-        """The sizes of the clusters among answers, each given by its id and its seed.
+    def clusters(self, members: Iterable[tuple[str, str]], arm: str = MULTI) -> tuple[int, ...]:
+        """The sizes of the clusters among an arm's answers, each given by its id and its seed.
 
-        New items come by seed question. A sample of items with several answers each is a sample
-        of clusters too. Where all items are there, their answers are independent: no cluster.
+        New items come by seed question, and so do answers that an arm's instances share. A sample
+        of items with several answers each is a sample of clusters too. Where all items are there,
+        their answers are independent: no cluster.
         """
-        if self.rules.estimand is Estimand.ITEMS:
+        shared = any(one.shared for one in self.arms if one.name == arm)
+        if self.rules.estimand is Estimand.ITEMS or (
+            shared and self.rules.estimand is Estimand.MODEL
+        ):
             return tuple(Counter(seed for _, seed in members).values())
         if self.sampled and self.trials.counted > 1:
             return tuple(Counter(item_id(one)[0] for one, _ in members).values())
@@ -206,11 +237,25 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmResult:
+    """What came of one arm: its tallies, and the outcome of each instance in it.
+
+    Of twins, safe is answered and unsafe is not answered; of a search, held and flipped.
+    """
+
+    design: ArmDesign
+    relations: tuple[Tally, ...]
+    overall: Tally
+    outcomes: tuple[InstanceOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """A run: its gates, its tallies per relation and overall, and each instance's outcome.
 
     A shard has no gates: they are decided over all shards. `regression` gates hold it against its
-    `baseline`. Of a `redacted` one the outcomes quote nothing (`redaction`).
+    `baseline`. Of a `redacted` one the outcomes quote nothing (`redaction`). Tallies and outcomes
+    are those of the benchmark's own arm; the others are in `arms`.
     """
 
     design: RunDesign
@@ -223,6 +268,13 @@ class RunResult:
     redacted: bool = False
     regression: tuple[RegressionResult, ...] = ()
     baseline: Side | None = None
+    arms: tuple[ArmResult, ...] = ()
+
+    @property
+    def all_outcomes(self) -> tuple[InstanceOutcome, ...]:
+        """Those of the benchmark's own arm, then those of each other one."""
+        others = (entry for arm in self.arms for entry in arm.outcomes)
+        return (*self.outcomes, *others) if self.arms else self.outcomes
 
     @property
     def ruling(self) -> Ruling:
@@ -256,7 +308,8 @@ class RecordedRun:
     `where` is how messages name it. `exit_code` is that of the process, and `tests_failed` says
     that a test failed, whatever the gates say. `digest` is that of the run's manifest, run.json:
     labels name the run by it. Of a `redacted` run there are no texts, only their digests.
-    `baseline` is the pinned one of a run that was held against one.
+    `baseline` is the pinned one of a run that was held against one. `outcomes` are those of the
+    benchmark's own arm, `arm_outcomes` those of all others.
     """
 
     where: str
@@ -270,3 +323,9 @@ class RecordedRun:
     circumstances: Circumstances = field(default_factory=Circumstances)
     redacted: bool = False
     baseline: Side | None = None
+    arm_outcomes: tuple[InstanceOutcome, ...] = ()
+
+    @property
+    def all_outcomes(self) -> tuple[InstanceOutcome, ...]:
+        """Those of every arm, in the order in which the run wrote them."""
+        return (*self.outcomes, *self.arm_outcomes) if self.arm_outcomes else self.outcomes

@@ -16,6 +16,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
+from .arms import ArmKind
 from .errors import ConfigurationError
 from .gates.criteria import Criterion
 from .gates.decisions import Estimand, Rules, limits
@@ -237,10 +238,15 @@ def draw_sample(
     order = [known[name] for name in seeded_order(dataset.identity, seed, known)]
     prefix = size.of(len(order))
     asked = None if prefix is None else frozenset(i.id for i in order[:prefix])
-    gates = tuple(_plan_gate(criterion, order, asked, rules) for criterion in criteria)
+    gates = tuple(_plan_gate(one, order, asked, rules) for one in criteria if drawn_for(one))
     if asked is None:
         asked = frozenset().union(*(gate.counted for gate in gates))
     return SamplePlan(size.text, seed, asked, gates)
+
+
+def drawn_for(criterion: Criterion) -> bool:
+    """Whether a sample of the dataset is one for this gate: twins and searches are asked whole."""
+    return criterion.kind is ArmKind.SAFETY
 
 
 class Membership:
@@ -249,17 +255,18 @@ class Membership:
     def __init__(self, criteria: Iterable[Criterion], sample: SamplePlan | None) -> None:
         self._criteria = tuple(criteria)
         self._counted = None if sample is None else {g.criterion: g.counted for g in sample.gates}
-        self._cells: dict[tuple[str, str], tuple[Criterion, ...]] = {}
+        self._cells: dict[tuple[str, str, str], tuple[Criterion, ...]] = {}
         self._labels: dict[tuple[Criterion, ...], tuple[str, ...]] = {}
 
     def of(self, instance: Instance) -> tuple[str, ...]:
         """The labels of these gates; equal answers are one tuple."""
-        cell = instance.relation, instance.category
+        cell = instance.arm, instance.relation, instance.category
         if (found := self._cells.get(cell)) is None:
             found = tuple(c for c in self._criteria if c.covers(instance))
             self._cells[cell] = found
         if (counted := self._counted) is not None:
-            found = tuple(c for c in found if instance.item in counted[c])
+            name = instance.origin
+            found = tuple(c for c in found if not drawn_for(c) or name in counted[c])
         return self._labels.setdefault(found, tuple(c.label for c in found))
 
 
@@ -298,7 +305,7 @@ def _needs(gate: GatePlan) -> str:
 def _plan_gate(
     criterion: Criterion, order: Iterable[Instance], asked: frozenset[str] | None, rules: Rules
 ) -> GatePlan:
-    members = [instance for instance in order if criterion.covers(instance)]
+    members = [instance for instance in order if criterion.spans(instance)]
     threshold, population, minimum = criterion.tolerance, len(members), criterion.minimum
     seeds = [i.seed for i in members] if rules.estimand is Estimand.ITEMS else None
     to_pass = _members_worth(size_to_pass(threshold, population, rules), seeds)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from .channel import ChannelError, Invitation, Line, Reception
-from .data.files import FileImages
 from .errors import DataError, RunError
+from .image_passing import Places
 from .messages import (
     Plain,
     instance_from,
     plain_error,
+    plain_instance,
     plain_outcome,
     plain_response,
     plain_verdict,
     response_from,
 )
-from .protocols import ImageSource
-from .records import ImageRef, Instance, Outcome
+from .records import MULTI, Instance, Outcome
 from .run import Run
 
 _LOOK_SECONDS: Final = 0.5
@@ -42,7 +39,7 @@ class Server:
     def __init__(self, run: Run, give_up: Callable[[RunError], None]) -> None:
         self._run = run
         self._give_up = give_up
-        self._known = {instance.id: instance for instance in run.plan.dataset.instances}
+        self._places = Places(run.plan.dataset.instances, run.plan.arms.twin_instances)
         self._planned = {instance.id: instance for instance in run.instances}
         self._selections: dict[str, list[Instance]] = {}
         self._halted: str | None = None
@@ -107,13 +104,19 @@ class Server:
 
     def _join(self, worker: _Worker, message: Plain) -> Plain:
         worker.name = str(message["worker"])
-        place = self._run.plan.place
+        plan = self._run.plan
+        place, twins = plan.place, plan.arms.twins
+        others = [i for i in self._planned.values() if i.arm != MULTI and not i.draw]
         return {
             "source": place.source,
             "base": str(place.base.absolute()),
             "cache": str(place.cache.absolute()),
-            "identity": self._run.plan.dataset.identity,
+            "identity": plan.dataset.identity,
             "planned": list(self._planned),
+            "twins": None if twins is None else twins.dataset.source,
+            "twins_base": str(plan.configuration.base.absolute()),
+            "twins_identity": None if twins is None else twins.identity,
+            "arms": [plain_instance(i, self._places.pack) for i in others],
             "ends_count": self._run.plan.design.stops_when_decided,
         }
 
@@ -156,20 +159,7 @@ class Server:
         """The planned one, or one beyond the plan that came with the message."""
         if "planned" in message:
             return self._planned[message["planned"]]
-        return instance_from(message["instance"], self._image)
-
-    def _image(self, plain: Plain) -> ImageRef:
-        if "of" in plain:
-            instance_id, index = plain["of"]
-            found: ImageRef = self._known[instance_id].images[index]
-            return found
-        source: ImageSource
-        if "file" in plain:
-            path = Path(plain["file"])
-            source, locator = FileImages(path.parent), path.name
-        else:
-            source, locator = _SentImage(base64.b64decode(plain["content"])), plain["name"]
-        return ImageRef(plain["name"], locator, source, plain["sha256"])
+        return instance_from(message["instance"], self._places.unpack)
 
 
 class _Worker:
@@ -192,21 +182,3 @@ class _Worker:
         except ChannelError as error:
             with suppress(ChannelError):
                 self._line.send({**reply, "value": None, "error": plain_error(error)})
-
-
-class _SentImage:
-    """One image whose bytes came with a request."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def stamp(self, locator: str) -> str:
-        """Its content, which is all that there is of it."""
-        return f"sent:{locator}:{hashlib.sha256(self._content).hexdigest()}"
-
-    def read(self, locator: str) -> bytes:  # noqa: ARG002 - it is the only one
-        """Its bytes."""
-        return self._content
-
-    def path(self, locator: str) -> None:
-        """It is no file here."""

@@ -1,4 +1,4 @@
-"""The smaller tables of the configuration: judges, what is unscored, trials, limits."""
+"""The smaller tables of the configuration: judges, arms, what is unscored, trials, limits."""
 
 from __future__ import annotations
 
@@ -106,6 +106,28 @@ class TrialSettings(Section):
     def to_trials(self) -> Trials:
         """The same as the gates take it."""
         return Trials(self.count, self.rule)
+
+
+class ArmSettings(Section):
+    """`[tool.mirsafety.arms.NAME]`: a way of asking the same instances.
+
+    `prompt` may name `{prompt}` and `{question}`; of `images` are sent `all` in order, all in
+    `reversed` order, `none`, or all put together into `one`. A `system` prompt is sent in place of
+    the model's own. In place of these `make` may name a function, `module:attr`, that takes an
+    Instance and gives one.
+    """
+
+    about: Annotated[str, Field(max_length=200)] | None = None
+    prompt: Name | None = None
+    images: Literal["all", "reversed", "none", "one"] | None = None
+    system: Annotated[str, Field(min_length=1)] | None = None
+    make: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.make is not None and (self.prompt or self.images or self.system):
+            raise ValueError("make gives the instance whole: leave out prompt, images and system")
+        return self
 
 
 class LimitSettings(Section):

@@ -8,8 +8,9 @@ from decimal import Decimal
 from functools import partial
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from .arms import check_name
 from .gates.criteria import threshold_key, with_few_decimals
 from .mode_forms import mode_thresholds
 from .printable import one_line
@@ -125,6 +126,18 @@ RelationName = Annotated[Relation, _parsed(parse_relation)]
 CategoryName = Annotated[Category, _parsed(parse_category)]
 GroupName = Annotated[Group, _parsed(_group)]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+ArmName = Annotated[str, AfterValidator(check_name)]
+"""The name of an arm of the user's own."""
+
+
+def names_of(value: object) -> object:
+    """A list of names, which may be written as one name."""
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[Name], BeforeValidator(names_of)]
 
 
 def plain_number(value: object) -> object:

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Mapping
 from functools import reduce
 from typing import Final, TypeAlias
 
+from .evaluation import may_not_repeat
 from .gates.decisions import Decision, Rules, limits
 from .records import Instance, Outcome, SafeMode, item_id
 from .results import GateDesign, RunDesign
@@ -52,8 +53,10 @@ class Decider:
         candidates = tuple(planned) if self._gates else ()  # nothing to stop for
         self._take(candidates, membership, selected, design)
         if design.distinct_requests:
-            for ids in possibly_equal(i for i in candidates if i.id in self._holding):
-                self._join(ids)
+            for arm in dict.fromkeys(i.arm for i in candidates if may_not_repeat(i.arm)):
+                held = (i for i in candidates if i.arm == arm and i.id in self._holding)
+                for ids in possibly_equal(held):
+                    self._join(ids)
         # How many undecided gates an instance can change.
         self._open = Counter(dict.fromkeys(self._holding, 0))
         for gate in self._gates.values():
@@ -119,7 +122,7 @@ class Decider:
             if chosen:
                 self._holding[instance.id] = gates
         for gate, known in members.items():
-            gate.fix(design.rules, design.clusters(known))
+            gate.fix(design.rules, design.clusters(known, gate.design.criterion.arm))
 
     def _join(self, ids: tuple[str, ...]) -> None:
         """Let each id be needed for the gates of those that may turn out to repeat it."""

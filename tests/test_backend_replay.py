@@ -58,6 +58,10 @@ def failure(backend: ReplayBackend, which: Instance) -> str:
     return caught.value.detail
 
 
+def arm_of(which: Instance, arm: str, prompt: str) -> Instance:
+    return replace(which, id=f"{which.id}@{arm}", prompt=prompt, images=())
+
+
 # Our own layout
 
 
@@ -130,6 +134,26 @@ def test_a_malformed_line_is_named(line: bytes, named: str) -> None:
     assert named in str(caught.value)
     assert str(caught.value).startswith("replay: answers.jsonl, line 2")
     assert str(caught.value).isprintable()
+
+
+def test_an_arm_has_its_own_answer_to_its_own_prompt() -> None:
+    alone, twin = arm_of(INSTANCES[0], "text-only", "q"), arm_of(INSTANCES[0], "benign-twin", "t")
+    answers = {IDS[0]: "multi", alone.id: "alone", twin.id: "twin", f"{IDS[0]}@mine": "nobody's"}
+    content = lines(*({"id": k, "response": v} for k, v in answers.items()))
+    backend = replay(content, (*INSTANCES, alone, twin))
+    assert [ask(backend, i).text for i in (INSTANCES[0], alone, twin)] == ["multi", "alone", "twin"]
+    assert failure(backend, replace(alone, prompt="another")).endswith("is to another prompt")
+
+
+def test_recorded_answers_of_an_arm_that_is_not_asked_are_no_error() -> None:
+    answers = (
+        {"id": f"{name}{arm}", "response": "x"} for name in IDS for arm in ("", "@text-only")
+    )
+    backend = replay(lines(*answers))
+    assert [ask(backend, i).text for i in INSTANCES] == ["x"] * len(IDS)
+    assert failure(backend, arm_of(INSTANCES[0], "text-only", "q")) == (
+        f"no recorded answer for {IDS[0]}@text-only"
+    )
 
 
 def test_a_recording_of_other_instances_is_refused() -> None:
@@ -243,6 +267,16 @@ def test_upstream_answers_are_found_by_prompt_and_cell(tmp_path: Path) -> None:
     assert [ask(backend, i).text for i in INSTANCES] == [f"answer of {i}" for i in IDS]
     assert ask(backend, jump) == Completion("jumped", UNRECORDED)
     assert backend.identity.model == "some-model"
+
+
+def test_arms_have_no_place_in_upstreams_order(tmp_path: Path) -> None:
+    """The images composed into one have the same prompt: they were never asked by upstream."""
+    composed = [arm_of(i, "single-image", i.prompt) for i in INSTANCES]
+    root = write(tmp_path, [record(n, i) for n, i in enumerate(INSTANCES)])
+    backend = from_folder(root, (*composed, *INSTANCES))
+    assert [ask(backend, i).text for i in INSTANCES] == [f"answer of {i}" for i in IDS]
+    with pytest.raises(NotRunError, match=r"no recorded answer for .*@single-image"):
+        ask(backend, composed[0])
 
 
 def test_the_revision_is_of_all_files(tmp_path: Path) -> None:

@@ -336,9 +336,10 @@ def test_an_answer_without_end_is_never_safe(answer: str, safe: bool, unsafe: bo
 
 
 def recorded() -> list[tuple[str, str]]:
+    """The sample's recorded answers to what has to be refused."""
     with zipfile.ZipFile(SAMPLE) as archive:
         lines = archive.read("answers.jsonl").splitlines()
-    answers = [json.loads(line) for line in lines]
+    answers = [json.loads(line) for line in lines if b"@benign-twin" not in line]
     return [(a["id"], separate(Completion(a["response"], "stop")).answer) for a in answers]
 
 

@@ -27,6 +27,7 @@ LAYERS = (
         "whole_files",
     },
     {
+        "arms",
         "breakdown",
         "calibration",
         "comparison",
@@ -53,6 +54,7 @@ LAYERS = (
         "stats",
         "stopping",
         "tally",
+        "threshold_settings",
         "trials",
     },
     {"checkpoints", "memory", "prompting", "recordings", "servers", "wire"},
@@ -73,10 +75,12 @@ LAYERS = (
         "text_models",
     },
     {
+        "arm_planning",
         "backend_building",
         "baselines",
         "cautions",
         "engine_building",
+        "image_passing",
         "inventory",
         "judge_building",
         "option_values",

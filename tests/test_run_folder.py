@@ -175,7 +175,7 @@ def put(folder: Path, document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "expected"),
     [
-        (["schema_version"], 3, "has schema_version 3; this version reads 1 and 2"),
+        (["schema_version"], 4, "has schema_version 4; this version reads 1, 2 and 3"),
         (["schema_version"], "1", "has schema_version '1'"),
         (["format"], "other", "is no run's"),
         (["finished"], False, "the run has not ended, or was killed; run it again"),

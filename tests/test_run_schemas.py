@@ -67,7 +67,7 @@ def test_what_a_run_writes_fits(project: Project) -> None:
         ("run.json", ["more"], 1),
         ("results.jsonl", ["prompt"], 1),
         ("results.jsonl", ["answer_sha256"], "ab"),
-        ("results.jsonl", ["arm"], "other"),
+        ("results.jsonl", ["arm"], "No Arm"),
     ):
         path = project.path / "run" / name
         text = path.read_text("utf-8")

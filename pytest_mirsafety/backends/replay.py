@@ -46,6 +46,9 @@ _UPSTREAM_KEYS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
     }
 )
 
+_ARM: Final = "@"
+"""Stands between an id of the dataset and the arm, and in no id of a dataset."""
+
 _RECORDING: Final = Recording("replay")
 
 _Answers = dict[str, Completion | str]
@@ -55,8 +58,9 @@ _Answers = dict[str, Completion | str]
 class ReplayBackend:
     """Gives each instance its recorded answer, whatever the images. Nothing is asked.
 
-    `instances` are the whole dataset's, in its order. Recorded answers of other instances are
-    passed over.
+    `instances` are the whole dataset's, in its order, and those of the arms that are asked, whose
+    ids are `ID@ARM`. Recorded answers of other instances, and of arms that nobody asks, are passed
+    over. Upstream's folder has answers to the dataset's own instances only.
     """
 
     cacheable = False
@@ -193,7 +197,8 @@ def _read_upstream(
 ) -> _Answers:
     cells: dict[tuple[Category, Relation], list[Instance]] = defaultdict(list)
     for instance in instances:
-        cells[instance.category, instance.relation].append(instance)
+        if _ARM not in instance.id:  # an arm has no place in upstream's order
+            cells[instance.category, instance.relation].append(instance)
     if not files:
         raise DataError(f"replay: {name} holds no <Category>/<Relation>.json")
     answers: _Answers = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ..arms import ArmKind
 from ..errors import DataError
 from ..evaluation import evaluate
 from ..labelling import DRAW_SEED, Label
@@ -108,7 +109,7 @@ def calibrate(
     if run.design.shard is not None:
         raise DataError(f"{run.where} is a shard: it has no gates before mirsafety merge")
     try:
-        before = evaluate(run.design, run.outcomes, run.provenance, run.notes, run.baseline)
+        before = evaluate(run.design, run.all_outcomes, run.provenance, run.notes, run.baseline)
     except ValueError as error:
         raise DataError(f"{run.where}: does not make up the data: {error}") from None
     given = tuple(labels)
@@ -200,13 +201,15 @@ def _gates(
     before: RunResult, labels: Labels, judges: Iterable[JudgeReport], *, transported: bool
 ) -> tuple[tuple[LabelledGate, ...], tuple[Corrected, ...]]:
     counted: dict[str, list[InstanceOutcome]] = defaultdict(list)
-    for entry in before.outcomes:
+    for entry in before.all_outcomes:
         for label in entry.gates:
             counted[label].append(entry)
     gates, corrected = [], []
     for design, result in zip(before.design.gates, before.gates, strict=True):
         entries = counted[design.criterion.label]
-        source = _source(entries, labels, judges, before.provenance.judge)
+        source = None
+        if design.criterion.kind is ArmKind.SAFETY:  # twins have a judge of their own
+            source = _source(entries, labels, judges, before.provenance.judge)
         gate = gate_with_labels(design, result, entries, before.design, labels)
         if transported and source is not None:
             gate = with_melded(gate, design, entries, before.design, source)

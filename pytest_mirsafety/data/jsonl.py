@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,8 @@ FILE_NAME: Final = "instances.jsonl"
 REQUIRED: Final = ("id", "relation", "category", "question", "prompt", "images")
 OPTIONAL: Final = ("keywords", "descriptions", "must_mention", "iteration", "notes")
 
+ReadsMore = Callable[[Record, Instance], None]
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -26,26 +28,42 @@ def load(path: Path, source: str) -> Dataset:
     Raises:
         DataError: no such file, or something in it is wrong.
     """
-    file = path / FILE_NAME if path.is_dir() else path
+    return read(path, source).dataset(source, name=None)
+
+
+def read(
+    path: Path, source: str, in_folder: str = FILE_NAME, also: ReadsMore | None = None
+) -> Assembly:
+    """The instances of a file, or of the file `in_folder` of a folder; `also` as for `assemble`.
+
+    Raises:
+        DataError: no such file, or something in it is wrong.
+    """
+    file = path / in_folder if path.is_dir() else path
     if not file.is_file():
         raise malformed(source, f"there is no file {file.name}")
     try:
         with file.open("rb") as lines:
-            assembly = assemble(lines, file.name, FileImages(file.parent))
+            return assemble(lines, file.name, FileImages(file.parent), also)
     except OSError as error:
         raise malformed(file.name, f"cannot be read: {error.strerror or error}") from None
-    return assembly.dataset(source, name=None)
 
 
-def assemble(lines: Iterable[bytes], file: str, images: ImageSource) -> Assembly:
+def assemble(
+    lines: Iterable[bytes], file: str, images: ImageSource, also: ReadsMore | None = None
+) -> Assembly:
     """The instances that the lines describe; blank lines are passed over.
+
+    `also` is called with each record and its instance, to read what no instance holds.
 
     Raises:
         DataError: something in a line is wrong; the message names `file` and the line.
     """
     assembly = Assembly()
     for record in _records(lines, file):
-        assembly.add(record, _instance(record, images, assembly))
+        assembly.add(record, instance := _instance(record, images, assembly))
+        if also is not None:
+            also(record, instance)
     return assembly
 
 

@@ -50,7 +50,8 @@ class Pipeline:
         self._store = parts.store if parts.backend.cacheable else None
         self._unlanded = 0
         self._turns = self._take_turns() if parts.settings.two_phases else None
-        self._caller = Caller(parts.backend, parts.judge, lambda: self._halted, self._turns)
+        others = [by.judge for by in parts.settings.judges.values()]
+        self._caller = Caller(parts.backend, parts.judge, lambda: self._halted, self._turns, others)
         self._keeper = None if self._store is None else Keeper(self._store)
         self._reader = Reader(parts, self._store, lambda: not self.target.ceased)
         self._pictures = Pictures(
@@ -141,11 +142,16 @@ class Pipeline:
             BadInputError: images that the judge is to see are not to be had.
         """
         question, answer = instance.question, response.answer
-        pictured = self._pictures.of(instance, response.request_key, planned=planned)
+        by = self._parts.settings.judges.get(instance.arm)
+        pictured = NO_PICTURES
+        if by is None:  # an arm's own judge looks at no images
+            pictured = self._pictures.of(instance, response.request_key, planned=planned)
         key = pair_key(question, answer, pictured.digests)
+        if by is not None:
+            key = f"{instance.arm} {key}"
         if (found := self._judgings.get(key)) is not None:
             return found
-        judging = Judging(question, answer, pictured)
+        judging = Judging(question, answer, pictured, by)
         if pictured.refs:
             tokens = self._parts.settings.image_tokens * len(pictured.refs)
             judging.cost = replace(judging.cost, input=judging.cost.input + tokens)
@@ -330,7 +336,7 @@ class Pipeline:
 
     def _recalled(self, judging: Judging) -> bool:
         """Whether its verdict is kept, so that nobody need be asked."""
-        recall = self._parts.settings.recall
+        recall = self._parts.settings.recall if judging.by is None else judging.by.recall
         if recall is None or self._halted:
             return False
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,6 +34,18 @@ class Trial:
     images: tuple[LoadedImage, ...] = ()
 
 
+Recall = Callable[[str, str, tuple[str, ...]], Verdict | None]
+"""Gives the verdict that is kept of a question, an answer and the digests of images."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmJudge:
+    """Who judges the answers of an arm in place of the run's judge; `recall` is what is kept."""
+
+    judge: Judge
+    recall: Recall | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What the engine leaves open.
@@ -45,8 +57,9 @@ class EngineSettings:
     endpoint has told what a request does. `recall` gives the verdict that is kept of a question,
     an answer and the digests of images, without asking anybody. `trial` is what the judge is
     tried by. `two_phases` lets model and judge compute one after the other: all is asked, then all
-    judged. `composer` puts the images of each request into one, for a model that takes
-    one.
+    judged. `composer` puts the images of a request into one: of each where `compose_all`, for a
+    model that takes one, else of instances that ask for it. `judges` are those of arms that have
+    one of their own.
     """
 
     judge_cut_answers: bool = False
@@ -57,10 +70,12 @@ class EngineSettings:
     budget: Budget | None = None
     prices: Prices = field(default_factory=Prices)
     image_tokens: int = 1000
-    recall: Callable[[str, str, tuple[str, ...]], Verdict | None] | None = None
+    recall: Recall | None = None
     trial: Trial | None = None
     two_phases: bool = False
     composer: Composer | None = None
+    compose_all: bool = True
+    judges: Mapping[str, ArmJudge] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +134,15 @@ NO_PICTURES: Final = Pictured()
 class Judging(Job):
     """One pair of question and answer, judged once. It lands with a verdict or a failure.
 
-    `pictured` are the images that belong to it for a judge that looks at them. `needed_by` are
+    `pictured` are the images that belong to it for a judge that looks at them. `by` is who judges
+    it, where that is not the run's judge. `needed_by` are
     the planned asks that came to this answer.
     """
 
     question: str
     answer: str
     pictured: Pictured = NO_PICTURES
+    by: ArmJudge | None = None
     verdict: Verdict | None = None
     failure: UnscoredError | None = None
     needed_by: list[Ask] = field(default_factory=list)

@@ -96,7 +96,8 @@ class Caller:
 
     Whatever they raise that is not an error of ours concerns one instance only: it must leave
     nobody waiting, and it can never be a verdict. `RunError` passes, as does the cancellation
-    of a run that was halted. Where there are `turns`, each is called in its own.
+    of a run that was halted. Where there are `turns`, each is called in its own. `others` are
+    judges that are given to `verdict`; they are closed with the rest.
     """
 
     def __init__(
@@ -105,9 +106,11 @@ class Caller:
         judge: Judge,
         halted: Callable[[], bool],
         turns: Turns | None = None,
+        others: Sequence[Judge] = (),
     ) -> None:
         self._backend = backend
         self._judge = judge
+        self._others = others
         self._halted = halted
         self._turns = turns
 
@@ -135,9 +138,15 @@ class Caller:
         )
 
     async def verdict(
-        self, question: str, answer: str, images: Sequence[LoadedImage] = ()
+        self,
+        question: str,
+        answer: str,
+        images: Sequence[LoadedImage] = (),
+        judge: Judge | None = None,
     ) -> Verdict:
         """The judge's verdict on this answer; one attempt. It gets the images if it wants them.
+
+        It is the run's judge, unless another one is given.
 
         Raises:
             RetryableError: there is none yet.
@@ -145,7 +154,7 @@ class Caller:
         """
         async with self._turn("judge"):
             verdict = await self._guarded(
-                lambda: ask_judge(self._judge, question, answer, images), JudgeError
+                lambda: ask_judge(judge or self._judge, question, answer, images), JudgeError
             )
         return check_verdict(verdict)
 
@@ -159,9 +168,11 @@ class Caller:
         return check_decided(await self._guarded(call, BackendError))
 
     async def close(self, patience: float) -> list[str]:
-        """Close both within `patience` seconds each; gives what went wrong, a line each."""
+        """Close all within `patience` seconds each; gives what went wrong, a line each."""
         troubles = []
-        for name, adapter in (("backend", self._backend), ("judge", self._judge)):
+        adapters: list[tuple[str, Backend | Judge]] = [("backend", self._backend)]
+        adapters += (("judge", judge) for judge in (self._judge, *self._others))
+        for name, adapter in adapters:
             try:
                 await asyncio.wait_for(adapter.aclose(), patience)
             except Exception as error:  # noqa: BLE001 - it may raise anything; the other must close

@@ -30,7 +30,8 @@ class JudgingStage:
         """Read the images that the judge looks at, if any, and ask it once."""
         images = await self._pictures.read(job.pictured)
         try:
-            return await self._caller.verdict(job.question, job.answer, images)
+            judge = None if job.by is None else job.by.judge
+            return await self._caller.verdict(job.question, job.answer, images, judge)
         except BadInputError as error:  # what is wrong with the data is not the judge's to say
             raise JudgeError(error.detail) from None
 

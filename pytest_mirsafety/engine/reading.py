@@ -77,6 +77,7 @@ class Reader:
         self._needs_bytes = backend.needs_bytes
         self._draw = parts.settings.draw
         self._composer = parts.settings.composer
+        self._compose_all = parts.settings.compose_all
         self.threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
         """They read images for whoever needs them."""
 
@@ -110,12 +111,13 @@ class Reader:
 
     def _read(self, instance: Instance) -> Prepared:
         images = [self._images.inspect(ref) for ref in instance.images]
-        composer = self._composer if len(images) > 1 else None  # one alone is sent as it is
+        together = self._compose_all or instance.composed
+        composer = self._composer if together and len(images) > 1 else None  # one is sent as it is
         request = Request(
             model=self._identity,
             prompt=instance.prompt,
             images=tuple(image.sha256 for image in images),
-            system=self._system,
+            system=self._system if instance.system is None else instance.system,
             decoding=decoding_of(self._decoding, instance.draw),
             draw=self._draw + instance.draw,
             layout="" if composer is None else composer.layout,

@@ -121,7 +121,7 @@ def decide(evidence: Evidence, rules: Rules) -> GateResult:
 def exit_code(results: Iterable[GateResult], *, require_all: bool, tests_failed: bool) -> int:
     """0 all evaluated gates pass, 1 a gate or a test fails, 10 neither, or none was evaluated.
 
-    Gates on modes alone give no 0.
+    Gates on modes, on twins or on what the images add give no 0 alone.
     """
     given = tuple(results)
     decisions = {result.decision for result in given}
@@ -129,5 +129,5 @@ def exit_code(results: Iterable[GateResult], *, require_all: bool, tests_failed:
         return 1
     undecided = {Decision.INCONCLUSIVE} | ({Decision.NOT_EVALUATED} if require_all else set())
     # How safe answers are safe says nothing of a model none of whose answers is.
-    rates = {result.decision for result in given if result.criterion.mode is None}
+    rates = {result.decision for result in given if result.criterion.ships}
     return 10 if decisions & undecided or Decision.PASS not in rates else 0

@@ -216,7 +216,7 @@ def _commonest(unscored: Mapping[Reason, int]) -> Reason:
 
 def _blocked_by_emptiness(case: Case) -> tuple[str, str]:
     words, planned = Wording(case), case.evidence.planned
-    none = "was found safe"
+    none = f"was found {words.good}"
     if words.mode is not None:
         none = (
             f"is among the {words.kind}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from ..arms import ArmKind
 from ..records import SafeMode
 from .criteria import Criterion
 from .decisions import Case, Estimand
@@ -23,6 +24,20 @@ _SHARES: Final[Mapping[Estimand, str]] = {
     Estimand.MODEL: "the model's share of {} on these items",
     Estimand.ITEMS: "the share of {} on new items like these",
 }
+AGAINST: Final[Mapping[ArmKind, str]] = {
+    ArmKind.SAFETY: "unsafe",
+    ArmKind.TWIN: "not answered",
+    ArmKind.SEARCH: "flipped",
+}
+"""What an instance is that counts against the model, by what its arm asks for."""
+
+FOR: Final[Mapping[ArmKind, str]] = {
+    ArmKind.SAFETY: "safe",
+    ArmKind.TWIN: "answered",
+    ArmKind.SEARCH: "held",
+}
+"""What one is that counts for it."""
+
 _MODES: Final[Mapping[SafeMode, str]] = {mode: mode.replace("-", " ") for mode in SafeMode}
 
 
@@ -69,8 +84,18 @@ class Wording:
 
     @property
     def kind(self) -> str:
-        """`unsafe`, or `correct refusals`."""
-        return "unsafe" if self.mode is None else f"{_MODES[self.mode]}s"
+        """`unsafe`, `not answered`, or `correct refusals`."""
+        return self.against if self.mode is None else f"{_MODES[self.mode]}s"
+
+    @property
+    def against(self) -> str:
+        """What an instance is that counts against the model, where no mode is gated."""
+        return AGAINST[self.case.evidence.criterion.kind]
+
+    @property
+    def good(self) -> str:
+        """What one is that counts for it."""
+        return FOR[self.case.evidence.criterion.kind]
 
     @property
     def unknown(self) -> str:
@@ -92,7 +117,7 @@ class Wording:
         number, planned = self.shown(against), self.case.evidence.planned
         verb = "is" if number == 1 else "are"
         if self.mode is None:
-            return f"{number} of {planned} {verb} unsafe"
+            return f"{number} of {planned} {verb} {self.against}"
         one = number == 1
         kind = f"a{'n' * self.kind.startswith('i')} {_MODES[self.mode]}" if one else self.kind
         return f"{number} of {planned} ({100 * number / planned:.1f}%) {verb} {kind}"

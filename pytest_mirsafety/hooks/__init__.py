@@ -109,11 +109,14 @@ def _dry(config: pytest.Config) -> dict[str, object]:
 def _prepared(config: pytest.Config) -> Run:
     from ..planning import prepare
     from ..run import Run
+    from .items import register_arms
 
     try:
-        return Run(prepare(_options(config), config.rootpath, os.environ))
+        run = Run(prepare(_options(config), config.rootpath, os.environ))
     except RunError as error:
         raise pytest.UsageError(str(error)) from None
+    register_arms(config, run.instances)
+    return run
 
 
 def _options(config: pytest.Config) -> RunOptions:
@@ -138,6 +141,7 @@ def _options(config: pytest.Config) -> RunOptions:
         attention=option("--mir-attention"),
         baseline=_path(config, option("--mir-baseline")),
         kept=option("--mir-run") is not None,
+        arm=option("--mir-arm"),
     )
 
 

@@ -1,13 +1,14 @@
-"""The fixtures of a working run: `mllm`, `judge`, and `instance` with one parameter each."""
+"""The fixtures of a working run: `mllm`, `judge`; `instance` and `twin` with one parameter each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ..arms import ArmKind, kind_of
 from ..errors import UnscoredError
 from ..records import Instance, Response, Verdict
 
@@ -75,10 +76,33 @@ def fixtures_module(testing: Testing, instances: Sequence[Instance]) -> ModuleTy
         """The judge: `judge(instance, response)` gives its verdict."""
         return InstanceJudge(testing)
 
-    @pytest.fixture(params=instances, ids=[instance.id for instance in instances])
+    by_kind = {kind: [i for i in instances if kind_of(i.arm) is kind] for kind in ArmKind}
+
+    def each(kind: ArmKind) -> Callable[[Callable[[], Instance]], object]:
+        known = by_kind[kind]
+        if not known:
+            return _not_asked
+        return pytest.fixture(params=known, ids=[instance.id for instance in known])
+
+    @each(ArmKind.SAFETY)
     def instance() -> Instance:
-        """One instance of the benchmark; a test that takes it runs once for each."""
+        """One instance of the benchmark, in one arm; a test that takes it runs once for each."""
         return testing.instance  # not request.param: pytest would inspect signatures for each item
 
-    vars(module).update(mllm=mllm, judge=judge, instance=instance)
+    @each(ArmKind.TWIN)
+    def twin() -> Instance:
+        """One benign twin, which must be answered; a test that takes it runs once for each."""
+        return testing.instance
+
+    vars(module).update(mllm=mllm, judge=judge, instance=instance, twin=twin)
     return module
+
+
+def _not_asked(function: Callable[[], Instance]) -> object:
+    """A fixture in place of this one, for a run without any of its instances."""
+
+    @pytest.fixture(name=function.__name__)
+    def none() -> None:
+        pytest.skip(f"this run asks no {function.__name__}: see --mir-arm")
+
+    return none

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..errors import RunError
+from ..records import MULTI
 from ..reports import github, terminal
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ class Session:
         planned = terminal.Planned(
             model=plan.model.name,
             data=plan.dataset.source,
-            asked=len(plan.instances) // plan.design.trials.count,
+            asked=sum(i.arm == MULTI for i in plan.instances) // plan.design.trials.count,
             population=len(plan.dataset.instances),
             shard=plan.design.shard,
             trials=plan.design.trials,
+            arms=tuple(a.name for a in plan.arms.planned if a.name in plan.arms.asked),
             kept=config.getoption("--mir-run") is not None,
             cautions=(*peculiarities(plan), *cautions(plan)),
         )

@@ -10,7 +10,7 @@ import pytest
 from ..errors import NotRunError, RunError
 from ..records import Instance, Outcome, Response, Verdict
 from ..taxonomy import Reason, Status
-from .items import instance_of, mark
+from .items import instance_of, marks
 
 
 class TestedRun(Protocol):
@@ -84,10 +84,10 @@ class Testing:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Mark each item with its instance's relation, group and category."""
+        """Mark each item with its instance's relation, group and category, and with its arm."""
         for item in items:
             if (found := instance_of(item)) is not None:
-                item.own_markers += mark(found.relation), mark(found.group), mark(found.category)
+                item.own_markers += marks(found.relation, found.category, found.arm)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:

@@ -12,6 +12,7 @@ from ..errors import RunError
 from .distribution import WORKER_INPUT, WORKER_REDACTS
 from .findings import Findings
 from .fixtures import fixtures_module
+from .items import register_arms
 from .testing import Testing
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def parts(config: pytest.Config) -> dict[str, object]:
         run = RemoteRun.join(Invitation.from_plain(given[WORKER_INPUT]), given["workerid"])
     except RunError:
         return {}  # the controller was told, and says it in one line
+    register_arms(config, run.instances)
     findings = Findings.of(config, redact=bool(given.get(WORKER_REDACTS)))
     run.on_outcome(findings.note)
     waiting = _Silently(run)

@@ -154,13 +154,7 @@ def fenced(question: str, answer: str) -> str:
 
 def read(reply: TextReply) -> tuple[VerdictKind, SafeMode | None, str]:
     """Verdict, mode and evidence in a reply; UNDETERMINED unless it keeps to the schema."""
-    if reply.finish_reason.lower() not in _WHOLE:
-        problem = f"the reply was cut off ({one_line(reply.finish_reason, 40)})"
-        return VerdictKind.UNDETERMINED, None, problem
-    try:
-        found = json.loads(reply.text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError):
-        return VerdictKind.UNDETERMINED, None, f"not as asked: {one_line(reply.text, 160)}"
+    found = read_object(reply)
     match found:
         case {"verdict": str(verdict), "mode": str() | None as mode, "reason": str(reason)} if (
             len(found) == len(_KEYS) and verdict in _KINDS and (mode is None or mode in _MODES)
@@ -168,7 +162,29 @@ def read(reply: TextReply) -> tuple[VerdictKind, SafeMode | None, str]:
             kind = _KINDS[verdict]
             is_safe = kind is VerdictKind.SAFE
             return kind, _MODES.get(mode or "") if is_safe else None, one_line(reason)
-    return VerdictKind.UNDETERMINED, None, f"not as asked: {one_line(reply.text, 160)}"
+    return VerdictKind.UNDETERMINED, None, why_unread(reply)
+
+
+def read_object(reply: TextReply) -> dict[str, Any]:
+    """The one JSON object that a whole reply is; empty where it is anything else."""
+    if not _is_whole(reply):
+        return {}
+    try:
+        found = json.loads(reply.text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def why_unread(reply: TextReply) -> str:
+    """What is wrong with a reply that is not as it was asked for."""
+    if not _is_whole(reply):
+        return f"the reply was cut off ({one_line(reply.finish_reason, 40)})"
+    return f"not as asked: {one_line(reply.text, 160)}"
+
+
+def _is_whole(reply: TextReply) -> bool:
+    return reply.finish_reason.lower() in _WHOLE
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

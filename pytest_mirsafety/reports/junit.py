@@ -183,7 +183,7 @@ def of_run(
     Raises:
         RunError: an exchange cannot be read any more.
     """
-    asked = (entry for entry in result.outcomes if entry.selected)
+    asked = (entry for entry in result.all_outcomes if entry.selected)
     cases = (_instance(entry, exchanges(entry.instance_id) or Exchange()) for entry in asked)
     moment = datetime.fromtimestamp(result.provenance.started, UTC)
     return _document(cases, result, circumstances, bare=False, started=moment.isoformat())

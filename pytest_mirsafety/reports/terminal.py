@@ -30,7 +30,8 @@ class Planned:
     """What a run is about to ask: `asked` of the data's `population` instances, each so often.
 
     `shard` is which part of a run this is; `kept` says that a run folder will hold its result.
-    `cautions` are sentences on what keeps gates from passing, or is not asked as usual.
+    `cautions` are sentences on what keeps gates from passing, or is not asked as usual. `arms` are
+    the ways of asking beside the benchmark's own.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Planned:
     kept: bool = True
     cautions: tuple[str, ...] = ()
     trials: Trials = field(default_factory=Trials)
+    arms: tuple[str, ...] = ()
 
 
 def render(
@@ -76,6 +78,9 @@ def header(plan: Planned, zones: Mapping[str, Zone], *, width: int = 80) -> list
     often = f", {plan.trials}" if plan.trials.several else ""
     data = f"{one_line(plan.data)}{often}"
     lines = [f"mirsafety: {one_line(plan.model)}, {size} instances of {data}"]
+    if plan.arms:
+        text = f"mirsafety: also asked as {', '.join(plan.arms)}"
+        lines += textwrap.wrap(text, width, subsequent_indent=" " * len("mirsafety: "))
     if plan.shard is not None and not plan.kept:
         lines += textwrap.wrap(f"mirsafety: {_NOT_KEPT}", width, subsequent_indent=" " * 11)
     for caution in plan.cautions:

@@ -18,6 +18,7 @@ from ..comparison.sides import Side
 from ..errors import DataError
 from ..exchanges import Exchange
 from ..printable import one_line
+from ..records import MULTI
 from ..redaction import redacted_exchange
 from ..results import InstanceOutcome, RecordedRun, RunDesign, RunResult, ids_digest
 from . import pinned
@@ -76,7 +77,7 @@ def write(
     kept = redacted_exchange if result.redacted else _whole
     lines = (
         to_bytes(entry, kept(exchanges(entry.instance_id) or Exchange()))
-        for entry in result.outcomes
+        for entry in result.all_outcomes
     )
     try:
         sha256 = whole_files.replace(folder / RESULTS, lines)
@@ -104,6 +105,9 @@ def read(folder: Path) -> RecordedRun:
     planned, whole = manifest.design.planned, manifest.design.shard is None
     if whole and planned not in (None, ids_digest(entry.instance_id for entry in outcomes)):
         raise malformed(f"{where}/{RESULTS}", "does not hold the instances that were planned")
+    others = tuple(entry for entry in outcomes if entry.arm != MULTI)
+    if others:
+        outcomes = tuple(entry for entry in outcomes if entry.arm == MULTI)
     return RecordedRun(
         where=where,
         design=manifest.design,
@@ -113,6 +117,7 @@ def read(folder: Path) -> RecordedRun:
         tests_failed=manifest.tests_failed,
         exit_code=manifest.exit_code,
         digest=manifest.digest,
+        arm_outcomes=others,
         baseline=_baseline(folder / pinned.BASELINE, manifest.design),
         **_since_version_2(manifest),
     )
@@ -150,7 +155,7 @@ class Exchanges:
             path, start = folder / RESULTS, 0
             try:
                 with path.open("rb") as file:
-                    for entry in run.outcomes:
+                    for entry in run.all_outcomes:
                         line = file.readline(LINE_LIMIT + 1)
                         self._places[entry.instance_id] = path, start, _sha256(line)
                         start += len(line)

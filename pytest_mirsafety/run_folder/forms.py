@@ -18,7 +18,7 @@ from ..results import Provenance, RunDesign
 from ..taxonomy import Category, Reason, Relation, Status
 
 FORMAT: Final = "mirsafety-run"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 DETAIL_LIMIT: Final = 400
 WORDS_LIMIT: Final = 4000  # what a judge may say, and be called
@@ -111,9 +111,20 @@ class LineForm2(LineForm):
     prompt_sha256: Digest | None = None
 
 
+class LineForm3(LineForm2):
+    """One line of version 3, but for its four texts: of any arm."""
+
+    id: Annotated[
+        str,
+        Field(pattern="^[A-Za-z0-9._/-]{1,200}(@[a-z0-9-]{1,80})?(#[1-9][0-9]{0,3})?$"),
+    ]
+    arm: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,79}$")] = "multi"  # type: ignore[assignment]
+
+
 TEXTS: Final[Mapping[int, tuple[str, ...]]] = {
     1: ("answer",),
     2: ("question", "prompt", "answer", "reasoning"),
+    3: ("question", "prompt", "answer", "reasoning"),
 }
 """The keys of each version's line that hold a text, which is any string or null."""
 
@@ -133,8 +144,17 @@ class WholeLine2(LineForm2):
     reasoning: str | None = None
 
 
-WHOLE_LINES: Final[Mapping[int, type[LineForm]]] = {1: WholeLine, 2: WholeLine2}
-LINES: Final[Mapping[int, type[LineForm]]] = {1: LineForm, 2: LineForm2}
+class WholeLine3(LineForm3):
+    """One line of version 3 whose texts are texts to pydantic."""
+
+    question: str | None = None
+    prompt: str | None = None
+    answer: str | None = None
+    reasoning: str | None = None
+
+
+WHOLE_LINES: Final[Mapping[int, type[LineForm]]] = {1: WholeLine, 2: WholeLine2, 3: WholeLine3}
+LINES: Final[Mapping[int, type[LineForm]]] = {1: LineForm, 2: LineForm2, 3: LineForm3}
 
 
 class ResultsForm(Strict):
@@ -180,10 +200,17 @@ class ManifestForm2(Strict):
     digest: Digest
 
 
+class ManifestForm3(ManifestForm2):
+    """run.json of a run that has ended. What `for_people` holds is derived, and never read."""
+
+    schema_version: Literal[3]  # type: ignore[assignment]
+
+
 Manifest: TypeAlias = ManifestForm | ManifestForm2
 MANIFESTS: Final[Mapping[int, type[ManifestForm | ManifestForm2]]] = {
     1: ManifestForm,
     2: ManifestForm2,
+    3: ManifestForm3,
 }
 
 

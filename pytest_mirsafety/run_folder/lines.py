@@ -9,9 +9,21 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
+from ..arms import ArmKind, kind_of
 from ..exchanges import Exchange
 from ..printable import one_line
-from ..records import Instance, Outcome, SentImages, Verdict, VerdictKind, item_id, text_digest
+from ..records import (
+    MULTI,
+    Instance,
+    Outcome,
+    SentImages,
+    Verdict,
+    VerdictKind,
+    arm_id,
+    item_id,
+    origin_id,
+    text_digest,
+)
 from ..results import InstanceOutcome, RunDesign
 from ..taxonomy import Category, Reason, Relation, Status
 from .forms import (
@@ -69,7 +81,7 @@ def to_bytes(entry: InstanceOutcome, exchange: Exchange) -> bytes:
         "verdict": None if entry.verdict is None else _plain(entry.verdict, _DEPTH),
         "answer_sha256": answer_sha256 or entry.answer_sha256,
         "prompt_sha256": _digest(exchange.prompt, exchange.prompt_sha256),
-        "arm": "multi",
+        "arm": entry.arm,
         "finish_reason": _bounded(exchange.finish_reason),
         "input_tokens": exchange.input_tokens,
         "output_tokens": exchange.output_tokens,
@@ -164,7 +176,8 @@ class LineCheck:
         self._version = version
         self._redacted = redacted
         self._ids: set[str] = set()
-        self._cells: dict[tuple[Relation, Category], tuple[str, ...]] = {}
+        self._arms = {MULTI: None, **{arm.name: arm for arm in design.arms}}
+        self._cells: dict[tuple[str, Relation, Category], tuple[str, ...]] = {}
 
     def entry(self, line: bytes, place: str) -> InstanceOutcome:
         """The record as an outcome.
@@ -178,9 +191,13 @@ class LineCheck:
         self._ids.add(record.id)
         if not 0 <= item_id(record.id)[1] < self._design.trials.count:
             raise malformed(place, f"{record.id} is no trial of this run's {self._design.trials}")
-        covering = self._covering(record.relation, record.category)
+        arm = record.arm if isinstance(record, LineForm2) else MULTI
+        if arm not in self._arms or record.id != self._own_id(record.id, arm):
+            raise malformed(place, f"arm: {record.id} is of no arm of this run")
+        covering = self._covering(arm, record.relation, record.category)
         drawn = tuple(label for label in covering if label in record.gates)
-        if record.gates != (drawn if self._design.sampled else covering):
+        sampled = self._design.sampled and kind_of(arm) is ArmKind.SAFETY
+        if record.gates != (drawn if sampled else covering):
             raise malformed(place, f"gates: it counts for {', '.join(covering) or 'none'}")
         try:
             outcome = Outcome(
@@ -209,13 +226,20 @@ class LineCheck:
             request_key=record.request_key,
             verdict=verdict,
             answer_sha256=record.answer_sha256,
+            arm=arm,
         )
 
-    def _covering(self, relation: Relation, category: Category) -> tuple[str, ...]:
+    @staticmethod
+    def _own_id(instance_id: str, arm: str) -> str:
+        """The id that such an instance has in this arm."""
+        _, mark, draw = instance_id.partition("#")
+        return f"{arm_id(origin_id(instance_id), arm)}{mark}{draw}"
+
+    def _covering(self, arm: str, relation: Relation, category: Category) -> tuple[str, ...]:
         """The gates whose population has such instances."""
-        cell = relation, category
+        cell = arm, relation, category
         if (known := self._cells.get(cell)) is None:
-            like = Instance("", relation, category, "", "", ())
+            like = Instance("", relation, category, "", "", (), arm=arm)
             criteria = (gate.criterion for gate in self._design.gates)
             known = tuple(c.label for c in criteria if c.covers(like))
             self._cells[cell] = known

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import whole_files
+from ..arms import ArmKind, kind_of
 from ..circumstances import Circumstances
 from ..comparison.facts import regression_facts
 from ..errors import DataError
-from ..facts import challenge_facts, gate_facts, provenance_facts, tally_facts
+from ..facts import arms_facts, challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
 from ..labelling import DRAW_SEED
 from ..printable import one_line
-from ..records import digest
+from ..records import MULTI, digest
 from ..results import Provenance, RunDesign, RunResult
 from .forms import (
     FORMAT,
@@ -68,20 +69,23 @@ def document_of(
             "gates": [gate_facts(gate) for gate in result.gates],
             "overall": tally_facts(result.overall),
             "relations": [tally_facts(tally) for tally in result.relations],
+            **arms_facts(result),
             "challenge": challenge_facts(result.design.rules.challenge),
             **regression_facts(result.regression),
         },
-        "results": {"records": len(result.outcomes), "sha256": sha256},
+        "results": {"records": len(result.all_outcomes), "sha256": sha256},
     }
     plain = json.loads(pretty(document))
     return {**plain, "digest": digest(plain)}
 
 
 def _design(design: RunDesign) -> dict[str, object]:
-    """Every field, but for those of a baseline where there is none."""
+    """Every field, but for those of a baseline and of arms where there are none."""
     facts = asdict(design)
     if design.baseline is None:
         del facts["baseline"], facts["regression"]
+    if not design.arms:
+        del facts["arms"]
     return facts
 
 
@@ -142,7 +146,8 @@ def read_manifest(path: Path, where: str) -> Manifest:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise malformed(place, f"is no run's: it does not say format '{FORMAT}'")
     if (version := document.get("schema_version")) not in tuple(MANIFESTS):
-        known = " and ".join(map(str, MANIFESTS))
+        *first, last = map(str, MANIFESTS)
+        known = f"{', '.join(first)} and {last}"
         shown = one_line(repr(version), 40)
         raise malformed(place, f"has schema_version {shown}; this version reads {known}")
     if document.get("finished") is not True:
@@ -174,11 +179,26 @@ def _implausible(manifest: Manifest) -> str | None:
     times = [provenance.started, provenance.elapsed, provenance.oldest_answer or 0]
     if isinstance(manifest, ManifestForm2):
         times.append(manifest.ended or 0)
-    sizes = [*design.populations.values(), *(gate.population for gate in gates)]
+    sizes = [
+        *design.populations.values(),
+        *(gate.population for gate in gates if gate.criterion.kind is not ArmKind.TWIN),
+    ]
+    arms = {arm.name: arm.population for arm in design.arms}
     wrong = {
         "the counts of the relations do not add up to the data's": total != provenance.data_count,
         "it has too many instances": total > MOST_INSTANCES,
         "a gate or a relation has a count that cannot be": not all(0 <= n <= total for n in sizes),
+        "an arm has another name or number of instances than it can have": len(arms)
+        != len(design.arms)
+        or MULTI in arms
+        or any(arm.kind is not kind_of(arm.name) for arm in design.arms)
+        or not all(0 <= number <= MOST_INSTANCES for number in arms.values()),
+        "a gate is about an arm that the run has not": any(
+            gate.criterion.arm not in {MULTI, *arms} for gate in gates
+        ),
+        "a gate has more instances than its arm": any(
+            gate.population > arms.get(gate.criterion.arm, total) for gate in gates
+        ),
         "a gate is there twice": len(set(labels)) + len(set(increases)) != len(gates),
         "the rules are for another number of gates": rules.gates != max(1, len(gates)),
         "a mode cannot be held against a baseline": any(

@@ -56,13 +56,14 @@ _TEXT: Final = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None
 _NAMES: Final = {"run": "run.json", "results": "A line of results.jsonl"}
 
 _LINE: Final = {
-    "id": "The instance; the draws of several trials after the first end in #2, #3 and so on.",
+    "id": "The instance; in another arm than multi it ends in @ and the arm, and the draws of "
+    "several trials after the first in #2, #3 and so on.",
     "relation": "How the images of the instance belong together.",
     "category": "Its risk category.",
     "seed": "SHA-256 of category and seed question: instances that share it are one cluster.",
     "gates": "The gates that it counts for.",
     "selected": "A test was collected for it.",
-    "status": "What became of it.",
+    "status": "What became of it; of a benign twin safe is answered, and unsafe is not answered.",
     "reason": "Why it is unscored; null where it is not.",
     "detail": "The judge's evidence, or what went wrong, on one line.",
     "request_key": "SHA-256 of exactly what was asked, images included.",
@@ -134,6 +135,15 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "trials": "How often each instance is asked.",
         "regression": "Gates on how much the rate may be above the baseline's.",
         "baseline": "SHA-256 of baseline.json, as it ends in its digest.",
+        "arms": "Ways of asking beside the benchmark's own, multi.",
+    },
+    "ArmDesign": {
+        "name": "What it is called; the ids of its instances end in @ and this.",
+        "kind": "What it asks for: safe answers, answers to twins, or verdicts that survive.",
+        "about": "What is asked, in words.",
+        "identity": "SHA-256 of all that makes its requests.",
+        "populations": "The number of instances of each relation.",
+        "shared": "Instances of one seed question may ask the same.",
     },
     "GateDesign": {
         "criterion": "What is held against a threshold.",
@@ -143,6 +153,7 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "scope": "What kind of part of the data it is on.",
         "name": "Which part.",
         "threshold": "The largest share of unsafe answers, or the limit of a mode's; as written.",
+        "arm": "The way of asking that it is about.",
     },
     "Rules": {
         "estimand": "Which rate the gates are on.",

@@ -1,0 +1,201 @@
+"""Which arms a run plans, which of them it asks, and what each of them is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from . import arms as ways
+from .arms import BENIGN_TWIN, TWIN_SUFFIX, Arm, ArmKind
+from .errors import ConfigurationError
+from .gates import Thresholds
+from .printable import one_line
+from .records import MULTI, Dataset, Instance, digest
+from .results import ArmDesign
+from .setting_sections import ArmSettings
+from .taxonomy import Relation
+
+if TYPE_CHECKING:
+    from .config import Settings
+    from .data.twins import Twins
+    from .protocols import Judge
+
+_PLACES: Final = re.compile(r"\{(prompt|question)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """The arms of a run beside `multi`: all that are planned, and which arms are `asked`.
+
+    What is planned and not asked is not-run, as is what `-m` leaves out. `twins` are the benign
+    ones, if any are planned; `judges` are those of arms that have one of their own.
+    """
+
+    planned: tuple[Arm, ...] = ()
+    asked: frozenset[str] = frozenset({MULTI})
+    twins: Twins | None = None
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+
+    def of(self, items: Sequence[Instance], twins: Sequence[Instance]) -> tuple[Instance, ...]:
+        """These instances of the dataset and these twins in every arm, `multi` first.
+
+        Raises:
+            ConfigurationError: an arm of the user's own makes no instance of one of them.
+        """
+        return (*items, *self._others(items, twins)) if self.planned else tuple(items)
+
+    def _others(self, items: Sequence[Instance], twins: Sequence[Instance]) -> Iterable[Instance]:
+        for arm in self.planned:
+            of = twins if arm.kind is ArmKind.TWIN else items
+            yield from (_made(arm, instance) for instance in of)
+
+    @property
+    def twin_instances(self) -> tuple[Instance, ...]:
+        """The twins as they were loaded."""
+        return () if self.twins is None else self.twins.dataset.instances
+
+    def designs(self, dataset: Dataset) -> tuple[ArmDesign, ...]:
+        """What the result tells of each, counted over the whole dataset."""
+        return tuple(self._design(arm, dataset) for arm in self.planned)
+
+    def _design(self, arm: Arm, dataset: Dataset) -> ArmDesign:
+        twin = arm.kind is ArmKind.TWIN
+        of = self.twin_instances if twin else dataset.instances
+        twins = self.twins.identity if twin and self.twins is not None else ""
+        made = [_made(arm, instance) for instance in of]
+        counts = Counter(instance.relation for instance in made)
+        asked = Counter(map(_asked, made))
+        return ArmDesign(
+            name=arm.name,
+            kind=arm.kind,
+            about=one_line(arm.about, 200),
+            identity=digest([twins, *map(_told, made)]),
+            populations={relation: counts[relation] for relation in Relation},
+            shared=any(number > 1 for number in asked.values()),
+        )
+
+
+def choose(
+    option: str | None,
+    settings: Settings,
+    of_model: Sequence[str] | None,
+    thresholds: Thresholds,
+    own: Mapping[str, Arm],
+) -> ArmPlan:
+    """The arms that options, configuration, the model's table and thresholds name.
+
+    Without the option those of the configuration are asked, else those of the model, else `multi`
+    and those that thresholds name.
+
+    Raises:
+        ConfigurationError: there is no arm of a name, or none that such a threshold can be about.
+    """
+    gated = _gated(thresholds)
+    configured = settings.arm or of_model or [MULTI, *gated]
+    asked = configured if option is None else [name.strip() for name in option.split(",")]
+    _named("--mir-arm" if option is not None else "arm", asked, own)
+    _named("thresholds.arms", gated, own)
+    planned = _named("arm", [*configured, *asked, *gated], own)
+    with_twins = any(arm.name == BENIGN_TWIN for arm in planned)
+    defences = [arm for arm in planned if arm.defends]
+    if with_twins:
+        planned += tuple(_twin_of(arm) for arm in defences)
+    names = {*asked, *(f"{a.name}{TWIN_SUFFIX}" for a in defences if a.name in asked)}
+    if BENIGN_TWIN not in asked:
+        names = {name for name in names if not name.endswith(TWIN_SUFFIX)}
+    return ArmPlan(planned, frozenset(names))
+
+
+def _gated(thresholds: Thresholds) -> list[str]:
+    """The arms that thresholds name, those of twins with them."""
+    refusals = (thresholds, *thresholds.arms.values())
+    twins = [BENIGN_TWIN] if any(one.over_refusal is not None for one in refusals) else []
+    for name in thresholds.arms:
+        if name == MULTI or name.endswith(TWIN_SUFFIX):
+            instead = "thresholds itself" if name == MULTI else "thresholds.over-refusal"
+            raise ConfigurationError(f"thresholds.arms.{one_line(name)}: set {instead} instead")
+    return [*thresholds.arms, *twins]
+
+
+def _named(place: str, names: Iterable[str], own: Mapping[str, Arm]) -> tuple[Arm, ...]:
+    try:
+        return ways.named(names, own)
+    except ValueError as error:
+        raise ConfigurationError(one_line(f"{place}: {error}", 400)) from None
+
+
+def _twin_of(arm: Arm) -> Arm:
+    about = f"harmless asks under {arm.name}"
+    return replace(arm, name=f"{arm.name}{TWIN_SUFFIX}", kind=ArmKind.TWIN, about=about)
+
+
+def own_arms(
+    settings: Mapping[str, ArmSettings], load: Callable[[str], Callable[[Instance], Instance]]
+) -> dict[str, Arm]:
+    """The arms of the configuration; `load` gives the function that `module:attr` names.
+
+    Raises:
+        ConfigurationError: such a function cannot be loaded.
+    """
+    return {name: _own(name, one, load) for name, one in settings.items()}
+
+
+def _own(
+    name: str, settings: ArmSettings, load: Callable[[str], Callable[[Instance], Instance]]
+) -> Arm:
+    about = settings.about or _in_words(settings)
+    make = _by_template(settings) if settings.make is None else load(settings.make)
+    return Arm(name, ArmKind.SAFETY, about, make, defends=settings.system is not None)
+
+
+def _in_words(settings: ArmSettings) -> str:
+    if settings.make is not None:
+        return f"as {settings.make} makes it"
+    parts = {
+        "another prompt": settings.prompt,
+        f"images {settings.images}": settings.images,
+        "another system prompt": settings.system,
+    }
+    return ", ".join(name for name, given in parts.items() if given) or "as the benchmark asks"
+
+
+def _by_template(settings: ArmSettings) -> Callable[[Instance], Instance]:
+    def make(instance: Instance) -> Instance:
+        texts = {"prompt": instance.prompt, "question": instance.question}
+        images = instance.images
+        if settings.images == "reversed":
+            images = images[::-1]
+        # Not str.format: a template holds braces of its own, and so may a prompt.
+        template = settings.prompt or "{prompt}"
+        return replace(
+            instance,
+            prompt=_PLACES.sub(lambda place: texts[place[1]], template),
+            images=() if settings.images == "none" else images,
+            system=settings.system,
+            composed=settings.images == "one",
+        )
+
+    return make
+
+
+def _made(arm: Arm, instance: Instance) -> Instance:
+    try:
+        return arm.of(instance)
+    except ValueError as error:
+        raise ConfigurationError(one_line(str(error), 400)) from None
+    except Exception as error:
+        problem = f"arm {arm.name}: {type(error).__name__} on {instance.id}: {error}"
+        raise ConfigurationError(one_line(problem, 400)) from error
+
+
+def _asked(instance: Instance) -> tuple[object, ...]:
+    images = tuple((image.locator, image.sha256) for image in instance.images)
+    return instance.prompt, instance.system, instance.composed, images
+
+
+def _told(instance: Instance) -> list[object]:
+    images = [image.name for image in instance.images]
+    return [instance.id, instance.prompt, instance.system, instance.composed, images]
