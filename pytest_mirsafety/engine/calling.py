@@ -96,8 +96,8 @@ class Caller:
 
     Whatever they raise that is not an error of ours concerns one instance only: it must leave
     nobody waiting, and it can never be a verdict. `RunError` passes, as does the cancellation
-    of a run that was halted. Where there are `turns`, each is called in its own. `others` are
-    judges that are given to `verdict`; they are closed with the rest.
+    of a run that was halted. Where there are `turns`, each is called in its own. `others`, of
+    arms, are closed with the rest.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Caller:
         judge: Judge,
         halted: Callable[[], bool],
         turns: Turns | None = None,
-        others: Sequence[Judge] = (),
+        others: Sequence[tuple[str, Judge | Defence]] = (),
     ) -> None:
         self._backend = backend
         self._judge = judge
@@ -170,8 +170,8 @@ class Caller:
     async def close(self, patience: float) -> list[str]:
         """Close all within `patience` seconds each; gives what went wrong, a line each."""
         troubles = []
-        adapters: list[tuple[str, Backend | Judge]] = [("backend", self._backend)]
-        adapters += (("judge", judge) for judge in (self._judge, *self._others))
+        adapters: list[tuple[str, Backend | Judge | Defence]] = [("backend", self._backend)]
+        adapters += (("judge", self._judge), *self._others)
         for name, adapter in adapters:
             try:
                 await asyncio.wait_for(adapter.aclose(), patience)

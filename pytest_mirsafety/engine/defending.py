@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from ..arms import BENIGN_TWIN, ArmKind, kind_of
 from ..defended import Asked, Blocked, Passed
 from ..errors import BackendError, BadInputError, NotRunError, UnscoredError
 from ..printable import one_line
 from ..protocols import Defence
-from ..arms import BENIGN_TWIN, ArmKind, kind_of
 from ..records import MULTI, Completion, Instance, Request, Response, arm_id
 from .asks import NO_PICTURES, Ask, Parts, Pictured
 from .calling import Caller, check_judgeable
@@ -31,6 +31,9 @@ _OUTPUT: Final = 16
 """Tokens that a guard is taken to say; they matter to a limit of tokens per minute only."""
 
 
+_NOTHING: Final = Completion("", "stop", input_tokens=0, output_tokens=0)
+
+
 @dataclass(slots=True, eq=False)
 class Defended:
     """One defended request, for all the asks that came to it.
@@ -47,7 +50,7 @@ class Defended:
     check: Check | None = None
     bare: Ask | None = None
     completion: Completion | None = None
-    spent: Completion = Completion("", "stop", input_tokens=0, output_tokens=0)
+    spent: Completion = _NOTHING
 
     @property
     def urgent(self) -> bool:
@@ -114,9 +117,11 @@ class _Checks:
         begun = time.monotonic()
         try:
             decided = await self._caller.decided(
-                lambda: defence.before(asked)
-                if job.answer is None
-                else defence.after(asked, job.answer)
+                lambda: (
+                    defence.before(asked)
+                    if job.answer is None
+                    else defence.after(asked, job.answer)
+                )
             )
         except BadInputError as error:  # what is wrong with the data is not the defence's to say
             raise BackendError(error.detail) from None
@@ -159,6 +164,7 @@ class Defending:
         self._asker = asker
         self._register: Register[Defended] = Register(asker)
         self._bare: dict[Ask, Defended] = {}
+        self._ceased = ""
         self._ending: Lane[Defended] = Lane(self._end, _AT_ONCE, abort)
         self._endpoints: dict[int, Endpoint[Check, Passed | Blocked]] = {}
         for arm, own in parts.settings.defences.items():
@@ -191,7 +197,9 @@ class Defending:
         pictured = Pictured(ask.instance.images, request.images) if looks else NO_PICTURES
         work = Defended(request, defence, pictured, [ask])
         self._register.begin(work)
-        if _acts(defence, "before"):
+        if self._ceased:
+            self._register.end(work, NotRunError(self._ceased), kept=False)
+        elif _acts(defence, "before"):
             self._check(work)
         else:
             self._ask_the_model(work)
@@ -243,9 +251,17 @@ class Defending:
         self._register.end(work, failure, kept=False)
 
     def cease(self, why: str) -> None:
-        """Ask the defences nothing more: the model is not asked either."""
-        for endpoint in self._endpoints.values():
-            endpoint.cease(why)
+        """Ask the defences of no further request: the model is not asked either.
+
+        What the model has answered they are still asked about.
+        """
+        if self._ceased:
+            return
+        self._ceased = why
+        for work in self._register.under_way:
+            check = work.check
+            if check is not None and check.answer is None and self._endpoint(work).withdraw(check):
+                self._register.end(work, NotRunError(why), kept=False)
 
     def halt(self) -> None:
         """Begin nothing more, and cancel what is in flight; what is being stored still is."""
@@ -255,8 +271,9 @@ class Defending:
 
     async def drained(self, timeout: float) -> None:  # noqa: ASYNC109 - it gives up, not fails
         """Wait until nothing is in flight any more, or `timeout` seconds for each defence."""
-        for part in (*self._endpoints.values(), self._ending):
-            await part.drained(timeout)
+        for endpoint in self._endpoints.values():
+            await endpoint.drained(timeout)
+        await self._ending.drained(timeout)
 
     # The way of one request
 
@@ -299,9 +316,7 @@ class Defending:
         answer, reasoning, closed = self._parts.separate(completion)
         response = Response(work.request.key, completion, answer, reasoning, closed)
         try:
-            check_judgeable(
-                response, judge_cut_answers=self._parts.settings.judge_cut_answers
-            )
+            check_judgeable(response, judge_cut_answers=self._parts.settings.judge_cut_answers)
         except UnscoredError:
             return None
         return answer

@@ -78,6 +78,7 @@ class Reader:
         self._draw = parts.settings.draw
         self._composer = parts.settings.composer
         self._compose_all = parts.settings.compose_all
+        self._defences = {arm: own.defence.identity for arm, own in parts.settings.defences.items()}
         self.threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
         """They read images for whoever needs them."""
 
@@ -121,9 +122,12 @@ class Reader:
             decoding=decoding_of(self._decoding, instance.draw),
             draw=self._draw + instance.draw,
             layout="" if composer is None else composer.layout,
+            defence=self._defences.get(instance.arm, ""),
         )
         if self._store is not None and (completion := self._store.get(request.key)) is not None:
             return Prepared(request, (), completion)
+        if request.defence:  # it is not what the model is asked
+            return Prepared(request, ())
         if (self._needs_bytes or composer is not None) and self._sending():
             pairs = zip(instance.images, images, strict=True)
             images = [self._images.fill(ref, image) for ref, image in pairs]

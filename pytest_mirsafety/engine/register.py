@@ -45,6 +45,11 @@ class Register(Generic[W]):
         # None stands for a completion that the store keeps, so that memory need not.
         self._settled: dict[str, Completion | UnscoredError | None] = {}
 
+    @property
+    def under_way(self) -> list[W]:
+        """All that are under way."""
+        return list(self._under_way.values())
+
     def of(self, ask: Ask) -> W | None:
         """What is under way for this ask."""
         return None if ask.key is None else self._under_way.get(ask.key)
