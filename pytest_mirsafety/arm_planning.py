@@ -113,10 +113,6 @@ def _gated(thresholds: Thresholds) -> list[str]:
     """The arms that thresholds name, those of twins with them."""
     refusals = (thresholds, *thresholds.arms.values())
     twins = [BENIGN_TWIN] if any(one.over_refusal is not None for one in refusals) else []
-    for name in thresholds.arms:
-        if name == MULTI or name.endswith(TWIN_SUFFIX):
-            instead = "thresholds itself" if name == MULTI else "thresholds.over-refusal"
-            raise ConfigurationError(f"thresholds.arms.{one_line(name)}: set {instead} instead")
     return [*thresholds.arms, *twins]
 
 

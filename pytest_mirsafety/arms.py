@@ -120,6 +120,21 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_gated(name: str) -> str:
+    """The name, if thresholds of its own can be about it.
+
+    Raises:
+        ValueError: it is the benchmark's own arm, or one of twins.
+    """
+    if name == MULTI:
+        raise ValueError("the thresholds of 'multi' stand in thresholds itself")
+    if kind_of(name) is ArmKind.TWIN:
+        arm = name.removesuffix(TWIN_SUFFIX)
+        key = "" if name == BENIGN_TWIN else f"arms.{arm}."
+        raise ValueError(f"twins have one threshold: set thresholds.{key}over-refusal instead")
+    return name
+
+
 def named(names: Iterable[str], own: Mapping[str, Arm]) -> tuple[Arm, ...]:
     """The arms of these names in this order, each once, without the benchmark's own.
 

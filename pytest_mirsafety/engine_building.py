@@ -53,7 +53,7 @@ def build_engine(
         engine_settings(plan),
         recall=partial(recalled, judge),
         trial=trial,
-        composer=composer if plan.sends_images else None,
+        composer=composer,
         compose_all=bool(plan.layout),
         judges={
             arm: ArmJudge(kept, partial(recalled, kept))

@@ -123,12 +123,8 @@ class RunPlan:
         """
         from .images import LAYOUT
 
-        return LAYOUT if self.model.settings.single_image and self.sends_images else ""
-
-    @property
-    def sends_images(self) -> bool:
-        """The model is shown images; recorded answers are given to nobody."""
-        return self.backend.identity.provider != "replay"
+        recorded = self.backend.identity.provider == "replay"
+        return LAYOUT if self.model.settings.single_image and not recorded else ""
 
     @property
     def sends_files(self) -> bool:

@@ -26,7 +26,7 @@ from .engine.spending import Prices
 from .errors import BadInputError
 from .gates.wording import sign
 from .images import ImageLimits, ImageReader
-from .records import ImageRef, Instance, Request
+from .records import MULTI, ImageRef, Instance, Request
 from .sampling import Membership
 from .store import SQLiteStore
 from .store.file import check, connect
@@ -172,7 +172,7 @@ class _Survey:
         """How its images are put together, as the engine's reader decides it."""
         from .images import LAYOUT
 
-        composed = self.plan.layout or (instance.composed and self.plan.sends_images)
+        composed = bool(self.plan.layout) or instance.composed
         return LAYOUT if composed and len(instance.images) > 1 else ""
 
 
@@ -197,11 +197,12 @@ def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Pre
         store=str(plan.store),
         chosen=Chosen(
             population=len(plan.dataset.instances),
-            planned=len(plan.instances),
+            planned=sum(i.arm == MULTI for i in plan.instances),
             selected=len(selected),
             held=found.held,
             to_ask=found.to_ask,
             unreadable=found.unreadable,
+            arms=Counter(i.arm for i in selected if i.arm != MULTI),
         ),
         asking=_asking(shipments, sends_bytes=backend.needs_bytes),
         usage=_usage(plan, shipments, found.estimator),

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from .arms import check_name
+from .arms import check_gated, check_name
 from .gates.criteria import threshold_key, with_few_decimals
 from .mode_forms import mode_thresholds
 from .printable import one_line
@@ -130,6 +130,10 @@ Name = Annotated[str, Field(min_length=1, max_length=500)]
 
 ArmName = Annotated[str, AfterValidator(check_name)]
 """The name of an arm of the user's own."""
+
+
+GatedArm = Annotated[str, AfterValidator(check_gated)]
+"""The name of an arm with thresholds of its own."""
 
 
 def names_of(value: object) -> object:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import Field
 
+from .arms import check_gated
 from .errors import ConfigurationError
 from .gates import Thresholds
 from .gates.criteria import MAX_DECIMALS
@@ -17,9 +18,9 @@ from .printable import one_line
 from .records import SafeMode
 from .setting_values import (
     CategoryName,
+    GatedArm,
     GroupName,
     ModeThresholds,
-    Name,
     RelationName,
     Section,
     Threshold,
@@ -69,7 +70,7 @@ class ThresholdSettings(ArmThresholdSettings):
     """
 
     modes: ModeThresholds = {}
-    arms: dict[Name, ArmThresholdSettings] = {}
+    arms: dict[GatedArm, ArmThresholdSettings] = {}
 
     def to_thresholds(self) -> Thresholds:
         """The same as the gates take it."""
@@ -105,6 +106,10 @@ def with_threshold(settings: ThresholdSettings, text: str) -> ThresholdSettings:
     name, at, arm = name.partition("@")
     if not at:
         return _with(settings, name, number)
+    try:
+        check_gated(arm)
+    except ValueError as error:
+        raise ConfigurationError(f"--mir-threshold={one_line(text)}: {error}") from None
     own = _with(settings.arms.get(arm, ArmThresholdSettings()), name, number)
     return settings.model_copy(update={"arms": {**settings.arms, arm: own}})
 

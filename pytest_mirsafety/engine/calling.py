@@ -76,14 +76,18 @@ def check_judgeable(response: Response, *, judge_cut_answers: bool = False) -> N
         raise BlankError("the final answer is empty")
 
 
-def check_images(request: Request, images: Sequence[LoadedImage], *, needs_bytes: bool) -> None:
+def check_images(
+    request: Request, images: Sequence[LoadedImage], *, needs_bytes: bool, composed: bool = True
+) -> None:
     """Do nothing when these are the request's images, all of them and in order, or one of them all.
+
+    Where they are not `composed` they are as many as they were, also for a request with a layout.
 
     Raises:
         BadInputError: they are not, or one has no bytes to send.
     """
     sent = tuple(image.sha256 for image in images)
-    if request.layout:
+    if request.layout and composed:
         sent = images[0].parts if len(images) == 1 else ()
     if sent != request.images:
         raise BadInputError("the images changed between being inspected and being sent")
@@ -123,19 +127,16 @@ class Caller:
             RetryableError: there is none yet.
             UnscoredError: there is none.
         """
-        check_images(request, images, needs_bytes=self._backend.needs_bytes)
+        composed = bool(request.layout) and not is_recorded(self._backend)
+        check_images(request, images, needs_bytes=self._backend.needs_bytes, composed=composed)
         async with self._turn("model"):
             completion = await self._guarded(
                 lambda: self._backend.complete(request, images, instance_id), BackendError
             )
         if not isinstance(completion, Completion):
             raise BackendError(f"the backend returned {type(completion).__name__}, no Completion")
-        composed = images[0].sha256 if request.layout else None
-        return (
-            completion
-            if completion.composed == composed
-            else replace(completion, composed=composed)
-        )
+        one = images[0].sha256 if composed else None
+        return completion if completion.composed == one else replace(completion, composed=one)
 
     async def verdict(
         self,
@@ -195,6 +196,11 @@ class Caller:
             raise kind("CancelledError: the call was cancelled from within") from None
         except (Exception, SystemExit) as error:  # see the class
             raise kind(_one_line(error)) from error
+
+
+def is_recorded(backend: Backend) -> bool:
+    """Whether a backend answers from a recording, so that nothing is sent to anybody."""
+    return bool(getattr(backend, "recorded", False))
 
 
 def wants_images(judge: Judge) -> bool:

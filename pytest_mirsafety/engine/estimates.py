@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
@@ -45,7 +45,8 @@ class Chosen:
     """Which instances would run: selected = held + to_ask + unreadable.
 
     `planned` are all, the sample or the shard of the data's `population`. The store has the
-    answers of `held`; images of those `unreadable` cannot be read, so they are not asked.
+    answers of `held`; images of those `unreadable` cannot be read, so they are not asked. `arms`
+    has how many of the selected are of each other arm than the benchmark's own.
     """
 
     population: int
@@ -54,6 +55,7 @@ class Chosen:
     held: int
     to_ask: int
     unreadable: int
+    arms: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ..protocols import Store
 from ..records import Completion, Instance, LoadedImage, Request
 from ..trials import decoding_of
 from .asks import Parts
-from .calling import plain
+from .calling import is_recorded, plain
 
 READERS: Final = min(8, (os.cpu_count() or 1) + 4)
 """Threads that read, and requests that may lie ready to be asked."""
@@ -77,6 +77,7 @@ class Reader:
         self._needs_bytes = backend.needs_bytes
         self._draw = parts.settings.draw
         self._composer = parts.settings.composer
+        self._recorded = is_recorded(backend)
         self._compose_all = parts.settings.compose_all
         self._defences = {arm: own.defence.identity for arm, own in parts.settings.defences.items()}
         self.threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
@@ -128,9 +129,10 @@ class Reader:
             return Prepared(request, (), completion)
         if request.defence:  # it is not what the model is asked
             return Prepared(request, ())
-        if (self._needs_bytes or composer is not None) and self._sending():
+        composes = composer is not None and not self._recorded
+        if (self._needs_bytes or composes) and self._sending():
             pairs = zip(instance.images, images, strict=True)
             images = [self._images.fill(ref, image) for ref, image in pairs]
-            if composer is not None:
+            if composer is not None and composes:
                 images = [composer.compose(images)]
         return Prepared(request, tuple(images))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import BackendError, BadInputError, NotRunError, UnscoredError
 from ..records import Completion, LoadedImage, Request
 from .asks import Ask, Parts, TokenCount
-from .calling import Caller
+from .calling import Caller, is_recorded
 from .endpoint import Bounds, Endpoint, Estimate, Job
 from .estimates import most_output
 from .keeping import Keeper
@@ -42,7 +42,7 @@ class Sendings:
         receiver: Receiver,
         abort: Callable[[BaseException], None],
     ) -> None:
-        if getattr(parts.backend, "recorded", False):
+        if is_recorded(parts.backend):
             # Only a recording knows that an instance was not run where it was made.
             self.allowed = (BadInputError, NotRunError)
         self._caller = caller

@@ -17,7 +17,7 @@ from ..errors import UnscoredError
 from ..records import Outcome, Response, Verdict
 from ..redaction import redacted_outcome
 from ..reports import github
-from ..reports.instance_cases import Extent, InstanceCase, message, without_evidence
+from ..reports.instance_cases import Extent, InstanceCase, message, without_evidence, word_of
 from ..results import DECIDED
 from ..tally import worst
 from ..taxonomy import Reason, Status
@@ -96,7 +96,7 @@ class Findings:
         self._case = (
             InstanceCase()
             if instance is None
-            else InstanceCase(instance.relation, instance.category)
+            else InstanceCase(instance.relation, instance.category, arm=instance.arm)
         )
         try:
             return (yield)
@@ -159,7 +159,8 @@ class Findings:
         _share_properties(item, report)
 
     def _show(self, report: pytest.TestReport, outcome: Outcome) -> None:
-        said = github.harmless(message(outcome), os.environ)
+        arm = self._case.arm
+        said = github.harmless(message(outcome, arm), os.environ)
         if self._strict and outcome.status is Status.UNSAFE:
             report.outcome, report.longrepr = "failed", said
             return
@@ -171,7 +172,8 @@ class Findings:
         # pytest's own way to say "neither passed nor failed": JUnit shows it as skipped, with the
         # message. Only plain str may travel on a report.
         report.outcome = "skipped"
-        vars(report).update(wasxfail=said, mir_outcome=str(outcome.status))
+        shown = word_of(outcome, arm) if outcome.reason is None else str(outcome.status)
+        vars(report).update(wasxfail=said, mir_outcome=shown)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -219,6 +221,8 @@ def _say_nothing(report: pytest.TestReport, call: pytest.CallInfo[None]) -> None
 
 _SHOWN: Final = {
     "unsafe": ("unsafe", "U", ("UNSAFE", {"yellow": True, "bold": True})),
+    "not-answered": ("not answered", "N", ("NOT ANSWERED", {"yellow": True, "bold": True})),
+    "flipped": ("flipped", "V", ("FLIPPED", {"yellow": True, "bold": True})),
     "unscored": ("unscored", "?", ("UNSCORED", {"red": True})),
 }
 
@@ -228,8 +232,12 @@ def _share_properties(item: pytest.Item, report: pytest.TestReport) -> None:
     report.user_properties = item.user_properties
 
 
+_VERDICTS: Final = frozenset({"safe", "answered"})
+"""What a test may assert of a verdict, without which it is no failure but a finding."""
+
+
 def _asserts_safe(error: AssertionError) -> bool:
-    """Whether the statement that failed is an assert that reads `.safe`."""
+    """Whether the statement that failed is an assert that reads `.safe` or `.answered`."""
     entry: TracebackType | None = error.__traceback__
     while entry is not None and entry.tb_next is not None:
         entry = entry.tb_next
@@ -245,6 +253,6 @@ def _reads_safe(filename: str, line: int) -> bool:
     return any(
         isinstance(node, ast.Assert)
         and node.lineno <= line <= (node.end_lineno or node.lineno)
-        and any(isinstance(a, ast.Attribute) and a.attr == "safe" for a in ast.walk(node.test))
+        and any(isinstance(a, ast.Attribute) and a.attr in _VERDICTS for a in ast.walk(node.test))
         for node in ast.walk(tree)
     )

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from ..arms import kind_of
+from ..gates.wording import AGAINST, FOR
 from ..printable import one_line
-from ..records import Outcome
+from ..records import MULTI, Outcome
 from ..taxonomy import Category, Reason, Relation, Status
 
 Extent = Literal["none", "short", "full"]
@@ -26,7 +28,7 @@ _JUDGE_LIMIT: Final = 80
 _TEXT_LIMIT: Final = 4000
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 _OURS: Final = re.compile(
-    r"outcome=[a-z-]+( (relation|group|category|tokens|latency)=[a-z0-9.+-]+)*"
+    r"outcome=[a-z-]+( (arm|relation|group|category|tokens|latency)=[a-z0-9.+-]+)*"
     r"( judge=[A-Za-z0-9_.:/-]+)?"
 )
 
@@ -35,10 +37,20 @@ _JUDGED: Final = frozenset({Reason.UNDETERMINED, Reason.JUDGE_ERROR})
 
 
 @functools.lru_cache(maxsize=1024)
-def message(outcome: Outcome) -> str:
+def message(outcome: Outcome, arm: str = MULTI) -> str:
     """What became of an instance that is not safe: one text for all that came to the same."""
-    word = "UNSAFE" if outcome.status is Status.UNSAFE else f"UNSCORED: {outcome.reason}"
+    word = f"UNSCORED: {outcome.reason}"
+    if outcome.status is Status.UNSAFE:
+        word = AGAINST[kind_of(arm)].upper()
     return one_line(f"{word}: {outcome.detail}" if outcome.detail else word)
+
+
+def word_of(outcome: Outcome, arm: str = MULTI) -> str:
+    """What became of an instance as one word: of a twin `answered` or `not-answered`."""
+    if outcome.reason is not None:
+        return str(outcome.reason)
+    words = AGAINST if outcome.status is Status.UNSAFE else FOR
+    return words[kind_of(arm)].replace(" ", "-")
 
 
 def without_evidence(outcome: Outcome) -> Outcome:
@@ -66,6 +78,7 @@ class InstanceCase:
     output_tokens: int | None = None
     latency: float | None = None
     answer: str | None = None
+    arm: str = MULTI
 
     def properties(self, outcome: Outcome, extent: Extent) -> list[tuple[str, str]]:
         """The testcase's properties.
@@ -73,7 +86,7 @@ class InstanceCase:
         By default one that says it all: each costs half a kilobyte in the JUnit writer's tree.
         The answer is there if it was filled in.
         """
-        name = str(outcome.status if outcome.reason is None else outcome.reason)
+        name = word_of(outcome, self.arm)
         facts = {"outcome": name, **dict(self._facts(joined=extent == "short"))}
         found: list[tuple[str, str]] = []
         if extent == "short":
@@ -88,6 +101,8 @@ class InstanceCase:
 
     def _facts(self, *, joined: bool) -> Iterator[tuple[str, str]]:
         """By name, in plain words. The judge comes last, whose name may have spaces."""
+        if self.arm != MULTI:
+            yield "arm", self.arm
         if self.relation is not None and self.category is not None:
             yield "relation", str(self.relation)
             yield "group", str(self.relation.group)

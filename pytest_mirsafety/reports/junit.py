@@ -226,11 +226,12 @@ def _instance(entry: InstanceOutcome, exchange: Exchange) -> TestCase:
         exchange.input_tokens,
         exchange.output_tokens,
         exchange.latency,
+        arm=entry.arm,
     )
     for name, value in told.properties(entry.outcome, "short"):
         case.add_property(name, value)
     if entry.outcome.status is not Status.SAFE:
-        case.append(Skipped(message(without_evidence(entry.outcome)), "pytest.xfail"))
+        case.append(Skipped(message(without_evidence(entry.outcome), entry.arm), "pytest.xfail"))
     return case
 
 

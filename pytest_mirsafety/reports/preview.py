@@ -42,11 +42,13 @@ def render(preview: Preview, *, width: int = 80) -> list[Line]:
 
 def _selection(preview: Preview) -> str:
     chosen = preview.chosen
-    if chosen.selected == chosen.population:
-        return f"{preview.data}, all {_number(chosen.population, 'instance')}"
-    size = f"{chosen.selected:,} of {_number(chosen.population, 'instance')}"
+    own = chosen.selected - sum(chosen.arms.values())
+    arms = "".join(f", {number:,} as {arm}" for arm, number in chosen.arms.items())
+    if own == chosen.population:
+        return f"{preview.data}, all {_number(chosen.population, 'instance')}{arms}"
+    size = f"{own:,} of {_number(chosen.population, 'instance')}"
     planned = f" ({chosen.planned:,} planned)" if chosen.planned < chosen.population else ""
-    return f"{preview.data}, {size}{planned}"
+    return f"{preview.data}, {size}{planned}{arms}"
 
 
 def _store(preview: Preview) -> str:

@@ -1,0 +1,189 @@
+"""Arms as values: ids, the built-in ones, which are planned and asked, and what shares answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_mirsafety import arms, data
+from pytest_mirsafety.arm_planning import choose, own_arms
+from pytest_mirsafety.arms import BUILT_IN, Arm, ArmKind, check_name, kind_of
+from pytest_mirsafety.config import Settings, load_text
+from pytest_mirsafety.errors import ConfigurationError
+from pytest_mirsafety.gates import (
+    Criterion,
+    Estimand,
+    Rules,
+    Scope,
+    Thresholds,
+    criteria,
+    exit_code,
+)
+from pytest_mirsafety.records import MULTI, Instance, arm_id, item_id, origin_id
+from pytest_mirsafety.results import ArmDesign, RunDesign
+from pytest_mirsafety.taxonomy import Category, Relation
+from pytest_mirsafety.trials import Trials, draws
+
+NAMES = st.from_regex(arms.NAME, fullmatch=True).filter(lambda name: len(name) <= arms.LONGEST)
+IDS = st.from_regex(r"[A-Za-z0-9._/-]{1,20}", fullmatch=True)
+
+
+@pytest.fixture(scope="module")
+def sample() -> tuple[Instance, ...]:
+    return data.load("sample", base=Path()).instances
+
+
+@given(origin=IDS, arm=st.just(MULTI) | NAMES, draw=st.integers(0, 20))
+def test_an_id_tells_the_arm_the_draw_and_the_instance(origin: str, arm: str, draw: int) -> None:
+    base = Instance(arm_id(origin, arm), Relation.JUMP, Category.PRIVACY, "q", "p", (), arm=arm)
+    one = draws([base], Trials(21))[draw]
+    assert (one.origin, one.draw, one.arm) == (origin, draw, arm)
+    assert one.item == base.id == item_id(one.id)[0]
+    assert origin_id(one.id) == origin
+    assert (one.id == origin) is (arm == MULTI and not draw)
+
+
+@given(name=NAMES)
+def test_a_name_tells_the_kind_of_its_arm(name: str) -> None:
+    try:
+        assert check_name(name) == name
+    except ValueError:
+        assert name in (MULTI, *BUILT_IN) or kind_of(name) is ArmKind.TWIN
+    else:
+        assert kind_of(name) is ArmKind.SAFETY
+
+
+def test_the_built_in_arms_are_of_their_kinds(sample: tuple[Instance, ...]) -> None:
+    assert {name: arm.kind for name, arm in BUILT_IN.items()} == {n: kind_of(n) for n in BUILT_IN}
+    one = sample[0]
+    text_only = BUILT_IN["text-only"].of(one)
+    assert (text_only.prompt, text_only.images) == (one.question, ())
+    single = BUILT_IN["single-image"].of(one)
+    assert (single.prompt, single.images, single.composed) == (one.prompt, one.images, True)
+
+
+@given(
+    prompt=st.text(min_size=1).filter(str.strip),
+    system=st.none() | st.text(),
+    composed=st.booleans(),
+    reverse=st.booleans(),
+)
+def test_an_arm_changes_what_is_asked_and_nothing_that_a_gate_looks_at(
+    prompt: str, system: str | None, composed: bool, reverse: bool
+) -> None:
+    one = Instance("a/b", Relation.JUMP, Category.PRIVACY, "q", "p", ())
+
+    def make(instance: Instance) -> Instance:
+        other = replace(instance, relation=Relation.ANALOGY, question="?", id="x", draw=7)
+        return replace(other, prompt=prompt, system=system, composed=composed)
+
+    made = Arm("mine", ArmKind.SAFETY, "", make).of(one)
+    assert made == replace(
+        one, id="a/b@mine", arm="mine", prompt=prompt, system=system, composed=composed
+    )
+    assert made.seed == one.seed
+
+
+def test_a_template_may_hold_braces_and_so_may_a_prompt() -> None:
+    settings = load_text(
+        "[arms.mine]\nprompt = '{prompt} {question} {other} {'\nimages = 'reversed'", "x"
+    )
+    one = Instance("a", Relation.JUMP, Category.PRIVACY, "{prompt}?", "{question}!", ())
+    (arm,) = own_arms(settings.arms, lambda _: pytest.fail("no function")).values()
+    assert arm.of(one).prompt == "{question}! {prompt}? {other} {"
+    assert not arm.defends
+
+
+def chosen(
+    option: str | None = None,
+    configured: list[str] | None = None,
+    of_model: list[str] | None = None,
+    **thresholds: object,
+) -> tuple[list[str], set[str]]:
+    settings = Settings(arm=configured)
+    own = {
+        "warned": Arm("warned", ArmKind.SAFETY, "", lambda one: one, defends=True),
+        "kind": Arm("kind", ArmKind.SAFETY, "", lambda one: one),
+    }
+    plan = choose(option, settings, of_model, Thresholds(**thresholds), own)  # type: ignore[arg-type]
+    return [arm.name for arm in plan.planned], set(plan.asked)
+
+
+LIMIT = Decimal("0.1")
+
+
+def test_which_arms_are_planned_and_which_are_asked() -> None:
+    assert chosen() == ([], {"multi"})
+    assert chosen(configured=["multi", "kind"]) == (["kind"], {"multi", "kind"})
+    assert chosen(of_model=["multi", "text-only"]) == (["text-only"], {"multi", "text-only"})
+    assert chosen(configured=["multi"], of_model=["text-only"]) == ([], {"multi"})
+    # What a threshold names is asked, unless somebody said what is.
+    assert chosen(over_refusal=LIMIT) == (["benign-twin"], {"multi", "benign-twin"})
+    assert chosen(configured=["multi"], over_refusal=LIMIT) == (["benign-twin"], {"multi"})
+    # The option asks these and leaves the others planned.
+    assert chosen("text-only", ["multi", "kind"]) == (["kind", "text-only"], {"text-only"})
+    # A defence is asked about what is harmless too.
+    both = chosen("multi, warned ,benign-twin")
+    assert both == (
+        ["warned", "benign-twin", "warned-twin"],
+        {"multi", "warned", "benign-twin", "warned-twin"},
+    )
+    assert chosen("warned") == (["warned"], {"warned"})
+    gated = chosen(arms={"warned": Thresholds(over_refusal=LIMIT)})
+    assert gated[0] == ["warned", "benign-twin", "warned-twin"]
+
+
+@pytest.mark.parametrize("option", ["", ",", "warned-twin", "Kind", "multi;kind"])
+def test_an_arm_that_is_none_is_refused(option: str) -> None:
+    with pytest.raises(ConfigurationError, match="--mir-arm: unknown arm"):
+        chosen(option)
+
+
+def test_gates_of_arms_cover_their_arm_alone() -> None:
+    thresholds = Thresholds(
+        default=LIMIT,
+        over_refusal=LIMIT,
+        arms={"warned": Thresholds(overall=LIMIT, over_refusal=LIMIT)},
+    )
+    gates = {one.label: one for one in criteria(thresholds)}
+    assert list(gates)[9:] == ["over-refusal", "overall@warned", "over-refusal@warned-twin"]
+    for arm in ("multi", "warned", "benign-twin", "warned-twin"):
+        like = Instance("x", Relation.JUMP, Category.PRIVACY, "q", "p", (), arm=arm)
+        covering = [label for label, one in gates.items() if one.covers(like)]
+        expected = {"multi": "jump", "warned": "overall@warned", "benign-twin": "over-refusal"}
+        assert covering == [expected.get(arm, "over-refusal@warned-twin")]
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "arm"),
+    [
+        (Scope.OVER_REFUSAL, "over-refusal", "multi"),
+        (Scope.OVERALL, "overall", "benign-twin"),
+        (Scope.MODE, "correct-refusal", "text-only"),
+    ],
+)
+def test_a_gate_that_no_arm_has_cannot_be(scope: Scope, name: str, arm: str) -> None:
+    with pytest.raises(ValueError, match="arm"):
+        Criterion(scope, name, LIMIT, arm)
+
+
+def test_answers_that_an_arm_shares_are_one_cluster_for_each_seed() -> None:
+    rules = Rules(Estimand.MODEL)
+    one = ArmDesign("text-only", ArmKind.SAFETY, "", "", dict.fromkeys(Relation, 1), shared=True)
+    other = replace(one, name="single-image", shared=False)
+    design = RunDesign((), rules, {}, arms=(one, other))
+    members = [("a", "s"), ("b", "s"), ("c", "t")]
+    assert sorted(design.clusters(members, "text-only")) == [1, 2]
+    assert design.clusters(members, "single-image") == ()
+    assert design.clusters(members) == ()
+    exact = replace(design, rules=Rules(Estimand.ANSWERS))
+    assert exact.clusters(members, "text-only") == ()
+
+
+def test_gates_on_twins_alone_give_no_zero() -> None:
+    assert exit_code([], require_all=False, tests_failed=False) == 10
