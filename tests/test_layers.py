@@ -79,6 +79,7 @@ LAYERS = (
         "backend_building",
         "baselines",
         "cautions",
+        "defence_building",
         "engine_building",
         "image_passing",
         "inventory",

@@ -13,6 +13,7 @@ class ModelGuard:
         self._model = model
         self._clip = clip
         self.takes_images = takes_images
+        self._closed = False
 
     @property
     def model(self) -> ModelIdentity:
@@ -35,5 +36,7 @@ class ModelGuard:
             await free()
 
     async def aclose(self) -> None:
-        """Let go of the model."""
-        await self._model.aclose()
+        """Let go of the model; several defences may have this guard, and each closes it."""
+        if not self._closed:
+            self._closed = True
+            await self._model.aclose()
