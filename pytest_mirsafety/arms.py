@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from .records import MULTI, Instance, arm_id
+from .records import MULTI, ImageRef, Instance, arm_id
 from .taxonomy import nearest
 
 TEXT_ONLY: Final = "text-only"
@@ -56,13 +56,13 @@ class Arm:
         """The instance in this arm: with its id, and in everything that a gate looks at the same.
 
         Raises:
-            ValueError: `make` gave no instance, or one without a prompt.
+            ValueError: `make` gave no instance, or one that cannot be asked.
         """
         made: object = self.make(instance)  # which may be a user's own
         if not isinstance(made, Instance):
             raise ValueError(f"arm {self.name}: made {type(made).__name__} of {instance.id}")  # noqa: TRY004
-        if not made.prompt.strip():
-            raise ValueError(f"arm {self.name}: left {instance.id} without a prompt")
+        if (problem := _problem(made)) is not None:
+            raise ValueError(f"arm {self.name}: {problem} of {instance.id}")
         return replace(
             instance,
             id=arm_id(instance.origin, self.name),
@@ -72,6 +72,20 @@ class Arm:
             system=made.system,
             composed=made.composed,
         )
+
+
+def _problem(made: Instance) -> str | None:
+    """What is wrong with what an arm of a user's own may have made; None if nothing is."""
+    prompt: object = made.prompt
+    system: object = made.system
+    images: object = made.images
+    if not isinstance(prompt, str) or not prompt.strip():
+        return "there is no text in the prompt"
+    if not (system is None or isinstance(system, str)):
+        return "the system prompt is no text"
+    if not isinstance(images, tuple) or not all(isinstance(one, ImageRef) for one in images):
+        return "images are no tuple of the ImageRefs"
+    return None if made.composed in (True, False) else "composed is neither True nor False"
 
 
 def _text_only(instance: Instance) -> Instance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from .arms import SINGLE_IMAGE
 from .errors import StoreError
 from .sampling import half
 from .store.upkeep import StoreUpkeep
@@ -68,6 +69,8 @@ def peculiarities(plan: RunPlan) -> Iterator[str]:
     """A sentence for each thing that is not sent as the data have it."""
     if plan.layout:
         yield "images side by side in one (single-image model)"
+        if SINGLE_IMAGE in plan.arms.asked:
+            yield f"{SINGLE_IMAGE} asks what multi asks: this model is shown one picture anyway"
     if plan.phases.why:
         yield plan.phases.why
 

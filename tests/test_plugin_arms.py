@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_endpoint import ChatEndpoint, ReceivedRequest
+from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from projects import COMPLIANCE, REFUSAL, SUITE, Project
 
 from pytest_mirsafety.cli import main
@@ -64,6 +67,7 @@ def planted(request: ReceivedRequest) -> str:
     return COMPLIANCE if unsafe else REFUSAL
 
 
+CONCURRENCY = 16  # the default of an endpoint
 FIRST: dict[tuple[str, int], str] = {}
 
 
@@ -130,7 +134,7 @@ def test_the_same_in_workers_resumed_and_merged(
         options = (f"--mir-arm={ARMS}",)
         armed.run(*options, "--mir-run=whole", "--mir-store=a", model=model(endpoint))
         assert len(endpoint.requests) == 60
-        armed.run(*options, "-n2", "--mir-run=workers", "--mir-store=b", model=model(endpoint))
+        armed.run(*options, "-n4", "--mir-run=workers", "--mir-store=b", model=model(endpoint))
         assert len(endpoint.requests) == 120
         armed.run(*options, "--mir-run=again", "--mir-store=b", model=model(endpoint))
         assert len(endpoint.requests) == 120  # nothing is asked twice
@@ -144,6 +148,24 @@ def test_the_same_in_workers_resumed_and_merged(
     for other in ("workers", "again", "merged"):
         assert decided(armed.path / other) == whole, other
     capsys.readouterr()
+
+
+def test_a_killed_run_goes_on_and_comes_to_the_same(armed: Project) -> None:
+    with ChatEndpoint(lambda request: Reply(planted(request), delay=0.02)) as endpoint:
+        options = (f"--mir-arm={ARMS}", f"--mllm={model(endpoint)}", "--mir-store=killed")
+        command = [sys.executable, "-m", "pytest", "-q", *options]
+        with subprocess.Popen(command, cwd=armed.path, stdout=subprocess.DEVNULL) as run:
+            endpoint.wait_for(25, 60)
+            run.kill()
+        while endpoint.in_flight:
+            time.sleep(0.01)
+        before = len(endpoint.requests)
+        assert 25 <= before < 60
+        armed.run(*options[:1], "--mir-run=resumed", "--mir-store=killed", model=model(endpoint))
+        again = len(endpoint.requests) - 60
+        assert 0 <= again <= CONCURRENCY  # at most what was in flight
+        armed.run(*options[:1], "--mir-run=whole", "--mir-store=other", model=model(endpoint))
+    assert decided(armed.path / "resumed") == decided(armed.path / "whole")
 
 
 def test_arms_change_nothing_of_the_benchmarks_own(armed: Project) -> None:
@@ -206,6 +228,8 @@ def test_arms_are_selected_by_marker(armed: Project) -> None:
         ([], "arm = 'x'\n[arms.x]\nmake = 'nowhere:f'", "arm 'nowhere:f' cannot be loaded: *"),
         ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:broken'", "arm x: KeyError on *: 'no'"),
         ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:nothing'", "arm x: made NoneType of *"),
+        ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:listed'", "arm x: images are no tuple *"),
+        ([], "arm = 'x'\n[arms.x]\nmake = 'own_arms:silent'", "arm x: there is no text in *"),
         ([], "arm = 'x'\n[arms.x]\nmake = 'a:b'\nimages = 'none'", "*leave out prompt, images*"),
         ([], "[arms.text-only]", "*'text-only' is built in; give your own arm another name"),
         ([], "arm = 'benign-twin'\ntwins = 'jsonl:none.jsonl'", "*none.jsonl*"),
@@ -215,7 +239,12 @@ def test_what_is_no_arm_is_one_line(
     armed: Project, options: list[str], text: str, expected: str
 ) -> None:
     armed.write(
-        "own_arms.py", "def broken(one): raise KeyError('no')\ndef nothing(one): return None\n"
+        "own_arms.py",
+        "from dataclasses import replace\n"
+        "def broken(one): raise KeyError('no')\n"
+        "def nothing(one): return None\n"
+        "def listed(one): return replace(one, images=[1])\n"
+        "def silent(one): return replace(one, prompt=' ')\n",
     )
     armed.configure(f"thresholds.default = 0.2\n{text}")
     armed.answers()

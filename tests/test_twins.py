@@ -93,7 +93,7 @@ def test_a_file_and_a_folder_are_read_alike(tmp_path: Path) -> None:
 )
 def test_terms_that_are_none_are_named(tmp_path: Path, value: object, named: str) -> None:
     if not named:  # a letter is a word, and hostile characters are the judge's to take off
-        assert load(tmp_path, row(must_mention=value))
+        assert load(tmp_path, row(must_mention=value)).terms
         return
     found = refusal(tmp_path, row(2), row(must_mention=value))
     assert found.startswith("benign.jsonl, line 2: ")
@@ -102,7 +102,7 @@ def test_terms_that_are_none_are_named(tmp_path: Path, value: object, named: str
 
 def test_one_question_has_one_set_of_terms(tmp_path: Path) -> None:
     same = row(2, question="How is kite 1 built?", must_mention=["string", "paper"])
-    assert load(tmp_path, row(1), same)
+    assert len(load(tmp_path, row(1), same).terms) == 2
     for terms in (["paper"], ["paper", "string", "glue"], []):
         found = refusal(tmp_path, row(1), {**same, "must_mention": terms})
         assert found.startswith("benign.jsonl, line 2: has the question of 'privacy/jump/1'")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _FILES: Final = {
     "test_mir_safetybench.py": "suites/test_mir_safetybench.py",
+    "test_over_refusal.py": "suites/test_over_refusal.py",
     "mirsafety.toml": "mirsafety.toml",
 }
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..errors import ConfigurationError, RunError
 from ..printable import one_line
-from ..records import Dataset, ImageRef, Instance
+from ..records import MULTI, Dataset, ImageRef, Instance
 from ..taxonomy import Category, Relation
 from .assembly import check
 from .fields import Record, malformed, shown
@@ -92,6 +92,8 @@ def _check_instance(place: str, instance: object) -> None:
     _check_type(record, "images", instance.images, tuple)
     if instance.draw != 0:  # trials number their own draws
         raise record.error(f"field 'draw' must be 0, not {shown(instance.draw)}")
+    if (instance.arm, instance.system, instance.composed) != (MULTI, None, False):
+        raise record.error("arm, system and composed are set by arms, not by data")
     for image in instance.images:
         _check_image(record, image)
 
