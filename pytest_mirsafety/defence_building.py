@@ -140,12 +140,16 @@ def residents(plan: ArmPlan, configuration: Configuration) -> list[Resident]:
 
 
 def notes(plan: ArmPlan, judge: TrustedJudge, settings: Settings) -> tuple[str, ...]:
-    """What is worth knowing of guards beside the judge.
+    """What each defence is, and where a guard is also the judge.
 
     Raises:
         ConfigurationError: a server would be started for the judge, and the same for a guard.
     """
-    found = []
+    found = [
+        one_line(f"arm '{arm}' is defended by {own.defence.identity}", _LINE)
+        for arm, own in plan.defences.items()
+        if arm in settings.arms
+    ]
     for leaf in judge.leaves:
         if leaf.name not in _names(plan, settings):
             continue

@@ -159,6 +159,11 @@ class ArmSettings(Section):
             raise ValueError(f"defence decides by itself: leave out {min(guards)}")
         if guards and not (self.before or self.after):
             raise ValueError(f"'{min(guards)}' is for guards: name one in before or after")
+        if self.look == "each" and self.before is None:
+            raise ValueError(
+                'look = "each" shows images one at a time to a guard before the model: name one in '
+                'before, or take look = "together"'
+            )
         return self
 
 

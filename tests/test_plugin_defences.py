@@ -141,6 +141,7 @@ def test_every_defence_buys_and_costs_what_was_planted(defended: Project) -> Non
         asked, guarded = (of_model(endpoint, name) for name in ("test-model", "guard"))
     assert unsafe_by_arm(defended.path / "run") == UNSAFE | NOT_ANSWERED
     assert result.ret == 0
+    result.stdout.fnmatch_lines(["*arm 'looked' is defended by guards (before: llamaguard (*"])
     # Instances and twins as they are, and under the safety prompt: a guard asks for nothing more.
     assert len(asked) == len({request.content for request in asked}) == 2 * (10 + 5)
     assert {request.system for request in asked} == {
@@ -159,6 +160,11 @@ def test_every_defence_buys_and_costs_what_was_planted(defended: Project) -> Non
     words = found["privacy/jump/1@words"]
     assert (words["answer"], words["input_tokens"]) == ("I can't help with that.", 0)
     assert looked["latency"] > 0
+    assert (words["blocked"], looked.get("blocked")) == (
+        "guard before the model, the prompt: a word",
+        None,
+    )
+    assert blocked["blocked"].startswith("guard before the model, the prompt: Llama Guard said 'un")
 
 
 def test_the_same_in_workers_resumed_and_merged(
@@ -286,6 +292,7 @@ def test_a_judge_that_guards_is_named(defended: Project) -> None:
         ("defence = 'own_guard:none'", "defence 'own_guard:none': it made NoneType, which has no*"),
         ("defence = 'own_guard:none'\nlook = 'each'", "*leave out look"),
         ("look = 'each'", "*'look' is for guards: name one in before or after"),
+        ("look = 'each'\nafter = 'llamaguard'", "*one at a time to a guard before the model*"),
         ("look = 'all'\nbefore = 'llamaguard'", "*arms.x.look: *"),
         ("refusal = ' '\nafter = 'llamaguard'", "*arms.x.refusal: *"),
         ("make = 'own_guard:guard'\nsafety_prompt = true", "*leave out safety_prompt"),
