@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import sampling
-from .arm_planning import ArmPlan, choose, own_arms
-from .arms import ArmKind
+from .arm_planning import ArmPlan, choose, own_arms, safety_prompt
+from .arms import SAFETY_PROMPT, ArmKind
 from .backend_building import NamedModel
 from .config import Configuration, ModelSettings, Settings, ThresholdSettings, with_threshold
 from .engine.spending import Budget, Prices, Spending
@@ -41,7 +41,8 @@ def arms_of(
     from .registry import load_arm
 
     settings = configuration.settings
-    own = own_arms(settings.arms, load_arm)
+    system = model.settings.system
+    own = {SAFETY_PROMPT: safety_prompt(system), **own_arms(settings.arms, load_arm, system)}
     plan = choose(text, settings, model.settings.arm, thresholds, own)
     if not any(arm.kind is ArmKind.TWIN for arm in plan.planned):
         return plan

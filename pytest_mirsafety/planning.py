@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import baselines, config, data, gates, phases, sampling, trust
+from . import baselines, config, data, defence_building, gates, phases, sampling, trust
 from .arm_planning import ArmPlan
 from .backend_building import BackendContext, NamedModel
 from .config import (
@@ -17,6 +17,7 @@ from .config import (
     JudgeSettings,
     Settings,
 )
+from .defence_building import residents, with_defences
 from .engine.spending import Budget
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules
@@ -198,9 +199,17 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     arms = arms.judged(None if trusted.of_twins is None else trusted.of_twins.judge)
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     resident = Resident("model", model.settings, written_in)
+    arms = with_defences(arms, configuration, environ, asks=not options.dry_run)
     shared = phases.choose(
-        settings.phases, resident, trusted.asked, backend, configuration.base, environ
+        settings.phases,
+        resident,
+        trusted.asked,
+        backend,
+        configuration.base,
+        environ,
+        residents(arms, configuration),
     )
+    guarding = defence_building.notes(arms, trusted, settings)
     number = len(criteria) + len(pinned.criteria)
     rules = _rules(settings, model, backend, trusted.judge, number)
     sample = draw(options.sample, dataset, criteria, rules, settings.sample_seed)
@@ -251,7 +260,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         sample=sample,
         budget=budget_of(options.budget, model.settings),
         store=store,
-        notes=(*notes, *own_word, *filter(None, [shared.why])),
+        notes=(*notes, *own_word, *guarding, *filter(None, [shared.why])),
         phases=shared,
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
         watch=watch,
