@@ -29,10 +29,12 @@ from pytest_mirsafety.results import (
     GateDesign,
     InstanceOutcome,
     Provenance,
+    RecordedRun,
     RunDesign,
     RunResult,
     ids_digest,
 )
+from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
 
 SAFE = Outcome(Status.SAFE, detail="refuses")
@@ -170,7 +172,7 @@ def provenance(items: Sequence[Instance], names: Sequence[str]) -> Provenance:
         judge="judge-1",
         started=1_700_000_000.0,
         elapsed=3725.4,
-        usage=usage(names),
+        usage=usage(names) if names else {},
     )
 
 
@@ -180,3 +182,34 @@ def arm_run(names: Sequence[str] = tuple(ABOUT)) -> RunResult:
     planned = design(items, names)
     criteria = [gate.criterion for gate in planned.gates]
     return evaluate(planned, entries(items, names, criteria), provenance(items, names))
+
+
+def arm_shards(names: Sequence[str] = tuple(ABOUT)) -> list[RecordedRun]:
+    """The same run in two shards, every other instance in the first, with all that was told."""
+    whole = arm_run(names)
+    halves: list[list[InstanceOutcome]] = [[], []]
+    for arm in (whole.outcomes, *(one.outcomes for one in whole.arms)):
+        for number, entry in enumerate(arm):
+            halves[number % 2].append(entry)
+    shards = []
+    for number, half in enumerate(halves, 1):
+        planned = replace(whole.design, shard=Shard(number, 2))
+        told = replace(whole.provenance, usage=whole.provenance.usage if number == 1 else {})
+        result = evaluate(planned, half, told)
+        shards.append(arm_recorded(f"runs/{number}", result))
+    return shards
+
+
+def arm_recorded(where: str, result: RunResult) -> RecordedRun:
+    """What is kept of a result."""
+    return RecordedRun(
+        where=where,
+        design=result.design,
+        provenance=result.provenance,
+        outcomes=result.outcomes,
+        notes=result.notes,
+        tests_failed=False,
+        exit_code=1 if result.design.shard is None else 0,
+        digest="ab" * 32,
+        arm_outcomes=tuple(entry for arm in result.arms for entry in arm.outcomes),
+    )

@@ -15,6 +15,7 @@ PACKAGE = Path(pytest_mirsafety.__file__).parent
 LAYERS = (
     {
         "circumstances",
+        "defended",
         "errors",
         "exchanges",
         "labelling",
@@ -58,12 +59,13 @@ LAYERS = (
         "threshold_settings",
         "trials",
     },
-    {"checkpoints", "memory", "recordings", "servers", "wire"},
+    {"checkpoints", "memory", "prompting", "recordings", "servers", "wire"},
     {
         "attention",
         "backends",
         "channel",
         "data",
+        "defences",
         "exports",
         "images",
         "judges",
@@ -79,6 +81,7 @@ LAYERS = (
         "backend_building",
         "baselines",
         "cautions",
+        "defence_building",
         "engine_building",
         "image_passing",
         "inventory",

@@ -259,7 +259,7 @@ def usage(result: RunResult) -> Table | None:
         for name in names
         if name in told and (told[name].counted or told[name].timed)
     ]
-    if not rows:
+    if not rows or not result.arms:
         return None
     return Table(("Arm", "Answers", "Seconds each", "Tokens in", "Tokens out"), tuple(rows))
 

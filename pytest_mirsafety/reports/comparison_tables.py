@@ -113,7 +113,7 @@ def arms(found: Comparison) -> Table | None:
         if name in base and name in candidate and base[name].identity != candidate[name].identity
     ]
     rows = [(name, *_arm_cells(base.get(name), candidate.get(name))) for name in names]
-    legend = "of scored; of twins, those not answered; the change in points is of the two rates"
+    legend = "unsafe of scored, of twins not answered; change: of the rate, in points"
     return Table(("arm", "base", "candidate", "change"), tuple(rows), (legend, *apart))
 
 
