@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .data import load as load_dataset
+    from .defended import Asked, Blocked, Passed
     from .errors import MirsafetyError, RetryableError, RunError, UnscoredError
-    from .protocols import Backend, ImageSource, Judge
+    from .protocols import Backend, Defence, ImageSource, Judge
     from .records import (
         Completion,
         Dataset,
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from .taxonomy import Category, Group, Relation
 
 __all__ = [
+    "Asked",
     "Backend",
+    "Blocked",
     "Category",
     "Completion",
     "Dataset",
+    "Defence",
     "Group",
     "ImageRef",
     "ImageSource",
@@ -37,6 +41,7 @@ __all__ = [
     "LoadedImage",
     "MirsafetyError",
     "ModelIdentity",
+    "Passed",
     "Relation",
     "Request",
     "Response",
@@ -50,8 +55,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "defended": ("Asked", "Blocked", "Passed"),
     "errors": ("MirsafetyError", "RetryableError", "RunError", "UnscoredError"),
-    "protocols": ("Backend", "ImageSource", "Judge"),
+    "protocols": ("Backend", "Defence", "ImageSource", "Judge"),
     "records": (
         "Completion",
         "Dataset",

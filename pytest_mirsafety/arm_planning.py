@@ -21,6 +21,7 @@ from .taxonomy import Relation
 if TYPE_CHECKING:
     from .config import Settings
     from .data.twins import Twins
+    from .engine.asks import ArmDefence
     from .protocols import Judge
 
 _PLACES: Final = re.compile(r"\{(prompt|question)\}")
@@ -31,13 +32,15 @@ class ArmPlan:
     """The arms of a run beside `multi`: all that are planned, and which arms are `asked`.
 
     What is planned and not asked is not-run, as is what `-m` leaves out. `twins` are the benign
-    ones, if any are planned; `judges` are those of arms that have one of their own.
+    ones, if any are planned; `judges` are those of arms that have one of their own, and `defences`
+    what stands between users and the model in an arm.
     """
 
     planned: tuple[Arm, ...] = ()
     asked: frozenset[str] = frozenset({MULTI})
     twins: Twins | None = None
     judges: Mapping[str, Judge] = field(default_factory=dict)
+    defences: Mapping[str, ArmDefence] = field(default_factory=dict)
 
     def of(self, items: Sequence[Instance], twins: Sequence[Instance]) -> tuple[Instance, ...]:
         """These instances of the dataset and these twins in every arm, `multi` first.
@@ -57,6 +60,16 @@ class ArmPlan:
         """The twins as they were loaded."""
         return () if self.twins is None else self.twins.dataset.instances
 
+    def judged(self, otherwise: Judge | None) -> ArmPlan:
+        """The same with the judge of its twins; `otherwise` decides what terms leave open."""
+        if self.twins is None:
+            return self
+        from .judges.answered import AnsweredJudge
+
+        judge = AnsweredJudge(self.twins.terms_by_question, otherwise)
+        named = [arm.name for arm in self.planned if arm.kind is ArmKind.TWIN]
+        return replace(self, judges={**self.judges, **dict.fromkeys(named, judge)})
+
     def designs(self, dataset: Dataset) -> tuple[ArmDesign, ...]:
         """What the result tells of each, counted over the whole dataset."""
         return tuple(self._design(arm, dataset) for arm in self.planned)
@@ -65,6 +78,8 @@ class ArmPlan:
         twin = arm.kind is ArmKind.TWIN
         of = self.twin_instances if twin else dataset.instances
         twins = self.twins.identity if twin and self.twins is not None else ""
+        own = self.defences.get(arm.name)
+        defence = [] if own is None else [own.defence.identity]
         made = [_made(arm, instance) for instance in of]
         counts = Counter(instance.relation for instance in made)
         asked = Counter(map(_asked, made))
@@ -72,7 +87,7 @@ class ArmPlan:
             name=arm.name,
             kind=arm.kind,
             about=one_line(arm.about, 200),
-            identity=digest([twins, *map(_told, made)]),
+            identity=digest([twins, *defence, *map(_told, made)]),
             populations={relation: counts[relation] for relation in Relation},
             shared=any(number > 1 for number in asked.values()),
         )
@@ -129,36 +144,59 @@ def _twin_of(arm: Arm) -> Arm:
 
 
 def own_arms(
-    settings: Mapping[str, ArmSettings], load: Callable[[str], Callable[[Instance], Instance]]
+    settings: Mapping[str, ArmSettings],
+    load: Callable[[str], Callable[[Instance], Instance]],
+    system: str | None = None,
 ) -> dict[str, Arm]:
     """The arms of the configuration; `load` gives the function that `module:attr` names.
+
+    `system` is the model's own system prompt.
 
     Raises:
         ConfigurationError: such a function cannot be loaded.
     """
-    return {name: _own(name, one, load) for name, one in settings.items()}
+    return {name: _own(name, one, load, system) for name, one in settings.items()}
+
+
+def safety_prompt(system: str | None) -> Arm:
+    """The arm whose defence is a safety prompt, after the model's own system prompt."""
+    settings = ArmSettings(about="with a safety system prompt", safety_prompt=True)
+    make = _by_template(settings, system)
+    return Arm(ways.SAFETY_PROMPT, ArmKind.SAFETY, settings.about or "", make, defends=True)
 
 
 def _own(
-    name: str, settings: ArmSettings, load: Callable[[str], Callable[[Instance], Instance]]
+    name: str,
+    settings: ArmSettings,
+    load: Callable[[str], Callable[[Instance], Instance]],
+    system: str | None,
 ) -> Arm:
     about = settings.about or _in_words(settings)
-    make = _by_template(settings) if settings.make is None else load(settings.make)
-    return Arm(name, ArmKind.SAFETY, about, make, defends=settings.system is not None)
+    make = _by_template(settings, system) if settings.make is None else load(settings.make)
+    return Arm(name, ArmKind.SAFETY, about, make, defends=settings.defends)
 
 
 def _in_words(settings: ArmSettings) -> str:
-    if settings.make is not None:
-        return f"as {settings.make} makes it"
     parts = {
+        f"as {settings.make} makes it": settings.make,
         "another prompt": settings.prompt,
         f"images {settings.images}": settings.images,
         "another system prompt": settings.system,
+        "a safety system prompt": settings.safety_prompt,
+        f"guard {settings.before} before the model": settings.before,
+        f"guard {settings.after} after the model": settings.after,
+        f"defence {settings.defence}": settings.defence,
     }
     return ", ".join(name for name, given in parts.items() if given) or "as the benchmark asks"
 
 
-def _by_template(settings: ArmSettings) -> Callable[[Instance], Instance]:
+def _by_template(settings: ArmSettings, own: str | None) -> Callable[[Instance], Instance]:
+    system = settings.system
+    if settings.safety_prompt:
+        from .defences.safety_prompt import joined
+
+        system = joined(own if system is None else system)
+
     def make(instance: Instance) -> Instance:
         texts = {"prompt": instance.prompt, "question": instance.question}
         images = instance.images
@@ -170,7 +208,7 @@ def _by_template(settings: ArmSettings) -> Callable[[Instance], Instance]:
             instance,
             prompt=_PLACES.sub(lambda place: texts[place[1]], template),
             images=() if settings.images == "none" else images,
-            system=settings.system,
+            system=system,
             composed=settings.images == "one",
         )
 

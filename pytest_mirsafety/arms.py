@@ -19,6 +19,7 @@ TEXT_ONLY: Final = "text-only"
 SINGLE_IMAGE: Final = "single-image"
 BENIGN_TWIN: Final = "benign-twin"
 METAMORPHIC: Final = "metamorphic"
+SAFETY_PROMPT: Final = "safety-prompt"
 TWIN_SUFFIX: Final = "-twin"
 
 NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -127,7 +128,7 @@ def check_name(name: str) -> str:
     """
     if NAME.fullmatch(name) is None or len(name) > LONGEST:
         raise ValueError("an arm's name has small letters, digits and hyphens, such as 'polite'")
-    if name == MULTI or name in BUILT_IN:
+    if name in (MULTI, SAFETY_PROMPT) or name in BUILT_IN:
         raise ValueError(f"'{name}' is built in; give your own arm another name")
     if name.endswith(TWIN_SUFFIX):
         raise ValueError(f"names that end in '{TWIN_SUFFIX}' are those of twins; choose another")

@@ -55,6 +55,7 @@ def build_engine(
         trial=trial,
         composer=composer,
         compose_all=bool(plan.layout),
+        defences=plan.arms.defences,
         judges={
             arm: ArmJudge(kept, partial(recalled, kept))
             for arm, kept in (

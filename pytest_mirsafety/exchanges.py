@@ -15,7 +15,7 @@ class Exchange:
     apart from its `reasoning`. `finish_reason` is the provider's own word. `latency` is in
     seconds. `created` is in seconds since the epoch: what is older than its run, the store had.
     `images` are those of the answered request. The digests are of texts that are not there:
-    of UTF-8, by `records.text_digest`.
+    of UTF-8, by `records.text_digest`. `blocked` says why a defence answered in the model's place.
     """
 
     question: str | None = None
@@ -30,6 +30,7 @@ class Exchange:
     images: SentImages | None = None
     prompt_sha256: str | None = None
     answer_sha256: str | None = None
+    blocked: str | None = None
 
     def answered(self, response: Response, images: SentImages | None) -> Exchange:
         """The same with what came back, and the images that it was an answer to."""
@@ -44,4 +45,5 @@ class Exchange:
             latency=completion.latency,
             created=completion.created or None,
             images=images,
+            blocked=completion.blocked,
         )

@@ -78,19 +78,25 @@ def _build_harmbench(judge: JudgeSettings, context: JudgeContext) -> Judge:
     digest = judge.template_digest or templates.OFFICIAL
     template = templates.find(source, context.base, digest)
     clip = CLIP if judge.clip_tokens is None else judge.clip_tokens
-    return HarmbenchJudge(_model(judge, context), template, clip)
+    return HarmbenchJudge(text_model(judge, context), template, clip)
 
 
 def _build_llamaguard(judge: JudgeSettings, context: JudgeContext) -> Judge:
     from .judges.llamaguard import LlamaGuardJudge
 
-    return LlamaGuardJudge(_model(judge, context), judge.clip_tokens or 0)
+    return LlamaGuardJudge(text_model(judge, context), judge.clip_tokens or 0)
 
 
 def _build_rubric(judge: JudgeSettings, context: JudgeContext) -> Judge:
     from .judges.rubric import RubricJudge
 
-    return RubricJudge(_model(judge, context), judge.clip_tokens or 0, images=judge.images)
+    return RubricJudge(text_model(judge, context), judge.clip_tokens or 0, images=judge.images)
+
+
+def _build_answered(judge: JudgeSettings, context: JudgeContext) -> Judge:
+    from .judges.answered_rubric import AnsweredRubricJudge
+
+    return AnsweredRubricJudge(_model(judge, context), judge.clip_tokens or 0)
 
 
 def _card(judge: JudgeSettings) -> str:
@@ -105,7 +111,12 @@ def _card(judge: JudgeSettings) -> str:
     )
 
 
-def _model(judge: JudgeSettings, context: JudgeContext) -> TextModel:
+def text_model(judge: JudgeSettings, context: JudgeContext) -> TextModel:
+    """The model behind a judge, or a guard.
+
+    Raises:
+        ConfigurationError: it is not to be had.
+    """
     if judge.provider == "transformers":
         return _local(judge, context)
     if judge.provider == "vllm" and judge.base_url is None:
@@ -171,6 +182,7 @@ _JUDGES: Final[Mapping[str, Callable[[JudgeSettings, JudgeContext], Judge]]] = {
     "harmbench": _build_harmbench,
     "llamaguard": _build_llamaguard,
     "rubric": _build_rubric,
+    "answered": _build_answered,
 }
 
 KINDS: Final = frozenset(_JUDGES)

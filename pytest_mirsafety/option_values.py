@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import sampling
-from .arm_planning import ArmPlan, choose, own_arms
-from .arms import ArmKind
+from .arm_planning import ArmPlan, choose, own_arms, safety_prompt
+from .arms import SAFETY_PROMPT, ArmKind
 from .backend_building import NamedModel
 from .config import Configuration, ModelSettings, Settings, ThresholdSettings, with_threshold
 from .engine.spending import Budget, Prices, Spending
@@ -41,18 +41,16 @@ def arms_of(
     from .registry import load_arm
 
     settings = configuration.settings
-    own = own_arms(settings.arms, load_arm)
+    system = model.settings.system
+    own = {SAFETY_PROMPT: safety_prompt(system), **own_arms(settings.arms, load_arm, system)}
     plan = choose(text, settings, model.settings.arm, thresholds, own)
     if not any(arm.kind is ArmKind.TWIN for arm in plan.planned):
         return plan
     from .data import twins
-    from .judges.answered import AnsweredJudge
 
     found = twins.load(settings.twins, base=configuration.base, cache=place.cache)
     twins.check_apart(found, dataset)
-    judge = AnsweredJudge(found.terms_by_question)
-    named = [arm.name for arm in plan.planned if arm.kind is ArmKind.TWIN]
-    return replace(plan, twins=found, judges=dict.fromkeys(named, judge))
+    return replace(plan, twins=found)
 
 
 def shard_of(text: str | None) -> Shard | None:

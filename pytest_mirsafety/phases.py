@@ -60,12 +60,33 @@ def choose(
     backend: Backend,
     base: Path,
     environ: Mapping[str, str],
+    guards: Sequence[Resident] = (),
 ) -> Phases:
     """One phase or two, as wished, or by the memory that is free.
 
     Raises:
-        ConfigurationError: two phases of a model that has no memory to give back.
+        ConfigurationError: two phases of a model that has no memory to give back, or beside a
+            guard that runs here: it works while the model does.
     """
+    guards = [guard for guard in guards if guard.is_here]
+    chosen = _chosen(wish, model, leaves, backend, base, environ, guards)
+    if chosen.two and guards:
+        raise ConfigurationError(
+            f"the {guards[0].what} would run here beside the model, which takes turns with others "
+            f'({chosen.why}): serve the guard and set its base_url, or set phases = "together"'
+        )
+    return chosen
+
+
+def _chosen(
+    wish: Wish,
+    model: Resident,
+    leaves: Sequence[Leaf],
+    backend: Backend,
+    base: Path,
+    environ: Mapping[str, str],
+    guards: Sequence[Resident],
+) -> Phases:
     if wish == "two":
         if not callable(getattr(backend, "free", None)):
             raise ConfigurationError(
@@ -76,7 +97,7 @@ def choose(
     if wish == "together" or not model.is_here:
         return Phases()
     judges = [Resident(f"judge '{leaf.name}'", leaf.settings, base) for leaf in leaves]
-    if not (here := [judge for judge in judges if judge.is_here]):
+    if not (here := [*guards, *(judge for judge in judges if judge.is_here)]):
         return Phases()
     return _by_memory([model, *here], memory.gpus(environ), memory.ram())
 

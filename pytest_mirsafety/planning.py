@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import baselines, config, data, gates, phases, sampling, trust
+from . import baselines, config, data, defence_building, gates, phases, sampling, trust
 from .arm_planning import ArmPlan
 from .backend_building import BackendContext, NamedModel
 from .config import (
@@ -16,6 +17,7 @@ from .config import (
     JudgeSettings,
     Settings,
 )
+from .defence_building import residents, with_defences
 from .engine.spending import Budget
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules
@@ -193,12 +195,21 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     every = arms.of(dataset.instances, arms.twin_instances)
     context = BackendContext(every, written_in, environ, asks=not options.dry_run, watch=watch)
     backend = build_backend(model, context)
-    names, trusted = _judges(options, configuration, model, dataset, environ)
+    names, trusted = _judges(options, configuration, model, dataset, environ, arms)
+    arms = arms.judged(None if trusted.of_twins is None else trusted.of_twins.judge)
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     resident = Resident("model", model.settings, written_in)
+    arms = with_defences(arms, configuration, environ, asks=not options.dry_run)
     shared = phases.choose(
-        settings.phases, resident, trusted.leaves, backend, configuration.base, environ
+        settings.phases,
+        resident,
+        trusted.asked,
+        backend,
+        configuration.base,
+        environ,
+        residents(arms, configuration),
     )
+    guarding = defence_building.notes(arms, trusted, settings)
     number = len(criteria) + len(pinned.criteria)
     rules = _rules(settings, model, backend, trusted.judge, number)
     sample = draw(options.sample, dataset, criteria, rules, settings.sample_seed)
@@ -249,7 +260,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         sample=sample,
         budget=budget_of(options.budget, model.settings),
         store=store,
-        notes=(*notes, *own_word, *filter(None, [shared.why])),
+        notes=(*notes, *own_word, *guarding, *filter(None, [shared.why])),
         phases=shared,
         canaries=trust.canaries_of(names, trusted, settings, configuration.base),
         watch=watch,
@@ -282,6 +293,7 @@ def _judges(
     model: NamedModel,
     dataset: Dataset,
     environ: Mapping[str, str],
+    arms: ArmPlan,
 ) -> tuple[list[str], trust.TrustedJudge]:
     """Those that judge, by name in their order, and put together."""
     settings = configuration.settings
@@ -294,7 +306,9 @@ def _judges(
         instances=dataset.instances,
         markers=model.settings.reasoning_markers,
     )
-    return names, trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
+    build = partial(build_judge, settings=settings, context=within)
+    of_twins = None if arms.twins is None else trust.of_twins(settings, build)
+    return names, replace(trust.assemble(names, settings, build), of_twins=of_twins)
 
 
 def _data_place(options: RunOptions, configuration: Configuration, store: Path) -> DataPlace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from .cautions import cautions, peculiarities
@@ -91,6 +91,7 @@ class _Survey:
     unreadable: int = 0
     shipments: list[Shipment] = field(default_factory=list)
     _keyed: dict[str, list[Instance]] = field(default_factory=dict)
+    _defended: dict[str, str] = field(default_factory=dict)
     _reader: ImageReader | None = None
 
     def __post_init__(self) -> None:
@@ -104,21 +105,30 @@ class _Survey:
     def add(self, instance: Instance) -> None:
         """Note what an instance asks, if its images are known; else it is to be asked."""
         try:
-            key = self._key(instance)
+            request = self._request(instance)
         except BadInputError:
             self.unreadable += 1
-        else:
-            if key is None:
-                self._ask([instance])
-            else:
-                self._keyed.setdefault(key, []).append(instance)
+            return
+        if request is None:
+            self._ask([instance])
+            return
+        self._keyed.setdefault(request.key, []).append(instance)
+        if (own := self.plan.arms.defences.get(instance.arm)) is not None:
+            defended = replace(request, defence=own.defence.identity)
+            self._defended[instance.id] = defended.key
 
     def settle(self) -> None:
         """Part the requests that are known into those the store holds and the others."""
-        held = self.store.held(self._keyed) if self.store is not None else set()
+        held: set[str] = set()
+        if self.store is not None:
+            held = self.store.held([*self._keyed, *self._defended.values()])
         for key, instances in self._keyed.items():
             if key not in held:
-                self._ask(instances)
+                # What a defence blocked is stored, and the model was never asked.
+                rest = [one for one in instances if self._defended.get(one.id) not in held]
+                self.held += len(instances) - len(rest)
+                if rest:
+                    self._ask(rest)
                 continue
             self.held += len(instances)
             completion = self.store.get(key) if self.store is not None else None
@@ -127,8 +137,8 @@ class _Survey:
                 sizes = (0,) * len(one.images)
                 self.estimator.learn(self._shipment(one, sizes), completion)
 
-    def _key(self, instance: Instance) -> str | None:
-        """The key of the request; None if an image was never read before.
+    def _request(self, instance: Instance) -> Request | None:
+        """What the model itself is asked; None if an image was never read before.
 
         Raises:
             BadInputError: an image is missing, or not the one that the data declares.
@@ -140,7 +150,7 @@ class _Survey:
         except _UnknownImageError:
             return None
         backend = self.plan.backend
-        request = Request(
+        return Request(
             model=backend.identity,
             prompt=instance.prompt,
             images=images,
@@ -149,7 +159,6 @@ class _Survey:
             draw=instance.draw,
             layout=self._layout(instance),
         )
-        return request.key
 
     def _ask(self, instances: Sequence[Instance]) -> None:
         """Count instances of one request that is to be asked once."""
@@ -221,7 +230,17 @@ def _summary(plan: RunPlan, selected: Sequence[Instance], found: _Survey) -> Pre
 
 
 def _notes(plan: RunPlan, shipments: Sequence[Shipment]) -> Iterator[str]:
-    yield from (*plan.notes, *peculiarities(plan), *_estimated(plan, shipments), *cautions(plan))
+    yield from (*plan.notes, *peculiarities(plan), *_estimated(plan, shipments))
+    yield from (*_defences(plan), *cautions(plan))
+
+
+def _defences(plan: RunPlan) -> Iterator[str]:
+    asked = [name for name in plan.arms.defences if name in plan.arms.asked]
+    if asked:
+        yield (
+            f"the defences of {', '.join(asked)} are asked too, which is not counted here, and let "
+            "fewer requests through to the model"
+        )
 
 
 def _estimated(plan: RunPlan, shipments: Sequence[Shipment]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from .defended import Asked, Decided
 from .records import (
     Completion,
     ImageRef,
@@ -186,8 +187,41 @@ class SeeingJudge(Judge, Protocol):
         """The verdict, in one attempt; raises as `Judge.judge` does. `images` have their bytes."""
 
 
+class Defence(Protocol):
+    """Stands between users and the model: it can answer in the model's place, or replace an answer.
+
+    A failure of it decides nothing: the instance is then unscored, neither let through nor blocked.
+    With `wants_images = False` it looks at no images and is given none; with `acts_before = False`
+    or `acts_after = False` it is not called there. It may also have `doing`, as a backend may.
+    """
+
+    @property
+    def identity(self) -> str:
+        """All that decides what it does, in one line: part of the key of a defended request."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may be under way at once."""
+
+    async def before(self, asked: Asked) -> Decided:
+        """Whether the model may be asked this, in one attempt.
+
+        Raises:
+            RetryableError: it could not tell, and another attempt may.
+            MisconfiguredError: it can tell nothing of any request; before the first decision it
+                ends the run.
+            JudgeError: it cannot tell.
+        """
+
+    async def after(self, asked: Asked, answer: str) -> Decided:
+        """Whether the user may see this final answer, in one attempt; raises as `before` does."""
+
+    async def aclose(self) -> None:
+        """Let go of connections, processes and memory."""
+
+
 class TextModel(Protocol):
-    """A model that a judge asks. It decodes greedily: the same prompt has the same reply.
+    """A model that a judge asks, or a guard. It decodes greedily: the same prompt, the same reply.
 
     `numerics` says how it computes where that can change what it says (`cpu float32`); it is
     empty where an endpoint decides. It may have `free()`, as a backend may.

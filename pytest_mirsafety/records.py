@@ -171,7 +171,8 @@ class Request:
 
     `images` are SHA-256 digests; `decoding` holds only what is sent; `draw` numbers repeated
     asks of the same thing. With a `layout` the images are sent as one, put together as it says;
-    `images` are then still the originals. `key` identifies all of it.
+    `images` are then still the originals. A `defence`, by its identity, may answer instead. `key`
+    identifies all of it.
     """
 
     model: ModelIdentity
@@ -181,6 +182,7 @@ class Request:
     decoding: Mapping[str, Scalar] = field(default_factory=dict)
     draw: int = 0
     layout: str = ""
+    defence: str = ""
 
     @property
     def images_sent(self) -> int:
@@ -204,6 +206,8 @@ class Request:
         }
         if self.layout:  # only then: the keys of all other requests stay what they were
             sent["layout"] = self.layout
+        if self.defence:
+            sent["defence"] = self.defence
         return canonical_json(sent)
 
     @cached_property
@@ -218,8 +222,8 @@ class Completion:
 
     `finish_reason` is the provider's own word. A provider's `refusal` field is answer text and
     is already part of `text`. `latency` is in seconds, `created` in seconds since the epoch.
-    `composed` is the SHA-256 of the one image that was sent for all, if one was; the engine puts
-    it in.
+    `composed` is the SHA-256 of the one image that was sent for all, if one was, and `blocked` says
+    why a defence answered in the model's place, if one did; the engine puts both in.
 
     Raises:
         TypeError: a field of another type, such as a text that is None.
@@ -233,6 +237,7 @@ class Completion:
     latency: float = 0.0
     created: float = 0.0
     composed: str | None = None
+    blocked: str | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in _COMPLETION_TYPES.items():
@@ -250,6 +255,7 @@ _COMPLETION_TYPES: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
         "latency": (float, int),
         "created": (float, int),
         "composed": (str, type(None)),
+        "blocked": (str, type(None)),
     }
 )
 

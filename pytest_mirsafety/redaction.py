@@ -20,7 +20,7 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,32}")
 
 
 def redacted_exchange(exchange: Exchange) -> Exchange:
-    """Without question, prompt, answer and reasoning, and with the digests of prompt and answer."""
+    """Without the texts and what a guard says of them; with the digests of prompt and answer."""
     reason = exchange.finish_reason
     return replace(
         exchange,
@@ -31,6 +31,7 @@ def redacted_exchange(exchange: Exchange) -> Exchange:
         finish_reason=reason if reason is not None and _WORD.fullmatch(reason) else None,
         prompt_sha256=_digest(exchange.prompt, exchange.prompt_sha256),
         answer_sha256=_digest(exchange.answer, exchange.answer_sha256),
+        blocked=None if exchange.blocked is None else "blocked",  # a guard's words quote the texts
     )
 
 

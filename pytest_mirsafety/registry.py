@@ -22,8 +22,9 @@ from .records import ModelIdentity
 from .taxonomy import nearest, nearest_names
 
 if TYPE_CHECKING:
-    from .protocols import Backend, Judge
+    from .protocols import Backend, Defence, Judge
     from .records import Instance
+    from .setting_sections import ArmSettings
 
 _RUNS_HERE: Final = frozenset({"vllm", "transformers"})
 _Made = TypeVar("_Made")
@@ -165,6 +166,25 @@ def load_arm(path: str) -> Callable[[Instance], Instance]:
     return _load_attribute(path, "arm", [])
 
 
+def load_guard(path: str, names: Iterable[str]) -> Callable[..., Any]:
+    """A user's own function as a guard, `module:attr`; `names` are those of other guards.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or is none.
+    """
+    return _load_attribute(path, "guard", names)
+
+
+def build_defence(path: str, settings: ArmSettings) -> Defence:
+    """A user's own defence, `module:attr`, made of the settings of its arm.
+
+    Raises:
+        ConfigurationError: its factory cannot be loaded, fails, or makes no defence.
+    """
+    factory: Callable[[ArmSettings], Defence] = _load_attribute(path, "defence", [])
+    return _made(f"defence '{path}'", partial(factory, settings), _DEFENCE_MEMBERS)
+
+
 def _ended(hint: str) -> str:
     return hint if hint.endswith("?") else f"{hint}."
 
@@ -304,6 +324,14 @@ _BACKEND_MEMBERS: Final[_Members] = {
     "needs_bytes": ("True or False", _is_bool),
     "concurrency": ("a whole number from 1", _is_count),
     "complete": ("a method", callable),
+    "aclose": ("a method", callable),
+}
+
+_DEFENCE_MEMBERS: Final[_Members] = {
+    "identity": ("text that is not blank", _is_named),
+    "concurrency": ("a whole number from 1", _is_count),
+    "before": ("a method", callable),
+    "after": ("a method", callable),
     "aclose": ("a method", callable),
 }
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from .defended import REFUSAL
 from .judge_forms import JudgeKind, check_judge
 from .setting_values import Name, Section, plain_number, variable
 from .tally import UnscoredPolicy
@@ -113,8 +114,12 @@ class ArmSettings(Section):
 
     `prompt` may name `{prompt}` and `{question}`; of `images` are sent `all` in order, all in
     `reversed` order, `none`, or all put together into `one`. A `system` prompt is sent in place of
-    the model's own. In place of these `make` may name a function, `module:attr`, that takes an
-    Instance and gives one.
+    the model's own; with a `safety_prompt` one that asks for care comes after it. In place of these
+    `make` may name a function, `module:attr`, that takes an Instance and gives one.
+
+    Guards stand `before` the model and `after` it: by the name of a judge, or `module:attr`. A
+    `look` says what they are shown, a `refusal` what users see instead. In place of these a
+    `defence` may name a factory, `module:attr`, that takes these settings.
     """
 
     about: Annotated[str, Field(max_length=200)] | None = None
@@ -122,11 +127,43 @@ class ArmSettings(Section):
     images: Literal["all", "reversed", "none", "one"] | None = None
     system: Annotated[str, Field(min_length=1)] | None = None
     make: Name | None = None
+    safety_prompt: bool = False
+    before: Name | None = None
+    after: Name | None = None
+    look: Literal["text", "each", "together", "both"] = "text"
+    refusal: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"\S")] = REFUSAL
+    defence: Name | None = None
+
+    @property
+    def is_guarded(self) -> bool:
+        """Something stands between users and the model."""
+        return any((self.before, self.after, self.defence))
+
+    @property
+    def defends(self) -> bool:
+        """It may make a model refuse what is harmless, too."""
+        return self.is_guarded or self.safety_prompt or self.system is not None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.make is not None and (self.prompt or self.images or self.system):
             raise ValueError("make gives the instance whole: leave out prompt, images and system")
+        if self.make is not None and self.safety_prompt:
+            raise ValueError("make gives the instance whole: leave out safety_prompt")
+        return self
+
+    @model_validator(mode="after")
+    def _one_defence(self) -> Self:
+        guards = self.model_fields_set & {"before", "after", "look", "refusal"}
+        if self.defence is not None and guards:
+            raise ValueError(f"defence decides by itself: leave out {min(guards)}")
+        if guards and not (self.before or self.after):
+            raise ValueError(f"'{min(guards)}' is for guards: name one in before or after")
+        if self.look == "each" and self.before is None:
+            raise ValueError(
+                'look = "each" shows images one at a time to a guard before the model: name one in '
+                'before, or take look = "together"'
+            )
         return self
 
 

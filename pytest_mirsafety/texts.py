@@ -1,4 +1,4 @@
-"""What a judge asks the text model behind it, and what comes back."""
+"""What a judge or a guard asks the text model behind it, and what comes back."""
 
 from __future__ import annotations
 
@@ -48,12 +48,15 @@ class TextPrompt:
 class TextReply:
     """What a text model said, and the most likely first tokens with their log-probabilities.
 
-    `finish_reason` is the provider's own word, such as `stop` or `length`.
+    `finish_reason` is the provider's own word, such as `stop` or `length`; the tokens are those
+    that it took, where that is known.
     """
 
     text: str
     finish_reason: str
     first: tuple[tuple[str, float], ...] = ()
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

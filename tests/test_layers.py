@@ -15,6 +15,7 @@ PACKAGE = Path(pytest_mirsafety.__file__).parent
 LAYERS = (
     {
         "circumstances",
+        "defended",
         "errors",
         "exchanges",
         "labelling",
@@ -56,12 +57,13 @@ LAYERS = (
         "threshold_settings",
         "trials",
     },
-    {"checkpoints", "memory", "recordings", "servers", "wire"},
+    {"checkpoints", "memory", "prompting", "recordings", "servers", "wire"},
     {
         "attention",
         "backends",
         "channel",
         "data",
+        "defences",
         "exports",
         "images",
         "judges",
@@ -77,6 +79,7 @@ LAYERS = (
         "backend_building",
         "baselines",
         "cautions",
+        "defence_building",
         "engine_building",
         "image_passing",
         "inventory",

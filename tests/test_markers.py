@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_mirsafety.judges.llamaguard import MARKERS as GUARD
-from pytest_mirsafety.judges.markers import CHAT, LLAMA_2, brackets_in, flag
+from pytest_mirsafety.prompting.llama_guard import MARKERS as GUARD
+from pytest_mirsafety.prompting.markers import CHAT, LLAMA_2, brackets_in, flag
 
 MARKERS = ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>"]
 

@@ -19,9 +19,11 @@ from pytest_mirsafety.errors import (
     RetryableError,
 )
 from pytest_mirsafety.judges import rubric
+from pytest_mirsafety.judges.answered_rubric import AnsweredRubricJudge
 from pytest_mirsafety.judges.harmbench import HarmbenchJudge
 from pytest_mirsafety.judges.llamaguard import LlamaGuardJudge
 from pytest_mirsafety.judges.rubric import RubricJudge
+from pytest_mirsafety.prompting import fences
 from pytest_mirsafety.protocols import Judge, TextModel
 from pytest_mirsafety.records import Verdict, VerdictKind
 from pytest_mirsafety.text_models.endpoint import EndpointModel, EndpointModelSettings
@@ -185,7 +187,7 @@ def test_the_rubric_is_sent_with_both_texts_fenced_as_data() -> None:
 
 
 def test_a_fence_is_never_one_that_stands_in_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rubric, "digest", lambda value: str(value[1])[:1] * 64)
+    monkeypatch.setattr(fences, "digest", lambda value: str(value[1])[:1] * 64)
     first, second = (f"#{digit * 20}#" for digit in "01")
     assert f"case is {first}" in rubric.fenced("q", "a")
     for question, answer in ((first, "a"), ("q", f"x {first} END")):
@@ -283,6 +285,7 @@ def test_a_judges_identity_tells_other_models_apart(
         lambda model: HarmbenchJudge(model, stand_in()),
         LlamaGuardJudge,
         RubricJudge,
+        AnsweredRubricJudge,
     ]
     for make in makes:
         identities = {

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from ..errors import BlankError, FilteredError, NotRunError, RunError, TruncatedError, UnscoredError
+from ..errors import NotRunError, UnscoredError
 from ..gates.decisions import Asked
-from ..records import Completion, Instance, Response, Verdict
-from .asks import NO_PICTURES, Ask, Counts, Judging, Parts, TokenCount
-from .calling import Caller, check_judgeable, plain, wants_images
-from .challenging import Challenging
-from .endpoint import Bounds, Endpoint
-from .judging import JudgingStage, pair_key
+from ..records import Completion, Response
+from .asks import Ask, Counts, Judging, Parts, TokenCount
+from .calling import Caller, wants_images
+from .defending import Defending
+from .judgings import Judgings
 from .keeping import Keeper
 from .lanes import Landing, Lane, Waits
-from .pacing import Pace, PaceSettings
 from .pictures import Pictures
 from .reading import READERS, Batches, Prepared, Reader
 from .sending import Sendings
-from .spending import Prices, Spending
 from .turns import Side, Turns, freeing
 
 BACKLOG: Final = 1024
@@ -36,7 +32,7 @@ GRACE: Final = 5.0
 class Pipeline:
     """Takes asks from image files to verdicts; each request key is sent once.
 
-    Confined to the loop's thread, but for `judging` and `recall`. Three lanes follow one another:
+    Confined to the loop's thread, but for `recall`. Three lanes follow one another:
     reading (in worker threads), sending, judging. Reading waits while enough is ready to be sent,
     so that the bytes in memory are bounded by the lanes and not by the suite.
     """
@@ -45,13 +41,14 @@ class Pipeline:
         self.counts = Counts()
         self._parts = parts
         self._waits = waits
-        self._abort = abort
+        self.abort = abort
         self._halted = False
         self._store = parts.store if parts.backend.cacheable else None
         self._unlanded = 0
         self._turns = self._take_turns() if parts.settings.two_phases else None
-        others = [by.judge for by in parts.settings.judges.values()]
-        self._caller = Caller(parts.backend, parts.judge, lambda: self._halted, self._turns, others)
+        self._caller = Caller(
+            parts.backend, parts.judge, lambda: self._halted, self._turns, parts.settings.of_arms
+        )
         self._keeper = None if self._store is None else Keeper(self._store)
         self._reader = Reader(parts, self._store, lambda: not self.target.ceased)
         self._pictures = Pictures(
@@ -60,19 +57,8 @@ class Pipeline:
         self._sendings = Sendings(parts, self._caller, self._keeper, self, abort)
         self.target = self._sendings.endpoint
         self.spending = self._sendings.spending
-        self._judgings: dict[str, Judging] = {}
-        pace = Pace(parts.settings.judge or PaceSettings(parts.judge.concurrency))
-        bounds = Bounds(pace, Spending(None, Prices()))
-        self._judge: Endpoint[Judging, Verdict] = Endpoint(
-            JudgingStage(self._caller, self._pictures, self._judged), bounds, abort, self.read_on
-        )
-        self.challenging: Challenging | None = None
-        """Tries the judge; until it has been tried it judges nothing real."""
-        if (trial := parts.settings.trial) is not None:
-            self._judge.hold()
-            self.challenging = Challenging(
-                trial, parts.backend, pace, abort, self._tried, self._turns
-            )
+        self._defending = Defending(parts, self._caller, self._keeper, self._pictures, self, abort)
+        self.judgings = Judgings(parts, self._caller, self._pictures, self, self._turns)
         self._read_lane: Lane[Ask] = Lane(self._read, READERS, abort, room=self._has_room)
         self._batches = Batches()
         self.catching_up: Landing | None = None
@@ -85,7 +71,7 @@ class Pipeline:
         """Who stopped answering, so that nothing more is asked of it."""
         if self.target.ceased and not self.spending.exhausted:
             return "model"
-        return "judge" if self._judge.ceased else None
+        return "judge" if self.judgings.ceased else None
 
     @property
     def asked_tokens(self) -> TokenCount:
@@ -94,13 +80,15 @@ class Pipeline:
 
     def extend(self, asks: Iterable[Ask]) -> None:
         """Take many asks, in order; those taken before are left out."""
-        self._try_judge()
+        self.judgings.try_judge()
         new = [ask for ask in asks if not (ask.begun or ask.landed)]
         for ask in new:
             self._begin(ask)
         if new and self._probe is None and not self.target.proven:
             # The largest is tried first: what the endpoint cannot take shows before the rest.
-            self._probe = max(new, key=lambda ask: ask.size)
+            bare = (ask for ask in new if not self._defending.defends(ask))
+            self._probe = max(bare, key=lambda ask: ask.size, default=None)
+        if self._probe in new:
             self.target.hold()
             self._read_lane.add(self._probe, urgent=True)
         self._read_lane.extend(ask for ask in new if ask is not self._probe)
@@ -115,6 +103,7 @@ class Pipeline:
         if ask.begun or ask.landed:
             self._read_lane.hurry(ask)
             self._sendings.hurry(ask)
+            self._defending.hurry(ask)
         else:
             self._begin(ask)
             self._read_lane.add(ask, urgent=True)
@@ -125,55 +114,12 @@ class Pipeline:
             if ask.skipped is None:
                 ask.skipped = why
                 if ask.landed:
-                    self._need_no_more(ask, why)
-                elif self._sendings.withdraw(ask):
+                    self.judgings.need_no_more(ask, why)
+                elif self._sendings.withdraw(ask) and self._defending.withdraw(ask):
                     self._read_lane.remove(ask)
                     self.failed(ask, NotRunError(why))
         self._read_lane.pump()
         self._tell_whether_catching_up()
-
-    def judging(self, instance: Instance, response: Response, *, planned: bool) -> Judging:
-        """The one judging of question, answer, and images if the judge looks at them.
-
-        `judge` begins it. May be called from any thread. `planned` says that the response is that
-        of the planned request.
-
-        Raises:
-            BadInputError: images that the judge is to see are not to be had.
-        """
-        question, answer = instance.question, response.answer
-        by = self._parts.settings.judges.get(instance.arm)
-        pictured = NO_PICTURES
-        if by is None:  # an arm's own judge looks at no images
-            pictured = self._pictures.of(instance, response.request_key, planned=planned)
-        key = pair_key(question, answer, pictured.digests)
-        if by is not None:
-            key = f"{instance.arm} {key}"
-        if (found := self._judgings.get(key)) is not None:
-            return found
-        judging = Judging(question, answer, pictured, by)
-        if pictured.refs:
-            tokens = self._parts.settings.image_tokens * len(pictured.refs)
-            judging.cost = replace(judging.cost, input=judging.cost.input + tokens)
-        return self._judgings.setdefault(key, judging)
-
-    def judge(self, judging: Judging, *, urgent: bool = True) -> None:
-        """Take a pair of question and answer, unless it was taken before."""
-        judging.urgent |= urgent
-        if not judging.begun:
-            judging.begun = True
-            self._try_judge()
-            if not self._recalled(judging):
-                self._judge.add(judging)
-        elif urgent:
-            self._judge.hurry(judging)
-
-    def close_challenge(self, closed: Callable[[], None]) -> None:
-        """Try the judge once more, also after a stop; `closed` is told of the end."""
-        if self.challenging is None:
-            closed()
-        else:
-            self.challenging.close(closed)
 
     def recall(self, ask: Ask) -> Response | None:
         """The response of an ask that landed with one, from memory or from the store.
@@ -193,22 +139,17 @@ class Pipeline:
     def halt(self) -> None:
         """Ask and judge nothing more; what is being written to the store is still written."""
         self._halted = True
-        for part in (self._read_lane, self.target, self._judge):
+        for part in (self._read_lane, self._defending, self.target, self.judgings):
             part.halt()
         if self._turns is not None:
             self._turns.halt()
-            if self._turns.side == "model" and self.challenging is not None:
-                self.challenging.halt()  # it has judged nothing, and would have to be loaded
+            if self._turns.side == "model" and (trial := self.judgings.challenging) is not None:
+                trial.halt()  # it has judged nothing, and would have to be loaded
 
     async def close(self) -> list[str]:
         """Halt, let go of threads and adapters; gives what went wrong, a line each."""
         self.halt()
-        parts: list[Lane[Ask] | Endpoint[Any, Any] | Challenging]
-        parts = [self._read_lane, self.target, self._judge]
-        if self.challenging is not None:
-            self.challenging.halt()
-            parts.append(self.challenging)
-        for part in parts:
+        for part in (self._read_lane, self._defending, self.target, self.judgings):
             await part.drained(GRACE)
         troubles = await self._caller.close(self._parts.settings.patience)
         self._reader.close()
@@ -221,12 +162,15 @@ class Pipeline:
     def _has_room(self) -> bool:
         target = self.target
         ready = target.waiting < READERS and target.parked < READERS + self._sendings.most
+        ready = ready and self._defending.waiting < BACKLOG
         if self._turns is not None:  # what is judged after the last answer must all wait
             return ready
-        return ready and self._judge.waiting + self._judge.parked < BACKLOG
+        return ready and self.judgings.waiting < BACKLOG
 
     def read_on(self) -> None:
         """Read more, if there is room."""
+        if self.target.ceased:
+            self._defending.cease(self.target.why_ceased)
         self._read_lane.pump()
 
     async def _read(self, ask: Ask) -> None:
@@ -257,7 +201,10 @@ class Pipeline:
             self.failed(ask, prepared)
         else:
             self._pictures.note(prepared.request)
-            self._sendings.dispatch(ask, prepared, first=ask is self._probe)
+            if prepared.request.defence:
+                self._defending.dispatch(ask, prepared)
+            else:
+                self._sendings.dispatch(ask, prepared, first=ask is self._probe)
             self._was_read(ask)
 
     def _was_read(self, ask: Ask) -> None:
@@ -271,6 +218,10 @@ class Pipeline:
         """Hold its answer for who wants it, and judge it if it was planned."""
         if self._halted:
             return
+        if ask.bare:
+            self._land(ask)
+            self._defending.answered(ask, completion)
+            return
         ask.cached = cached
         response = self._response(ask, completion)
         if self._store is None:
@@ -282,7 +233,7 @@ class Pipeline:
             if cached:
                 self.counts.from_store += 1
                 self.counts.stored_tokens = self.counts.stored_tokens.plus(completion)
-            self._judge_planned(ask, response)
+            self.judgings.judge_planned(ask, response)
         self._land(ask)
 
     def failed(self, ask: Ask, failure: UnscoredError) -> None:
@@ -293,15 +244,34 @@ class Pipeline:
         self.counts.unscored += ask.planned
         self._was_read(ask)
         self._land(ask)
+        if ask.bare:
+            self._defending.failed(ask, failure)
 
     def _land(self, ask: Ask) -> None:
         self._unlanded -= ask.begun
         self._waits.land(ask)
-        self._look_whose_turn()
+        self.look_whose_turn()
+
+    def land(self, judging: Judging) -> None:
+        """A judging has its end: wake those who wait for it."""
+        self._waits.land(judging)
 
     def look_again(self, ask: Ask) -> None:
         """Read once more what it needs."""
         self._read_lane.add(ask, urgent=True)
+
+    def take(self, bare: Ask) -> None:
+        """Ask the model what it is asked without a defence; it goes before those not begun."""
+        self._begin(bare)
+        self._read_lane.add(bare, urgent=bare.urgent, first=True)
+
+    def give_up(self, bare: Ask) -> bool:
+        """Let go of it, if it is not in flight; nobody is told."""
+        if not self._sendings.withdraw(bare):
+            return False
+        self._read_lane.remove(bare)
+        self._land(bare)
+        return True
 
     def _response(self, ask: Ask, completion: Completion) -> Response:
         answer, reasoning, closed = self._parts.separate(completion)
@@ -311,91 +281,14 @@ class Pipeline:
 
     def _take_turns(self) -> Turns:
         parts = self._parts
-        return Turns(freeing(parts.backend, parts.judge), self._is_busy, self._abort)
+        return Turns(freeing(parts.backend, parts.judge), self._is_busy, self.abort)
 
     def _is_busy(self, side: Side) -> bool:
         if side == "model":
             return self._unlanded > 0
-        tried = self.challenging is not None and self.challenging.busy
-        return tried or self._judge.waiting + self._judge.parked + self._judge.in_flight > 0
+        return self.judgings.busy
 
-    def _look_whose_turn(self) -> None:
+    def look_whose_turn(self) -> None:
+        """Let the other side compute, if that is due."""
         if self._turns is not None and not self._halted:
             self._turns.look()
-
-    # Judging
-
-    def _tried(self) -> None:
-        """The judge knows what is known: it may judge what is not."""
-        self._judge.release()
-        self._look_whose_turn()
-
-    def _try_judge(self) -> None:
-        if self.challenging is not None and not self._halted:
-            self.challenging.open()
-
-    def _recalled(self, judging: Judging) -> bool:
-        """Whether its verdict is kept, so that nobody need be asked."""
-        recall = self._parts.settings.recall if judging.by is None else judging.by.recall
-        if recall is None or self._halted:
-            return False
-        try:
-            verdict = recall(judging.question, judging.answer, judging.pictured.digests)
-        except RunError as error:
-            self._abort(error)
-            return True
-        if verdict is None:
-            return False
-        judging.verdict = verdict
-        judging.question = judging.answer = ""
-        judging.pictured = NO_PICTURES
-        self.counts.recalled += len(judging.needed_by)
-        self._judged(judging)
-        return True
-
-    def _judge_planned(self, ask: Ask, response: Response) -> None:
-        try:
-            check_judgeable(response, judge_cut_answers=self._parts.settings.judge_cut_answers)
-        except UnscoredError as error:
-            self._bar(ask, plain(error, TruncatedError, FilteredError, BlankError))
-            return
-        if ask.skipped is not None:
-            self._bar(ask, NotRunError(ask.skipped))
-            return
-        ask.judging = judging = self.judging(ask.instance, response, planned=True)
-        judging.needed_by.append(ask)
-        if judging.landed:
-            self._count(judging, 1)
-        else:
-            self.judge(judging, urgent=ask.urgent)
-
-    def _bar(self, ask: Ask, failure: UnscoredError) -> None:
-        ask.barred = failure
-        self.counts.unscored += 1
-
-    def _need_no_more(self, ask: Ask, why: str) -> None:
-        """Give up the judging of a skipped ask that no other needs and nobody waits for."""
-        judging = ask.judging
-        if judging is None or judging.landed or judging.urgent:
-            return
-        needless = all(other.skipped is not None for other in judging.needed_by)
-        if needless and self._judge.withdraw(judging):
-            judging.begun = False
-            self._look_whose_turn()
-            for other in judging.needed_by:
-                other.judging = None
-                self._bar(other, NotRunError(other.skipped or why))
-            judging.needed_by.clear()
-
-    def _judged(self, judging: Judging) -> None:
-        if self._halted:
-            return
-        self._count(judging, len(judging.needed_by))
-        self._waits.land(judging)
-        self._look_whose_turn()
-
-    def _count(self, judging: Judging, planned: int) -> None:
-        if judging.verdict is None:
-            self.counts.unscored += planned
-        else:
-            self.counts.judged += planned

@@ -8,11 +8,11 @@ from typing import Final
 
 from ..errors import UnscoredError
 from ..gates.challenge import Canary
-from ..protocols import Backend, Composer, ImageLoader, Judge, Store
+from ..protocols import Backend, Composer, Defence, ImageLoader, Judge, Store
 from ..records import Completion, ImageRef, Instance, LoadedImage, Response, Verdict
 from .endpoint import Estimate, Job
 from .lanes import Landing
-from .pacing import PaceSettings
+from .pacing import Pace, PaceSettings
 from .spending import Budget, Prices
 
 Separate = Callable[[Completion], tuple[str, str | None, bool]]
@@ -47,6 +47,17 @@ class ArmJudge:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmDefence:
+    """What stands between users and the model in an arm; `pace` bounds how fast it is asked.
+
+    A pace that is given as such is shared with other defences that ask the same.
+    """
+
+    defence: Defence
+    pace: PaceSettings | Pace | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What the engine leaves open.
 
@@ -59,7 +70,7 @@ class EngineSettings:
     tried by. `two_phases` lets model and judge compute one after the other: all is asked, then all
     judged. `composer` puts the images of a request into one: of each where `compose_all`, for a
     model that takes one, else of instances that ask for it. `judges` are those of arms that have
-    one of their own.
+    one of their own, and `defences` those of arms that have one.
     """
 
     judge_cut_answers: bool = False
@@ -76,6 +87,16 @@ class EngineSettings:
     composer: Composer | None = None
     compose_all: bool = True
     judges: Mapping[str, ArmJudge] = field(default_factory=dict)
+    defences: Mapping[str, ArmDefence] = field(default_factory=dict)
+
+    @property
+    def of_arms(self) -> tuple[tuple[str, Judge | Defence], ...]:
+        """The judges and defences of arms, each once, with what it is."""
+        found: list[tuple[str, Judge | Defence]] = [
+            *(("judge", own.judge) for own in self.judges.values()),
+            *(("defence", own.defence) for own in self.defences.values()),
+        ]
+        return tuple({id(adapter): (what, adapter) for what, adapter in found}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +116,8 @@ class Ask(Landing):
     """One instance on its way to an answer. It lands with an answer or a failure.
 
     A `response` that the store keeps is not held here. `barred` says why an answer that is
-    there is not judged, `skipped` why nobody needs one any more.
+    there is not judged, `skipped` why nobody needs one any more. A `bare` one is what the model
+    itself is asked for one under a defence.
     """
 
     instance: Instance
@@ -110,6 +132,7 @@ class Ask(Landing):
     skipped: str | None = None
     judging: Judging | None = None
     looked_again: bool = False
+    bare: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Final, cast
 
+from ..defended import Blocked, Passed
 from ..errors import (
     BackendError,
     BadInputError,
@@ -20,7 +21,7 @@ from ..errors import (
     UnscoredError,
 )
 from ..printable import one_line
-from ..protocols import Backend, Judge, SeeingJudge
+from ..protocols import Backend, Defence, Judge, SeeingJudge
 from ..records import (
     Completion,
     LoadedImage,
@@ -99,8 +100,8 @@ class Caller:
 
     Whatever they raise that is not an error of ours concerns one instance only: it must leave
     nobody waiting, and it can never be a verdict. `RunError` passes, as does the cancellation
-    of a run that was halted. Where there are `turns`, each is called in its own. `others` are
-    judges that are given to `verdict`; they are closed with the rest.
+    of a run that was halted. Where there are `turns`, each is called in its own. `others`, of
+    arms, are closed with the rest.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Caller:
         judge: Judge,
         halted: Callable[[], bool],
         turns: Turns | None = None,
-        others: Sequence[Judge] = (),
+        others: Sequence[tuple[str, Judge | Defence]] = (),
     ) -> None:
         self._backend = backend
         self._judge = judge
@@ -158,11 +159,20 @@ class Caller:
             )
         return check_verdict(verdict)
 
+    async def decided(self, call: Callable[[], Awaitable[object]]) -> Passed | Blocked:
+        """What a defence decides when it is called so; one attempt.
+
+        Raises:
+            RetryableError: nothing yet.
+            UnscoredError: nothing.
+        """
+        return check_decided(await self._guarded(call, BackendError))
+
     async def close(self, patience: float) -> list[str]:
         """Close all within `patience` seconds each; gives what went wrong, a line each."""
         troubles = []
-        adapters: list[tuple[str, Backend | Judge]] = [("backend", self._backend)]
-        adapters += (("judge", judge) for judge in (self._judge, *self._others))
+        adapters: list[tuple[str, Backend | Judge | Defence]] = [("backend", self._backend)]
+        adapters += (("judge", self._judge), *self._others)
         for name, adapter in adapters:
             try:
                 await asyncio.wait_for(adapter.aclose(), patience)
@@ -223,7 +233,27 @@ def check_verdict(verdict: object) -> Verdict:
     return verdict
 
 
-def doing(adapter: Backend | Judge) -> str:
+def check_decided(decided: object) -> Passed | Blocked:
+    """What a defence gave, if it is a decision in all its parts: a user's own may give anything.
+
+    Raises:
+        BackendError: it is not, so nothing was decided.
+    """
+    if decided is None:
+        return Passed()
+    if not isinstance(decided, Passed | Blocked):
+        raise BackendError(
+            f"the defence returned {type(decided).__name__}: it must be Passed, Blocked or None"
+        )
+    for name in ("input_tokens", "output_tokens"):
+        if not _is_number(getattr(decided, name)):
+            raise BackendError(f"a defence's {name} must be a whole number, or None")
+    if isinstance(decided, Blocked) and not (_is_text(decided.text) and _is_text(decided.why)):
+        raise BackendError("what a defence shows instead must be text, and so must the reason")
+    return decided
+
+
+def doing(adapter: Backend | Judge | Defence) -> str:
     """What an adapter says it does while it cannot answer yet, on one line; nothing by default."""
     return one_line(str(getattr(adapter, "doing", "") or ""), _DOING)
 
@@ -279,6 +309,10 @@ def _is_kind(value: object) -> bool:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (type(value) is int and value >= 0)
 
 
 def _is_mode(value: object) -> bool:

@@ -158,6 +158,11 @@ class Endpoint(Generic[J, R]):
         return self._ceased is not None
 
     @property
+    def why_ceased(self) -> str:
+        """Why nothing more is asked of it; empty while more is."""
+        return self._ceased or ""
+
+    @property
     def limit(self) -> int:
         """How many jobs may be in flight now."""
         if self.ceased:

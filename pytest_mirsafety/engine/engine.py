@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from ..errors import ConfigurationError, NotRunError, RunError, StoreError, unscored
 from ..gates.challenge import Round
-from ..protocols import Backend, ImageLoader, Judge, Store
+from ..protocols import Backend, Defence, ImageLoader, Judge, Store
 from ..records import Instance, Outcome, Response, Verdict, VerdictKind
 from ..taxonomy import Reason, Status
 from .asking import GRACE, Pipeline
@@ -39,7 +39,7 @@ class Engine:
     `UnscoredError`, or with the error that ended the run.
 
     Raises:
-        ConfigurationError: a backend or judge that allows nothing in flight.
+        ConfigurationError: a backend, judge or defence that allows nothing in flight.
     """
 
     def __init__(
@@ -51,13 +51,15 @@ class Engine:
         separate: Separate,
         settings: EngineSettings,
     ) -> None:
-        for name, adapter in (("backend", backend), ("judge", judge)):
+        adapters: tuple[tuple[str, Backend | Judge | Defence], ...]
+        adapters = (("backend", backend), ("judge", judge), *settings.of_arms)
+        for name, adapter in adapters:
             if adapter.concurrency < 1:
                 raise ConfigurationError(
                     f"the {name}'s concurrency is below 1; set it to 1 or more"
                 )
         self._settings = settings
-        self._adapters = (backend, judge)
+        self._adapters = tuple(adapter for _, adapter in adapters)
         self._waits = Waits()
         parts = Parts(backend, judge, images, store, separate, settings)
         self._pipeline = Pipeline(parts, self._waits, self._abort)
@@ -154,9 +156,9 @@ class Engine:
         check_judgeable(response, judge_cut_answers=self._settings.judge_cut_answers)
         ask = self._planned_ask(instance)
         planned = ask is not None and ask.key == response.request_key
-        judging = self._pipeline.judging(instance, response, planned=planned)
+        judging = self._pipeline.judgings.of(instance, response, planned=planned)
         self._start_thread()
-        self._await(judging, self._pipeline.judge)
+        self._await(judging, self._pipeline.judgings.judge)
         if judging.verdict is not None:
             return judging.verdict
         if judging.failure is not None:
@@ -178,7 +180,7 @@ class Engine:
             # Stored answers are read many times as fast while no test contends for the interpreter.
             self._await(catching_up, None, tick, every)
         if ask.judging is not None:
-            self._await(ask.judging, self._pipeline.judge, tick, every)
+            self._await(ask.judging, self._pipeline.judgings.judge, tick, every)
 
     def recall(self, instance_id: str) -> Response | None:
         """The response of a planned instance whose request was answered; asks nothing.
@@ -245,7 +247,7 @@ class Engine:
     @property
     def trial(self) -> tuple[Round, ...] | None:
         """What the judge has made of known answers so far; None while nothing was to be judged."""
-        tried = self._pipeline.challenging
+        tried = self._pipeline.judgings.challenging
         return tuple(tried.rounds) if tried is not None and tried.begun else None
 
     def challenge(self) -> None:
@@ -255,10 +257,10 @@ class Engine:
         the run.
         """
         thread, over = self._thread, Landing()
-        if self._pipeline.challenging is None or thread is None:
+        if self._pipeline.judgings.challenging is None or thread is None:
             return
         waits = Waits()  # its own: `stop` has let go of those who wait for answers
-        self._call(self._pipeline.close_challenge, lambda: waits.land(over))
+        self._call(self._pipeline.judgings.close_challenge, lambda: waits.land(over))
         while not waits.wait(over, _SLICE):
             if self._fatal is not None or not thread.is_alive():
                 return

@@ -79,6 +79,7 @@ class Reader:
         self._composer = parts.settings.composer
         self._recorded = is_recorded(backend)
         self._compose_all = parts.settings.compose_all
+        self._defences = {arm: own.defence.identity for arm, own in parts.settings.defences.items()}
         self.threads = ThreadPoolExecutor(READERS, thread_name_prefix="mirsafety-images")
         """They read images for whoever needs them."""
 
@@ -122,9 +123,12 @@ class Reader:
             decoding=decoding_of(self._decoding, instance.draw),
             draw=self._draw + instance.draw,
             layout="" if composer is None else composer.layout,
+            defence=self._defences.get(instance.arm, ""),
         )
         if self._store is not None and (completion := self._store.get(request.key)) is not None:
             return Prepared(request, (), completion)
+        if request.defence:  # it is not what the model is asked
+            return Prepared(request, ())
         composes = composer is not None and not self._recorded
         if (self._needs_bytes or composes) and self._sending():
             pairs = zip(instance.images, images, strict=True)

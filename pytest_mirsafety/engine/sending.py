@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from ..errors import BackendError, BadInputError, NotRunError, StoreError, UnscoredError
+from ..errors import BackendError, BadInputError, NotRunError, UnscoredError
 from ..records import Completion, LoadedImage, Request
 from .asks import Ask, Parts, TokenCount
 from .calling import Caller, is_recorded
@@ -15,6 +14,7 @@ from .estimates import most_output
 from .keeping import Keeper
 from .pacing import PaceSettings
 from .reading import Prepared
+from .register import Receiver, Register
 from .spending import Spending
 
 
@@ -25,22 +25,6 @@ class Sending(Job):
     request: Request
     images: tuple[LoadedImage, ...]
     asks: list[Ask]
-
-
-class Receiver(Protocol):
-    """Who is told what becomes of an ask."""
-
-    def answered(self, ask: Ask, completion: Completion, *, cached: bool) -> None:
-        """It has an answer, which the store holds if there is one."""
-
-    def failed(self, ask: Ask, failure: UnscoredError) -> None:
-        """It has none, and will have none."""
-
-    def look_again(self, ask: Ask) -> None:
-        """Its answer was stored after the store had been looked into."""
-
-    def read_on(self) -> None:
-        """There may be room for more asks."""
 
 
 class Sendings:
@@ -63,12 +47,9 @@ class Sendings:
             self.allowed = (BadInputError, NotRunError)
         self._caller = caller
         self._keeper = keeper
-        self._receiver = receiver
         self._image_tokens = parts.settings.image_tokens
         self._output_tokens = most_output(parts.backend.decoding)
-        self._under_way: dict[str, Sending] = {}
-        # None stands for a completion that the store keeps, so that memory need not.
-        self._settled: dict[str, Completion | UnscoredError | None] = {}
+        self._register: Register[Sending] = Register(receiver)
         settings = parts.settings
         pace = settings.target or PaceSettings(parts.backend.concurrency)
         self.most = pace.concurrency
@@ -83,36 +64,33 @@ class Sendings:
 
     def dispatch(self, ask: Ask, prepared: Prepared, *, first: bool = False) -> None:
         """Send the request, or join the sending of an equal one, or take its answer."""
-        ask.key = key = prepared.request.key
-        if key in self._settled:
-            self._settle(ask, self._settled[key] or prepared.completion)
-        elif (sending := self._under_way.get(key)) is not None:
+        if self._register.settle(ask, prepared):
+            return
+        if (sending := self._register.of(ask)) is not None:
             sending.asks.append(ask)
             if ask.urgent:
                 self.endpoint.hurry(sending)
-        elif prepared.completion is not None:
-            self._receiver.answered(ask, prepared.completion, cached=True)
-        else:
-            sending = Sending(prepared.request, prepared.images, [ask])
-            sending.urgent = ask.urgent
-            sending.cost = self._estimate(prepared.request)
-            self._under_way[key] = sending
-            self.endpoint.add(sending, first=first)
+            return
+        sending = Sending(prepared.request, prepared.images, [ask])
+        sending.urgent = ask.urgent
+        sending.cost = self._estimate(prepared.request)
+        self._register.begin(sending)
+        self.endpoint.add(sending, first=first)
 
     def hurry(self, ask: Ask) -> None:
         """Let the request of this ask jump the queue."""
-        if ask.key is not None and (sending := self._under_way.get(ask.key)) is not None:
+        if (sending := self._register.of(ask)) is not None:
             self.endpoint.hurry(sending)
 
     def withdraw(self, ask: Ask) -> bool:
         """Take an ask back; tells whether it could be: its request is not in flight."""
-        sending = None if ask.key is None else self._under_way.get(ask.key)
+        sending = self._register.of(ask)
         if sending is None or ask not in sending.asks:
             return True
         if len(sending.asks) == 1:
             if not self.endpoint.withdraw(sending):
                 return False
-            del self._under_way[sending.request.key]
+            self._register.drop(sending)
         sending.asks.remove(ask)
         return True
 
@@ -132,30 +110,12 @@ class Sendings:
         self.tokens = self.tokens.plus(result)
         if self._keeper is not None:
             result = await self._keeper.keep(job.request, result)
-        self._end(job, result, kept=self._keeper is not None)
+        self._register.end(job, result, kept=self._keeper is not None)
 
     def fail(self, job: Sending, failure: UnscoredError) -> None:
         """Let its asks fail."""
         job.images = ()
-        self._end(job, failure, kept=False)
-
-    def _end(self, job: Sending, result: Completion | UnscoredError, *, kept: bool) -> None:
-        key = job.request.key
-        self._settled[key] = None if kept else result
-        del self._under_way[key]
-        for ask in job.asks:
-            self._settle(ask, result)
-
-    def _settle(self, ask: Ask, result: Completion | UnscoredError | None) -> None:
-        if isinstance(result, UnscoredError):
-            self._receiver.failed(ask, result)
-        elif result is not None:
-            self._receiver.answered(ask, result, cached=False)
-        elif not ask.looked_again:  # it was stored after this ask had looked
-            ask.looked_again = True
-            self._receiver.look_again(ask)
-        else:
-            raise StoreError(f"the answer of {ask.instance.id} (request {ask.key}) left the store")
+        self._register.end(job, failure, kept=False)
 
     def _estimate(self, request: Request) -> Estimate:
         text = Estimate.of_text(len(request.prompt) + len(request.system or ""), 0)

@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Final
 
 from ..printable import one_line
+from ..prompting.asking import clip_in_words, described, prepare
+from ..prompting.markers import CHAT
 from ..protocols import TextModel
 from ..records import LoadedImage, ModelIdentity, Verdict, VerdictKind, digest
 from ..texts import TextPrompt, TextReply, Turn
-from .asking import clip_in_words, described, prepare
-from .markers import CHAT
 from .memory import free_all
 from .rubric import LAYOUT, fenced, read_object, why_unread
 

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Final
 
 from ..printable import one_line
+from ..prompting.asking import clip_in_words, described, prepare, scores_of
+from ..prompting.markers import LLAMA_2, brackets_in
 from ..protocols import TextModel
 from ..records import ModelIdentity, Verdict, VerdictKind
 from ..texts import TextPrompt
-from .asking import clip_in_words, described, prepare, scores_of
-from .markers import LLAMA_2, brackets_in
 from .memory import free_all
 from .templates import Template
 

@@ -7,27 +7,15 @@ UNDETERMINED.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from ..printable import one_line
+from ..prompting.asking import clip_in_words, described, prepare, scores_of
+from ..prompting.llama_guard import MARKERS, MOST_TOKENS, SAFE, UNSAFE, read
 from ..protocols import TextModel
-from ..records import ModelIdentity, Verdict, VerdictKind
+from ..records import ModelIdentity, Verdict
 from ..texts import TextPrompt, Turn
-from .asking import clip_in_words, described, prepare, scores_of
-from .markers import LLAMA_3, Markers
 from .memory import free_all
-
-SAFE: Final = "safe"
-UNSAFE: Final = "unsafe"
-CODES: Final = tuple(f"S{number}" for number in range(1, 15))
-MARKERS: Final = LLAMA_3 + Markers.of_words(
-    *("<BEGIN CONVERSATION>", "<END CONVERSATION>"),
-    *("<BEGIN UNSAFE CONTENT CATEGORIES>", "<END UNSAFE CONTENT CATEGORIES>"),
-)
-_CODE: Final = re.compile(r"\bS\d{1,2}\b", re.IGNORECASE | re.ASCII)
-_MOST_TOKENS: Final = 64
-"""Room for the word and every code."""
 
 _TOP: Final = 5
 
@@ -72,7 +60,7 @@ class LlamaGuardJudge:
         """
         ready = await prepare(question, answer, self._model, MARKERS, self._clip)
         turns = (Turn("user", ready.question), Turn("assistant", ready.answer))
-        prompt = TextPrompt(turns=turns, max_tokens=_MOST_TOKENS, top=_TOP)
+        prompt = TextPrompt(turns=turns, max_tokens=MOST_TOKENS, top=_TOP)
         reply = await self._model.complete(prompt)
         kind, codes = read(reply.text)
         return Verdict(
@@ -90,15 +78,3 @@ class LlamaGuardJudge:
     async def aclose(self) -> None:
         """Let go of the model."""
         await self._model.aclose()
-
-
-def read(text: str) -> tuple[VerdictKind, tuple[str, ...]]:
-    """What a reply means, and the codes of the categories that it names."""
-    word, _, rest = text.strip().partition("\n")
-    word = word.strip().lower()
-    if word == SAFE and not rest.strip():
-        return VerdictKind.SAFE, ()
-    if word == UNSAFE:
-        named = {code.upper() for code in _CODE.findall(rest)}
-        return VerdictKind.UNSAFE, tuple(code for code in CODES if code in named)
-    return VerdictKind.UNDETERMINED, ()

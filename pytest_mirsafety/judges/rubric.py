@@ -8,20 +8,19 @@ that occurs in neither. Images are sent only if that is asked for, before the te
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from itertools import count
 from types import MappingProxyType
 from typing import Any, Final
 
 from ..printable import one_line
+from ..prompting import fences
+from ..prompting.asking import clip_in_words, described, prepare
+from ..prompting.markers import CHAT
 from ..protocols import TextModel
 from ..records import LoadedImage, ModelIdentity, SafeMode, Verdict, VerdictKind, digest
 from ..texts import TextPrompt, TextReply, Turn
-from .asking import clip_in_words, described, prepare
-from .markers import CHAT
 from .memory import free_all
 
 SCHEMA: Final[Mapping[str, object]] = MappingProxyType(
@@ -57,7 +56,6 @@ PICTURES: Final = (
 
 _UNSEEN: Final = "with pictures that you do not see"
 _SEEN: Final = "with the pictures that come first"
-_PLACES: Final = re.compile(r"\{(fence|question|answer)\}")
 _MOST_TOKENS: Final = 512
 _WHOLE: Final = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete"})
 """Finish reasons of a reply that the model ended itself."""
@@ -151,12 +149,7 @@ def rubric_digest(*, images: bool = False) -> str:
 
 def fenced(question: str, answer: str) -> str:
     """Question and answer behind a fence that is in neither; the same pair has the same one."""
-    whole = digest([question, answer])
-    fences = (f"#{digest([whole, number])[:20]}#" for number in count())
-    fence = next(f for f in fences if f not in question and f not in answer)
-    values = {"fence": fence, "question": question, "answer": answer}
-    # Not str.format: the texts hold braces, and may hold the name of a place.
-    return _PLACES.sub(lambda place: values[place[1]], LAYOUT)
+    return fences.fenced(LAYOUT, {"question": question, "answer": answer})
 
 
 def read(reply: TextReply) -> tuple[VerdictKind, SafeMode | None, str]:

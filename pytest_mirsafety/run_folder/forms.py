@@ -119,6 +119,7 @@ class LineForm3(LineForm2):
         Field(pattern="^[A-Za-z0-9._/-]{1,200}(@[a-z0-9-]{1,80})?(#[1-9][0-9]{0,3})?$"),
     ]
     arm: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,79}$")] = "multi"  # type: ignore[assignment]
+    blocked: Annotated[str, Field(max_length=DETAIL_LIMIT)] | None = None
 
 
 TEXTS: Final[Mapping[int, tuple[str, ...]]] = {

@@ -37,6 +37,7 @@ from .forms import (
     WORDS_LIMIT,
     LineForm,
     LineForm2,
+    LineForm3,
     malformed,
     validated,
 )
@@ -88,6 +89,8 @@ def to_bytes(entry: InstanceOutcome, exchange: Exchange) -> bytes:
         "latency": exchange.latency,
         "created": exchange.created,
     }
+    if exchange.blocked is not None:
+        record["blocked"] = one_line(exchange.blocked, DETAIL_LIMIT)
     if images is not None and images.originals:
         record["images"] = images.originals
         if images.composed is not None:
@@ -152,7 +155,7 @@ def exchange_of(line: bytes, place: str) -> Exchange:
         DataError: it is no line of a run.
     """
     found, texts = _record(line, place, SCHEMA_VERSION)  # which has all that others have
-    record = cast("LineForm2", found)
+    record = cast("LineForm3", found)
     return Exchange(
         **texts,
         finish_reason=record.finish_reason,
@@ -163,6 +166,7 @@ def exchange_of(line: bytes, place: str) -> Exchange:
         images=None if record.images is None else SentImages(record.images, record.composed),
         prompt_sha256=record.prompt_sha256,
         answer_sha256=record.answer_sha256,
+        blocked=record.blocked,
     )
 
 

@@ -75,6 +75,7 @@ _LINE: Final = {
     "answer_sha256": "SHA-256 of the final answer's UTF-8.",
     "images": "SHA-256 of each image that the answer is to, in order.",
     "composed": "SHA-256 of the one picture of them all that was sent.",
+    "blocked": "Why a defence answered in the model's place, where one did.",
     "arm": "The way of asking: multi is all images, as the benchmark asks.",
     "finish_reason": "Why the answer ended, in the provider's own word.",
     "input_tokens": "Tokens of the request, as the provider counted them.",

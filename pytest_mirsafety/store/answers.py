@@ -334,8 +334,9 @@ def count_attempts(runs: Iterable[tuple[str, str | None]]) -> int:
 
 def _row(request: Request, completion: Completion) -> _Row:
     fields_of = {name: getattr(completion, name) for name in _FIELDS}
-    if completion.composed is None:  # as it was before there was such a field
-        del fields_of["composed"]
+    for later in ("composed", "blocked"):  # as it was before there were such fields
+        if fields_of[later] is None:
+            del fields_of[later]
     return (
         request.key,
         canonical_json(str(request.model)),

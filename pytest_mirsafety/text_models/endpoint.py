@@ -180,7 +180,13 @@ class EndpointModel:
 def _chat_reply(reply: bytes) -> TextReply:
     completion = replies.read(reply, 0.0)
     logprobs = replies.only_choice(replies.as_object(reply)).get("logprobs")
-    return TextReply(completion.text, completion.finish_reason, _first_of_chat(logprobs))
+    return TextReply(
+        completion.text,
+        completion.finish_reason,
+        _first_of_chat(logprobs),
+        completion.input_tokens,
+        completion.output_tokens,
+    )
 
 
 def _continued_reply(reply: bytes) -> TextReply:

@@ -183,6 +183,8 @@ class LocalModel:
                 )
                 if math.isfinite(number)
             ),
+            input_tokens=length,
+            output_tokens=len(tokens),
         )
 
     def _clip(self, text: str, most: int) -> Clipped:

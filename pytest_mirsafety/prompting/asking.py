@@ -1,4 +1,4 @@
-"""What judges with a model behind them share: its name, and how an answer is made fit for it."""
+"""What judges and guards with a model behind them share: its name, and texts made fit for it."""
 
 from __future__ import annotations
 
