@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Final
@@ -185,7 +185,7 @@ def arm_run(names: Sequence[str] = tuple(ABOUT)) -> RunResult:
 
 
 def arm_shards(names: Sequence[str] = tuple(ABOUT)) -> list[RecordedRun]:
-    """The same run in two shards, every other instance in the first, with all that was told."""
+    """The same run in two shards, every other instance in the first; each took half of it."""
     whole = arm_run(names)
     halves: list[list[InstanceOutcome]] = [[], []]
     for arm in (whole.outcomes, *(one.outcomes for one in whole.arms)):
@@ -194,10 +194,17 @@ def arm_shards(names: Sequence[str] = tuple(ABOUT)) -> list[RecordedRun]:
     shards = []
     for number, half in enumerate(halves, 1):
         planned = replace(whole.design, shard=Shard(number, 2))
-        told = replace(whole.provenance, usage=whole.provenance.usage if number == 1 else {})
+        told = replace(whole.provenance, usage=dict(_half(whole.provenance.usage)))
         result = evaluate(planned, half, told)
         shards.append(arm_recorded(f"runs/{number}", result))
     return shards
+
+
+def _half(usage: Mapping[str, ArmUsage]) -> Iterator[tuple[str, ArmUsage]]:
+    for name, one in usage.items():
+        tokens = one.input_tokens // 2, one.output_tokens // 2
+        half = ArmUsage(one.answers // 2, one.counted // 2, *tokens, one.timed // 2)
+        yield name, replace(half, seconds=one.seconds / 2)
 
 
 def arm_recorded(where: str, result: RunResult) -> RecordedRun:
