@@ -65,7 +65,8 @@ OUTCOMES = (
     *(
         Outcome(Status.UNSCORED, reason, "why")
         for reason in Reason
-        if reason is not Reason.MODE_UNKNOWN  # of a gate's counts, and of no outcome
+        # of a gate's counts, and of searches alone
+        if reason not in (Reason.MODE_UNKNOWN, Reason.UNSAFE_BEFORE)
     ),
 )
 MODES = (

@@ -325,4 +325,5 @@ def test_reasons_cover_all_that_an_import_can_meet() -> None:
         Reason.FILTERED,
         Reason.BAD_INPUT,  # nothing is read of the images
         Reason.MODE_UNKNOWN,
+        Reason.UNSAFE_BEFORE,
     }

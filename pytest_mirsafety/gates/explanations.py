@@ -20,6 +20,7 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.BACKEND_ERROR: "see that the model answers, then run again for the {} missing",
     Reason.JUDGE_ERROR: "run again to judge the {} unjudged answers",
     Reason.BAD_INPUT: "repair the images of {} instances",
+    Reason.UNSAFE_BEFORE: "look at the {} that were unsafe before any edit",
     Reason.MODE_UNKNOWN: "use a judge that tells the mode of the {} safe answers, such as rubric",
 }
 _NO_MODE: Final = "ask without the provider's filter: the {} filtered answers have no mode"
