@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .arms import is_searched
 from .config import ModelSettings
 from .server_building import concurrency, key_variable, server_settings
 
@@ -125,8 +126,11 @@ def _build_vllm(model: NamedModel, context: BackendContext) -> Backend:
     )
     if context.asks:
         check_installed()
-    # What is composed here is no file that a server could open.
-    by_file = not settings.single_image and "image_transport" not in settings.model_fields_set
+    # What is composed or edited here is no file that a server could open.
+    made_here = settings.single_image or any(
+        one.composed or is_searched(one.arm) for one in context.instances
+    )
+    by_file = not made_here and "image_transport" not in settings.model_fields_set
     transport = "file" if by_file else settings.image_transport
     server = VllmServer(
         replace(

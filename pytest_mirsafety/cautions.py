@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from .arms import SINGLE_IMAGE
+from .arms import METAMORPHIC, SINGLE_IMAGE
 from .errors import StoreError
 from .sampling import half
 from .store.upkeep import StoreUpkeep
@@ -73,6 +73,21 @@ def peculiarities(plan: RunPlan) -> Iterator[str]:
             yield f"{SINGLE_IMAGE} asks what multi asks: this model is shown one picture anyway"
     if plan.phases.why:
         yield plan.phases.why
+    yield from _searches(plan)
+
+
+def _searches(plan: RunPlan) -> Iterator[str]:
+    """What searches for edits may ask beyond the plan."""
+    arms = plan.arms
+    if METAMORPHIC not in arms.asked:
+        return
+    number = sum(instance.arm == METAMORPHIC for instance in plan.instances)
+    yield f"{METAMORPHIC} asks up to {arms.search.budget} requests for each of {number} instances"
+    if plan.phases.two:
+        yield (
+            f"in two phases model and judge take turns at each request of {METAMORPHIC}, which "
+            "takes long; give it a run of its own, with a judge that needs no memory of the model's"
+        )
 
 
 def _is_spent(plan: RunPlan, sample: SamplePlan) -> bool:

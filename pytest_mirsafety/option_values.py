@@ -45,7 +45,8 @@ def arms_of(
     own = {SAFETY_PROMPT: safety_prompt(system), **own_arms(settings.arms, load_arm, system)}
     plan = choose(text, settings, model.settings.arm, thresholds, own)
     if any(arm.kind is ArmKind.SEARCH for arm in plan.planned):
-        plan = _with_searches(plan, settings, dataset, str(model.settings.provider))
+        _check_searchable(plan, model)
+        plan = _with_searches(plan, settings, dataset)
     if not any(arm.kind is ArmKind.TWIN for arm in plan.planned):
         return plan
     from .data import twins
@@ -55,24 +56,35 @@ def arms_of(
     return replace(plan, twins=found)
 
 
-def _with_searches(plan: ArmPlan, settings: Settings, dataset: Dataset, provider: str) -> ArmPlan:
-    """The plan with the instances that are tried by edits.
+def _check_searchable(plan: ArmPlan, model: NamedModel) -> None:
+    """Do nothing if the searches that are asked for can be made.
 
     Raises:
-        ConfigurationError: the answers are recorded ones.
+        ConfigurationError: the answers are recorded ones, or images are sent as files.
         MissingExtraError: hypothesis, which draws the edits, is not installed.
     """
     from importlib.util import find_spec
 
-    from .metamorphic import subset
-
-    if METAMORPHIC in plan.asked and provider == "replay":
+    if METAMORPHIC not in plan.asked:
+        return
+    if model.settings.provider == "replay":
         raise ConfigurationError(
             "the arm metamorphic asks a model what nobody has asked before: recorded answers "
             "cannot tell; name a model, or leave the arm out of --mir-arm"
         )
-    if METAMORPHIC in plan.asked and find_spec("hypothesis") is None:
+    if model.settings.image_transport == "file":
+        raise ConfigurationError(
+            f"the arm metamorphic edits images, and edited ones are no files: set image_transport "
+            f'= "base64" for {one_line(model.name)}'
+        )
+    if find_spec("hypothesis") is None:
         raise MissingExtraError("the arm metamorphic", "metamorphic")
+
+
+def _with_searches(plan: ArmPlan, settings: Settings, dataset: Dataset) -> ArmPlan:
+    """The plan with the instances that are tried by edits."""
+    from .metamorphic import subset
+
     search = settings.metamorphic
     found = subset(
         dataset.instances, search.per_relation, identity=dataset.identity, seed=search.seed

@@ -309,5 +309,17 @@ def test_thresholds_of_flips_from_the_command_line(searched: Project) -> None:
             "--mir-dry-run",
             model=model(endpoint),
         )
-    result.stdout.fnmatch_lines(["*flips*"])
+    result.stdout.fnmatch_lines(
+        ["flips@jump *", "note: metamorphic asks up to 60 requests for each of 7 instances"]
+    )
     assert not endpoint.requests
+
+
+def test_edited_images_are_no_files(searched: Project) -> None:
+    searched.configure(
+        f"{CONFIGURATION}[models.here]\nprovider = 'http'\nmodel = 'm'\n"
+        "base_url = 'http://127.0.0.1:9/v1'\nimage_transport = 'file'\n"
+    )
+    result = searched.run(BOTH, model="here")
+    assert result.ret == 4
+    assert 'set image_transport = "base64" for here' in result.stderr.str()
