@@ -96,7 +96,7 @@ def _build_rubric(judge: JudgeSettings, context: JudgeContext) -> Judge:
 def _build_answered(judge: JudgeSettings, context: JudgeContext) -> Judge:
     from .judges.answered_rubric import AnsweredRubricJudge
 
-    return AnsweredRubricJudge(_model(judge, context), judge.clip_tokens or 0)
+    return AnsweredRubricJudge(text_model(judge, context), judge.clip_tokens or 0)
 
 
 def _card(judge: JudgeSettings) -> str:
