@@ -28,7 +28,15 @@ from pytest_mirsafety.provenance import Given, usage_by_arm
 from pytest_mirsafety.records import Outcome
 from pytest_mirsafety.redaction import redacted_result
 from pytest_mirsafety.reporting import Reported, decided_again, write_page
-from pytest_mirsafety.reports import comparison, comparison_json, junit, markdown, summary, terminal
+from pytest_mirsafety.reports import (
+    arm_tables,
+    comparison,
+    comparison_json,
+    junit,
+    markdown,
+    summary,
+    terminal,
+)
 from pytest_mirsafety.reports.html import arm_figure, figures
 from pytest_mirsafety.reports.html.instances import index
 from pytest_mirsafety.reports.html.page import Page, render
@@ -264,6 +272,21 @@ def test_two_runs_tell_the_rate_of_each_arm() -> None:
     assert "arms" not in json.loads(comparison_json.to_json(bare, (), 0))["base"]
 
 
+def test_what_a_defence_blocked_is_counted() -> None:
+    told = {**RUN.provenance.usage, "safety-prompt": ArmUsage(60, blocked=7)}
+    result = replace(RUN, provenance=replace(RUN.provenance, usage=told))
+    table = arm_tables.usage(result)
+    assert table is not None
+    assert table.headings[2] == "Blocked"
+    assert table.rows[3] == ("safety-prompt", "60", "7", "-", "-", "-")
+    assert arm_tables.usage(RUN) is not None
+    entry = RUN.arms[2].outcomes[0]
+    blocked = Exchange(blocked="guard before the model: stop")
+    assert row(entry, blocked, texts=False)["blocked"] is True
+    page = "".join(render(Page(RUN, 1, lambda _: blocked, redacted=True)))
+    assert "guard before" not in page
+
+
 def test_rows_have_the_arm_and_the_origin() -> None:
     entry = RUN.arms[0].outcomes[3]
     found = row(entry, Exchange(), texts=False)
@@ -313,6 +336,8 @@ def test_usage_is_by_arm_and_of_a_run_with_arms_only() -> None:
     found = usage_by_arm(told, {"a": "multi", "b": "multi", "a@x": "x"})
     assert found == {"multi": ArmUsage(2, 1, 10, 2, 1, 1.5), "x": ArmUsage(1, 1, 10, 2, 1, 0.25)}
     assert found["multi"] + found["x"] == ArmUsage(3, 2, 20, 4, 2, 1.75)
+    stopped = replace(given(False, 0.1), blocked=True)
+    assert usage_by_arm({"a@x": stopped}, {"a@x": "x"})["x"] == ArmUsage(1, 0, 0, 0, 1, 0.1, 1)
     assert usage_by_arm({"a": given(True, 1.0)}, {"a": "multi"}) == {}
 
 
