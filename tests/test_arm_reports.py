@@ -279,7 +279,8 @@ def test_what_a_defence_blocked_is_counted() -> None:
     assert table is not None
     assert table.headings[2] == "Blocked"
     assert table.rows[3] == ("safety-prompt", "60", "7", "-", "-", "-")
-    assert arm_tables.usage(RUN) is not None
+    few = ArmUsage(answers=60, counted=7, timed=60, seconds=30.0, blocked=7)
+    assert (arm_tables.tokens_in(few), arm_tables.seconds(few)) == (None, 0.5)
     entry = RUN.arms[2].outcomes[0]
     blocked = Exchange(blocked="guard before the model: stop")
     assert row(entry, blocked, texts=False)["blocked"] is True

@@ -23,6 +23,9 @@ UNSETTLED: Final = "*"
 LEGEND: Final = (
     f"{UNSETTLED} leaves out pairs that lack a verdict; of all pairs: however those are judged"
 )
+_ENOUGH: Final = 0.9
+"""Of the answers of an arm, how many must have told what they took for an average."""
+
 AVERAGES: Final = "in points; seconds and tokens are how many more an answer took, on average"
 
 
@@ -274,17 +277,22 @@ def usage(result: RunResult) -> Table | None:
 
 def seconds(one: ArmUsage) -> float | None:
     """From request to answer, on average."""
-    return one.seconds / one.timed if one.timed else None
+    return _average(one.seconds, one.timed, one)
 
 
 def tokens_in(one: ArmUsage) -> float | None:
     """Of a request, on average."""
-    return one.input_tokens / one.counted if one.counted else None
+    return _average(one.input_tokens, one.counted, one)
 
 
 def tokens_out(one: ArmUsage) -> float | None:
     """Of an answer, on average."""
-    return one.output_tokens / one.counted if one.counted else None
+    return _average(one.output_tokens, one.counted, one)
+
+
+def _average(total: float, known: int, one: ArmUsage) -> float | None:
+    """None where too few are known: what a defence blocked is, and took next to nothing."""
+    return total / known if known and known >= _ENOUGH * one.answers else None
 
 
 def _number(value: float | None, decimals: int) -> str:
