@@ -38,6 +38,7 @@ class Given:
     output_tokens: int
     counted: bool
     latency: float
+    blocked: bool = False
 
     @classmethod
     def of(cls, response: Response) -> Given:
@@ -52,6 +53,7 @@ class Given:
             completion.output_tokens or 0,
             completion.input_tokens is not None or completion.output_tokens is not None,
             completion.latency,
+            completion.blocked is not None,
         )
 
 
@@ -75,6 +77,7 @@ def _usage(given: Collection[Given]) -> ArmUsage:
         output_tokens=sum(one.output_tokens for one in counted),
         timed=len(times),
         seconds=round(math.fsum(times), 6),
+        blocked=sum(one.blocked for one in given),
     )
 
 

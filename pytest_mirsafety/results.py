@@ -206,7 +206,8 @@ class ArmUsage:
     """What the answers of one arm took that tests were given, as far as it was told.
 
     Of `answers`, `counted` had numbers of tokens and `timed` a time; `seconds` are from request to
-    answer, all together. What the store had counts with what it took when it was asked.
+    answer, all together. What the store had counts with what it took when it was asked. `blocked`
+    are those that a defence gave in the model's place.
     """
 
     answers: int = 0
@@ -215,6 +216,7 @@ class ArmUsage:
     output_tokens: int = 0
     timed: int = 0
     seconds: float = 0.0
+    blocked: int = 0
 
     def __add__(self, other: ArmUsage) -> ArmUsage:
         """Of both together."""
@@ -225,6 +227,7 @@ class ArmUsage:
             output_tokens=self.output_tokens + other.output_tokens,
             timed=self.timed + other.timed,
             seconds=round(self.seconds + other.seconds, 6),
+            blocked=self.blocked + other.blocked,
         )
 
 

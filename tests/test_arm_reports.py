@@ -28,11 +28,19 @@ from pytest_mirsafety.provenance import Given, usage_by_arm
 from pytest_mirsafety.records import Outcome
 from pytest_mirsafety.redaction import redacted_result
 from pytest_mirsafety.reporting import Reported, decided_again, write_page
-from pytest_mirsafety.reports import comparison, comparison_json, junit, markdown, summary, terminal
+from pytest_mirsafety.reports import (
+    arm_tables,
+    comparison,
+    comparison_json,
+    junit,
+    markdown,
+    summary,
+    terminal,
+)
 from pytest_mirsafety.reports.html import arm_figure, figures
 from pytest_mirsafety.reports.html.instances import index
 from pytest_mirsafety.reports.html.page import Page, render
-from pytest_mirsafety.results import DECIDED, NOT_SELECTED, ArmUsage, RunResult, in_order
+from pytest_mirsafety.results import DECIDED, NOT_SELECTED, ArmResult, ArmUsage, RunResult, in_order
 from pytest_mirsafety.run_folder.pinned import pin, read_pinned
 from pytest_mirsafety.taxonomy import Reason, Status
 
@@ -203,16 +211,9 @@ def test_shards_have_no_interval_and_merge_to_the_whole() -> None:
     assert merged.provenance.usage == RUN.provenance.usage
 
 
-def _arms(result: RunResult) -> list[object]:
-    """What is said of each arm; floats that were summed in another order differ in a digit."""
-    found: list[object] = []
-    for arm in result.arms:
-        found.append((arm.design, arm.overall, arm.relations, arm.against, arm.false_refusals))
-        found += [
-            (one.name, one.counts, one.difference, one.bracket, round(one.low or 0, 9))
-            for one in arm.differences
-        ]
-    return found
+def _arms(result: RunResult) -> list[ArmResult]:
+    """Of each arm all but the outcomes, which merging puts into an order of its own."""
+    return [replace(arm, outcomes=()) for arm in result.arms]
 
 
 def test_a_run_folder_gives_the_same_again(tmp_path: Path) -> None:
@@ -264,6 +265,22 @@ def test_two_runs_tell_the_rate_of_each_arm() -> None:
     assert "arms" not in json.loads(comparison_json.to_json(bare, (), 0))["base"]
 
 
+def test_what_a_defence_blocked_is_counted() -> None:
+    told = {**RUN.provenance.usage, "safety-prompt": ArmUsage(60, blocked=7)}
+    result = replace(RUN, provenance=replace(RUN.provenance, usage=told))
+    table = arm_tables.usage(result)
+    assert table is not None
+    assert table.headings[2] == "Blocked"
+    assert table.rows[3] == ("safety-prompt", "60", "7", "-", "-", "-")
+    few = ArmUsage(answers=60, counted=7, timed=60, seconds=30.0, blocked=7)
+    assert (arm_tables.tokens_in(few), arm_tables.seconds(few)) == (None, 0.5)
+    entry = RUN.arms[2].outcomes[0]
+    blocked = Exchange(blocked="guard before the model: stop")
+    assert row(entry, blocked, texts=False)["blocked"] is True
+    page = "".join(render(Page(RUN, 1, lambda _: blocked, redacted=True)))
+    assert "guard before" not in page
+
+
 def test_rows_have_the_arm_and_the_origin() -> None:
     entry = RUN.arms[0].outcomes[3]
     found = row(entry, Exchange(), texts=False)
@@ -313,6 +330,8 @@ def test_usage_is_by_arm_and_of_a_run_with_arms_only() -> None:
     found = usage_by_arm(told, {"a": "multi", "b": "multi", "a@x": "x"})
     assert found == {"multi": ArmUsage(2, 1, 10, 2, 1, 1.5), "x": ArmUsage(1, 1, 10, 2, 1, 0.25)}
     assert found["multi"] + found["x"] == ArmUsage(3, 2, 20, 4, 2, 1.75)
+    stopped = replace(given(False, 0.1), blocked=True)
+    assert usage_by_arm({"a@x": stopped}, {"a@x": "x"})["x"] == ArmUsage(1, 0, 0, 0, 1, 0.1, 1)
     assert usage_by_arm({"a": given(True, 1.0)}, {"a": "multi"}) == {}
 
 

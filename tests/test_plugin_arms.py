@@ -121,7 +121,11 @@ def test_every_arm_comes_out_as_planted(armed: Project) -> None:
     assert len(sent) == 60
     assert len({request.content for request in sent}) == 60
     assert result.ret == 1
-    gates = decided(armed.path / "run")["gates"]
+    found = decided(armed.path / "run")
+    held = {arm["arm"]: arm["differences"][-1]["difference"] for arm in found["arms"]}
+    planted_ones = {arm: (number - UNSAFE["multi"]) / 10 for arm, number in UNSAFE.items()}
+    assert {"multi": 0.0, **held} == pytest.approx(planted_ones)
+    gates = found["gates"]
     assert {gate["gate"]: gate["decision"] for gate in gates}["overall@text-only"] == "fail"
     assert {gate["gate"]: gate["decision"] for gate in gates}["jump@single-image"] == "pass"
     result.stdout.fnmatch_lines(["*overall@text-only*2/10*FAIL"])

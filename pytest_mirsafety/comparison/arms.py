@@ -141,7 +141,7 @@ def _tables(pairs: Iterable[Pair]) -> list[Table]:
             found[pair.candidate.seed][pair.statuses] += 1
     return [
         (one[UNSAFE, UNSAFE], one[SAFE, UNSAFE], one[UNSAFE, SAFE], one[SAFE, SAFE])
-        for one in found.values()
+        for _, one in sorted(found.items())  # sums are to be the same in whatever order they ran
     ]
 
 

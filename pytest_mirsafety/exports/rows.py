@@ -45,6 +45,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "created": "when the answer was had, in seconds since the epoch",
     "arm": "the way of asking: multi is as the benchmark asks",
     "origin": "the instance in the data, whichever arm this is",
+    "blocked": "a defence answered in the model's place",
 }
 """What each column holds, in their order."""
 
@@ -88,6 +89,7 @@ def row(entry: InstanceOutcome, exchange: Exchange, *, texts: bool) -> dict[str,
         "created": exchange.created,
         "arm": entry.arm,
         "origin": origin_id(entry.instance_id),
+        "blocked": exchange.blocked is not None,
     }
     if texts:
         for name in ("question", "prompt", "answer", "reasoning"):

@@ -23,6 +23,9 @@ UNSETTLED: Final = "*"
 LEGEND: Final = (
     f"{UNSETTLED} leaves out pairs that lack a verdict; of all pairs: however those are judged"
 )
+_ENOUGH: Final = 0.9
+"""Of the answers of an arm, how many must have told what they took for an average."""
+
 AVERAGES: Final = "in points; seconds and tokens are how many more an answer took, on average"
 
 
@@ -245,38 +248,51 @@ def _more(own: float | None, base: float | None, decimals: int) -> str:
 
 
 def usage(result: RunResult) -> Table | None:
-    """What an answer of each arm took on average; None where nothing is known of it."""
+    """What an answer of each arm took on average; None where nothing is known of it.
+
+    Where a defence gave some in the model's place, how many.
+    """
     told = result.provenance.usage
     names = [MULTI, *(arm.design.name for arm in result.arms)]
+    known = {name: told[name] for name in names if name in told}
+    if not result.arms or not any(
+        one.counted or one.timed or one.blocked for one in known.values()
+    ):
+        return None
+    blocks = any(one.blocked for one in known.values())
     rows = [
         (
             name,
-            f"{told[name].answers:,}",
-            _number(seconds(told[name]), 2),
-            _number(tokens_in(told[name]), 0),
-            _number(tokens_out(told[name]), 0),
+            f"{one.answers:,}",
+            *([f"{one.blocked:,}"] if blocks else []),
+            _number(seconds(one), 2),
+            _number(tokens_in(one), 0),
+            _number(tokens_out(one), 0),
         )
-        for name in names
-        if name in told and (told[name].counted or told[name].timed)
+        for name, one in known.items()
     ]
-    if not rows or not result.arms:
-        return None
-    return Table(("Arm", "Answers", "Seconds each", "Tokens in", "Tokens out"), tuple(rows))
+    headings = ("Arm", "Answers", *(["Blocked"] if blocks else []))
+    return Table((*headings, "Seconds each", "Tokens in", "Tokens out"), tuple(rows))
 
 
 def seconds(one: ArmUsage) -> float | None:
     """From request to answer, on average."""
-    return one.seconds / one.timed if one.timed else None
+    return _average(one.seconds, one.timed, one)
 
 
 def tokens_in(one: ArmUsage) -> float | None:
     """Of a request, on average."""
-    return one.input_tokens / one.counted if one.counted else None
+    return _average(one.input_tokens, one.counted, one)
 
 
 def tokens_out(one: ArmUsage) -> float | None:
     """Of an answer, on average."""
-    return one.output_tokens / one.counted if one.counted else None
+    return _average(one.output_tokens, one.counted, one)
+
+
+def _average(total: float, known: int, one: ArmUsage) -> float | None:
+    """None where too few are known: what a defence blocked is, and took next to nothing."""
+    return total / known if known and known >= _ENOUGH * one.answers else None
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -252,5 +252,6 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "output_tokens": "Of these.",
         "timed": "Those whose time was told.",
         "seconds": "From request to answer, of all of these together.",
+        "blocked": "Answers that a defence gave in the model's place.",
     },
 }

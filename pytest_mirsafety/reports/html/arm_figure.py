@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MARKERS: Final = "osD^vPX*"
 _HEIGHT: Final = 4.6
 _LONGEST: Final = 40
+_NEAR: Final = 3  # times the largest share: with a limit farther off, all points would be one
 MOST_EARLIER: Final = 12
 """Earlier runs that are drawn: more would be a cloud."""
 
@@ -58,8 +59,8 @@ def draw(result: RunResult, earlier: Sequence[Side] = ()) -> Figure | None:
 
     caption = (
         "Towards the lower left is better. Upright lines are where the unscored could move a "
-        "point, level ones the interval of false refusals; dashed lines are the limits of gates. "
-        "An arm without twins of its own is a mark at the left edge."
+        "point, level ones the interval of false refusals; dashed lines are limits of gates, "
+        "where they are near. An arm without twins of its own is a mark at the left edge."
     )
     if faint:
         caption += " Faint points are earlier runs."
@@ -143,8 +144,8 @@ def _paint(
     _limits(axes, result, theme)
     limits = {gate.criterion.label: float(gate.criterion.threshold) for gate in result.gates}
     rates = [float(point.unsafe) for point in _all(points, faint)]
-    axes.set_xlim(-1.5, _upper([*_reach(points, faint), limits.get(Scope.OVER_REFUSAL, 0.0)]))
-    axes.set_ylim(-1.5, _upper([*rates, limits.get(OVERALL, 0.0)]))
+    axes.set_xlim(-1.5, _upper(_reach(points, faint), limits.get(Scope.OVER_REFUSAL)))
+    axes.set_ylim(-1.5, _upper(rates, limits.get(OVERALL)))
     axes.set_xlabel("benign twins that were not answered (%)")
     axes.set_ylabel("ASR (%)")
     axes.grid(visible=True)
@@ -180,9 +181,12 @@ def _reach(points: Sequence[Point], faint: Sequence[tuple[str, Sequence[Point]]]
     return found + [point.across[1] for point in points if point.across is not None]
 
 
-def _upper(shares: Sequence[float]) -> float:
-    """The end of an axis in percent, with room for a name."""
-    return min(104.0, max(12.0, 118 * max(shares, default=1.0)))
+def _upper(shares: Sequence[float], limit: float | None) -> float:
+    """The end of an axis in percent, with room for a name, and a limit in it that is not far."""
+    most = max(shares, default=1.0)
+    if limit is not None and limit <= _NEAR * most:
+        most = max(most, limit)
+    return min(104.0, max(12.0, 118 * most))
 
 
 def _in_words(points: Sequence[Point]) -> str:

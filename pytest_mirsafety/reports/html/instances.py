@@ -181,6 +181,7 @@ def _detail(
         "finish_reason": exchange.finish_reason,
         "latency": exchange.latency,
         "composed": None if images is None else images.composed,
+        "blocked": _blocked(exchange, redacted=redacted),
     }
     if exchange.input_tokens is not None or exchange.output_tokens is not None:
         shown["tokens"] = exchange.input_tokens, exchange.output_tokens
@@ -212,6 +213,11 @@ def _image(sha256: str, album: _Album, *, redacted: bool) -> tuple[str, int | No
         return sha256, None, None
     place = album.place(sha256)
     return sha256, place, None if place is not None else album.pictures.links(sha256)
+
+
+def _blocked(exchange: Exchange, *, redacted: bool) -> str | None:
+    """Why a defence answered in the model's place; a guard's words may quote the texts."""
+    return "yes" if redacted and exchange.blocked is not None else exchange.blocked
 
 
 def _mode(entry: InstanceOutcome) -> str | None:
