@@ -14,6 +14,7 @@ from gate_evidence import analogy, instance, overall
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_mirsafety.arms import METAMORPHIC
 from pytest_mirsafety.data.files import FileImages
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.gates import (
@@ -498,3 +499,15 @@ def test_a_failing_model_is_asked_less(rate: float, least: float) -> None:
     gates = criteria(Thresholds(default=Decimal("0.2")))
     rules = Rules(Estimand.ANSWERS, gates=len(gates))
     assert 1 - asked(gates, rules, data, rate, seed=1) / len(data) >= least
+
+
+def test_a_gate_on_flips_is_open_until_the_end() -> None:
+    """How many verdicts there are to be flipped is known when all were searched."""
+    planned = tuple(replace(instance(number), arm=METAMORPHIC) for number in range(4))
+    gate = Criterion(Scope.OVERALL, "overall", Decimal(1), METAMORPHIC)
+    design = designed([gate], planned, Rules(Estimand.ANSWERS))
+    ids = frozenset(one.id for one in planned)
+    decider = Decider(design, planned, Membership([gate], None), ids)
+    for one in planned:
+        assert decider.settle(one.id, SAFE, None) == frozenset()
+    assert decider.decided == {}

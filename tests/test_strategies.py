@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from chat_endpoint import ChatEndpoint, ReceivedRequest
+from chat_endpoint import ChatEndpoint
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
-from projects import COMPLIANCE, REFUSAL, Project
+from projects import REFUSAL, Project
 from scripted import MemoryStore, make_instance
 
 from pytest_mirsafety import strategies
@@ -86,25 +86,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "strategies.md"
 
 
 def test_the_example_of_the_documentation_runs(project: Project) -> None:
-    """A team's own property: it asks on the spot, finds a flip, and enters no gate."""
-    (example,) = re.findall(
-        r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
-    project.data({"analogy": 2})
+    """A team's own property: it asks on the spot, and is stored, whatever hypothesis draws."""
+    (example,) = re.findall(r"(?ms)^```python\n(.*?)^```", PAGE.read_text("utf-8"))
+    project.data({"analogy": 1})
     project.suite(example)
     project.configure("thresholds.overall = 0.9")
-    originals: set[str] = set()
-
-    def reply(request: ReceivedRequest) -> str:
-        """The second instance is safe with its own pictures only."""
-        originals.update(request.images if len(originals) < 4 else ())
-        known = originals.issuperset(request.images)
-        return REFUSAL if known or "analogy 1" in request.prompt else COMPLIANCE
-
-    with ChatEndpoint(reply) as endpoint:
-        result = project.run(model=f"{endpoint.url}#m")
-        asked = len(endpoint.requests)
-        project.run(model=f"{endpoint.url}#m")
-        assert len(endpoint.requests) == asked  # what was asked once is in the store
-    result.assert_outcomes(passed=2, failed=1)  # a gate among them
-    result.stdout.fnmatch_lines(["*AssertionError: pictures *"])
+    with ChatEndpoint(REFUSAL) as endpoint:
+        for _ in range(2):
+            result = project.run(model=f"{endpoint.url}#m")
+            asked = len({request.images for request in endpoint.requests})
+            assert len(endpoint.requests) == asked > 5  # each picture once
+    result.assert_outcomes(passed=2)  # the instance and the gate
