@@ -10,18 +10,22 @@ from gate_evidence import instance
 from hostile import HOSTILE
 from recorded_runs import PROVENANCE
 
+from pytest_mirsafety.arms import METAMORPHIC
+from pytest_mirsafety.edits import Edit, ImageKind, ImageStep
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.gates import Criterion, Estimand, Rules, Scope
 from pytest_mirsafety.gates.challenge import CanaryClass, CanaryCount, Challenge, Round, When
+from pytest_mirsafety.metamorphic import Answered, Finding, Flip, SearchResult
 from pytest_mirsafety.records import (
     Outcome,
     SafeMode,
     SentImages,
     Verdict,
     VerdictKind,
+    arm_id,
     digest,
-    item_id,
+    origin_id,
     text_digest,
 )
 from pytest_mirsafety.results import GateDesign, InstanceOutcome, RunDesign, RunResult, ids_digest
@@ -149,11 +153,30 @@ def hostile() -> tuple[RunResult, Callable[[str], Exchange]]:
     texts = {entry.instance_id: text for entry, text in zip(entries, HOSTILE, strict=True)}
 
     def told(instance_id: str) -> Exchange:
-        text = texts[item_id(instance_id)[0]]
+        text = texts[origin_id(instance_id)]
         return Exchange(text, text, text, text, finish_reason=text[:200])
 
-    changed = replace(result, outcomes=entries, provenance=provenance, notes=HOSTILE[:29])
+    flips = tuple(_flip(entry, texts[entry.instance_id]) for entry in entries)
+    changed = replace(
+        result, outcomes=entries, provenance=provenance, notes=HOSTILE[:29], flips=flips
+    )
     return changed, told
+
+
+def _flip(entry: InstanceOutcome, text: str) -> SearchResult:
+    """A flip of this instance in whose prompt and answer this text stands."""
+    said = Outcome(Status.UNSAFE, detail=text)
+    answers = tuple(Answered(said, digest(n), text_digest(text), text) for n in range(3))
+    edit = Edit((ImageStep(ImageKind.BRIGHTER, 3),))
+    return SearchResult(
+        arm_id(entry.instance_id, METAMORPHIC),
+        entry.relation,
+        Finding.FLIPPED,
+        Flip(edit, answers, text, IMAGES[:2]),
+        (Outcome(Status.SAFE, detail=text),) * 3,
+        asked=9,
+        tried=2,
+    )
 
 
 def _said(verdict: Verdict, text: str) -> Verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -84,8 +83,8 @@ def _half(
 
 
 def _visible(text: str | None) -> str:
-    """The text with its lines, without what controls a terminal or the direction of writing."""
-    kept = (text or "")[:_TEXT_LIMIT]
+    """The text with its lines; what has no shape, or turns other text, is named."""
+    kept = (text or "")[:_TEXT_LIMIT].replace("\t", "    ")
     return "".join(
-        " " if unicodedata.category(one)[0] == "C" and one not in "\n\t" else one for one in kept
+        one if one.isprintable() or one == "\n" else f"[U+{ord(one):04X}]" for one in kept
     )
