@@ -100,8 +100,7 @@ def test_the_same_as_in_one_process_whatever_the_distribution(
     assert alone.code == 0
     assert set(alone.asked.values()) == {1}
     assert len(alone.asked) == len(project.ids)
-    for mode in (["-n2", "--dist=loadscope"], ["-n2", "--dist=loadgroup"]):
-        assert see(project, *mode, store="".join(mode).replace("=", "-")) == alone, mode
+    assert see(project, "-n2", "--dist=loadscope", store="shared") == alone
     assert not list(temporary.glob("mirsafety-*"))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mirsafety")]
 
