@@ -207,6 +207,44 @@ def test_the_ratio_is_the_median_of_pairs() -> None:
     assert str(ratios) == "2.00 (1.00 to 9.00)"
 
 
+FAULTS = {
+    "http_500": 0.1,
+    "cut_before": 0.03,
+    "cut_in_body": 0.02,
+    "garbage": 0.05,
+    "empty": 0.02,
+    "storm_every": 0.3,
+    "storm_for": 0.1,
+    "retry_after_ms": 5,
+}
+
+
+def test_a_run_through_faults_and_a_storm_ends_as_one_without(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From pytest to the gates, at the rates of the benchmarks; no failure is scored."""
+    monkeypatch.setattr(pacing, "_FIRST_WAIT", 0.01)
+    project.data({"analogy": 40, "jump": 40})
+    settled, faults = [], {}
+    for more in ({}, FAULTS):
+        with endpoint.Endpoint(
+            behaviour.Behaviour(seed=10, unsafe=0.3, blank=0.03, **more)
+        ) as server:
+            store = f"--mir-store={len(settled)}.sqlite3"
+            summary = project.summary(store, model=f"{server.url}#m")
+            faults = server.report().faults | server.report().statuses
+        settled.append({key: summary[key] for key in ("gates", "overall", "ruling", "exit_code")})
+        found = cast("list[dict[str, str]]", summary["instances"])
+        settled[-1]["instances"] = {i["id"]: (i["status"], i["reason"]) for i in found}
+    assert settled[0] == settled[1]
+    assert Counter(settled[0]["instances"].values()) == {
+        ("safe", None): 54,
+        ("unsafe", None): 25,
+        ("unscored", "blank"): 1,
+    }
+    assert {"http_500", "cut_before", "cut_in_body", "garbage", "empty", "429"} <= faults.keys()
+
+
 def judged_at(project: Project, chosen: Any) -> tuple[dict[str, object], Any]:
     """Recorded answers, judged by the rubric's model at this endpoint: the summary, its report."""
     with endpoint.Endpoint(chosen) as server:
