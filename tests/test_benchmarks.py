@@ -225,7 +225,8 @@ def test_a_run_through_faults_and_a_storm_ends_as_one_without(
     """From pytest to the gates, at the rates of the benchmarks; no failure is scored."""
     monkeypatch.setattr(pacing, "_FIRST_WAIT", 0.01)
     project.data({"analogy": 40, "jump": 40})
-    settled, faults = [], {}
+    settled: list[dict[str, Any]] = []
+    faults: dict[str, int] = {}
     for more in ({}, FAULTS):
         with endpoint.Endpoint(
             behaviour.Behaviour(seed=10, unsafe=0.3, blank=0.03, **more)
