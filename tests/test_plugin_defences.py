@@ -255,6 +255,15 @@ def test_a_defence_of_ones_own(defended: Project) -> None:
     assert unsafe_by_arm(defended.path / "run") == {"multi": 6, "half": 2}
 
 
+def test_what_a_guard_said_is_not_in_a_redacted_run(defended: Project) -> None:
+    with ChatEndpoint(planted(defended)) as endpoint:
+        configure(defended, endpoint)
+        defended.run("--mir-arm=words", "--mir-run=run", "--mir-redact", model="ours")
+    text = (defended.path / "run" / "results.jsonl").read_text("utf-8")
+    assert text.count('"blocked": "blocked"') == 5
+    assert "a word" not in text
+
+
 def test_a_dry_run_counts_what_the_model_is_asked(defended: Project) -> None:
     with ChatEndpoint(planted(defended)) as endpoint:
         configure(defended, endpoint)
