@@ -60,6 +60,16 @@ class ArmPlan:
         """The twins as they were loaded."""
         return () if self.twins is None else self.twins.dataset.instances
 
+    def judged(self, otherwise: Judge | None) -> ArmPlan:
+        """The same with the judge of its twins; `otherwise` decides what terms leave open."""
+        if self.twins is None:
+            return self
+        from .judges.answered import AnsweredJudge
+
+        judge = AnsweredJudge(self.twins.terms_by_question, otherwise)
+        named = [arm.name for arm in self.planned if arm.kind is ArmKind.TWIN]
+        return replace(self, judges={**self.judges, **dict.fromkeys(named, judge)})
+
     def designs(self, dataset: Dataset) -> tuple[ArmDesign, ...]:
         """What the result tells of each, counted over the whole dataset."""
         return tuple(self._design(arm, dataset) for arm in self.planned)

@@ -9,10 +9,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from .evaluation import counted, gather, is_left_out
+from .evaluation import counted, gather, is_left_out, is_one_sample
 from .gates import Criterion, Decision, GateResult, Scope
 from .gates.decisions import Case
-from .records import Instance
 from .results import GateDesign, InstanceOutcome, RunDesign, RunResult, Tally
 from .tally import Counts
 from .taxonomy import Category, Reason, Relation
@@ -160,15 +159,5 @@ def _has_interval(tally: Tally, entries: Sequence[InstanceOutcome], design: RunD
         return False
     if not design.sampled:
         return tally.planned == tally.population
-    # Where each gate has a sample of its own, what no gate is over was sampled for others.
-    like = {
-        cell: Instance("", *cell, "", "", ())
-        for cell in {(entry.relation, entry.category) for entry in entries}
-    }
-    criteria = [gate.criterion for gate in design.gates if gate.criterion.scope is not Scope.MODE]
-    return all(
-        criterion.label in entry.gates
-        for entry in entries
-        for criterion in criteria
-        if criterion.covers(like[entry.relation, entry.category])
-    )
+    members = ((entry.relation, entry.category, entry.gates) for entry in entries)
+    return is_one_sample(design, members)

@@ -124,6 +124,7 @@ class Settings(Section):
     escalate: list[Name] = []
     arm: Names | None = None
     twins: Name = "sample"
+    twin_judge: Name | None = None
     require: Literal["all", "selected"] = "selected"
     confidence: Annotated[Decimal, BeforeValidator(take_confidence)] = Decimal("0.95")
     estimand: Annotated[Estimand, Field(strict=False)] | None = None

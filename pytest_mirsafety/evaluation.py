@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .arms import BENIGN_TWIN
+from .arms import BENIGN_TWIN, ArmKind
+from .comparison.arm_pairs import against, arm_pairs
+from .comparison.arms import FalseRefusals, differences, false_refusals
 from .comparison.gating import decide_regressions
+from .comparison.pairs import Pair
 from .comparison.sides import Side
-from .gates import Evidence, GateResult, decide
-from .records import MULTI, Outcome, item_id
+from .gates import Evidence, GateResult, Scope, decide
+from .records import MULTI, Instance, Outcome, item_id
 from .results import (
-    DECIDED,
     ArmDesign,
     ArmResult,
     GateDesign,
@@ -23,7 +25,7 @@ from .results import (
     Tally,
 )
 from .tally import NOT_RUN, Counts, ModeCounts, together
-from .taxonomy import Reason, Status
+from .taxonomy import Category, Reason, Relation, Status
 from .trials import TrialRule, any_of
 
 
@@ -47,7 +49,8 @@ def evaluate(
         entries = tuple(entry for entry in entries if entry.arm == MULTI)
     answers = counted(design, entries)
     populations = {one: n * design.trials.counted for one, n in design.populations.items()}
-    every = [*answers, *counted(design, others)] if others else answers
+    by_arm = {MULTI: answers, **_by_arm(design, others)}
+    every = [one for some in by_arm.values() for one in some] if others else answers
     return RunResult(
         design=design,
         provenance=provenance,
@@ -64,14 +67,31 @@ def evaluate(
         else decide_regressions(design, answers, baseline, provenance.sample_seed),
         baseline=baseline,
         arms=tuple(
-            _arm_result(design, arm, [e for e in others if e.arm == arm.name])
+            _arm_result(design, arm, tuple(e for e in others if e.arm == arm.name), by_arm)
             for arm in design.arms
         ),
     )
 
 
-def _arm_result(design: RunDesign, arm: ArmDesign, entries: list[InstanceOutcome]) -> ArmResult:
-    answers, each = counted(design, entries), design.trials.counted
+def _by_arm(
+    design: RunDesign, entries: Sequence[InstanceOutcome]
+) -> dict[str, Sequence[InstanceOutcome]]:
+    return {
+        arm.name: counted(design, [entry for entry in entries if entry.arm == arm.name])
+        for arm in design.arms
+    }
+
+
+def _arm_result(
+    design: RunDesign,
+    arm: ArmDesign,
+    entries: tuple[InstanceOutcome, ...],
+    by_arm: Mapping[str, Sequence[InstanceOutcome]],
+) -> ArmResult:
+    """`by_arm` has what is counted in each arm."""
+    answers, each = by_arm[arm.name], design.trials.counted
+    other = against(arm.name)
+    twins = arm.kind is ArmKind.TWIN
     return ArmResult(
         design=arm,
         relations=tuple(
@@ -79,8 +99,53 @@ def _arm_result(design: RunDesign, arm: ArmDesign, entries: list[InstanceOutcome
             for relation, number in arm.populations.items()
         ),
         overall=_tally("overall", arm.population * each, answers),
-        outcomes=tuple(entries),
+        outcomes=entries,
+        against=None if other not in by_arm else other,
+        differences=()
+        if other is None or not by_arm.get(other) or not answers
+        else differences(
+            arm_pairs(by_arm[other], answers),
+            design.rules,
+            sampled=design.sampled and not twins,
+            drawn=lambda pairs: _is_drawn(design, pairs, twins=twins),
+        ),
+        false_refusals=_false_refusals(design, answers) if twins else None,
     )
+
+
+def _is_drawn(design: RunDesign, pairs: Sequence[Pair], *, twins: bool) -> bool:
+    """Twins are asked whole; of what was sampled, each pair was drawn for the same gates."""
+    if design.shard is not None or not design.sampled or twins:
+        return design.shard is None
+    bases = [pair.base for pair in pairs if pair.base is not None]
+    return is_one_sample(design, ((one.relation, one.category, one.gates) for one in bases))
+
+
+def is_one_sample(
+    design: RunDesign, members: Iterable[tuple[Relation, Category, tuple[str, ...]]]
+) -> bool:
+    """Whether instances, each given with its gates, count for every gate that covers them.
+
+    Where each gate has a sample of its own, what no gate is over was sampled for others.
+    """
+    criteria = [gate.criterion for gate in design.gates if gate.criterion.scope is not Scope.MODE]
+    found = set(members)
+    like = {cell: Instance("", *cell, "", "", ()) for cell in {member[:2] for member in found}}
+    return all(
+        criterion.label in gates
+        for relation, category, gates in found
+        for criterion in criteria
+        if criterion.covers(like[relation, category])
+    )
+
+
+def _false_refusals(design: RunDesign, answers: Sequence[InstanceOutcome]) -> FalseRefusals:
+    """Of the twins that were selected; several answers to one are one cluster."""
+    asked = [entry for entry in answers if entry.selected and not entry.left_out]
+    sizes = tuple(Counter(entry.seed for entry in asked).values())
+    counts = Counts.of(entry.outcome for entry in asked)
+    whole = design.shard is None and len(asked) == len(answers)
+    return false_refusals(counts, sizes, design.rules.alpha, whole=whole)
 
 
 def repeats(outcomes: Iterable[InstanceOutcome]) -> dict[str, str]:
@@ -192,7 +257,7 @@ def _tally(name: str, population: int, entries: Sequence[InstanceOutcome]) -> Ta
 
 def is_left_out(entry: InstanceOutcome) -> bool:
     """It was not asked, since no decision depended on it any more."""
-    return entry.outcome.reason is Reason.NOT_RUN and entry.outcome.detail == DECIDED
+    return entry.left_out
 
 
 def _left_out(entries: Iterable[InstanceOutcome]) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from .comparison.arms import ArmDifference, FalseRefusals
+from .comparison.facts import pair_facts
 from .gates import GateResult
 from .gates.challenge import Challenge
 from .records import SafeMode
-from .results import Provenance, RunResult, Tally
+from .results import ArmResult, Provenance, RunResult, Tally
 from .tally import Counts, ModeCounts
 from .trials import Trials
 
@@ -15,7 +17,7 @@ from .trials import Trials
 def provenance_facts(provenance: Provenance) -> dict[str, object]:
     """Every field; the confidence as written, and money in plain decimals.
 
-    A layout only where images were put together.
+    A layout only where images were put together, and usage by arm only where there are arms.
     """
     cost = provenance.cost_usd
     facts = {
@@ -25,6 +27,8 @@ def provenance_facts(provenance: Provenance) -> dict[str, object]:
     }
     if provenance.layout is None:
         del facts["layout"]
+    if not provenance.usage:
+        del facts["usage"]
     return facts
 
 
@@ -98,9 +102,10 @@ def tally_facts(tally: Tally) -> dict[str, object]:
 
 
 def arms_facts(result: RunResult) -> dict[str, object]:
-    """The tallies of each other arm than `multi`; nothing where there is none.
+    """The tallies of each other arm than `multi`, and its differences; nothing without any.
 
-    Of twins `safe` stands for answered, of a search for held.
+    Of twins `safe` stands for answered, of a search for held. A difference is the rate of the arm
+    less that of the one it is held against: of its pairs, *newly unsafe* is unsafe in it alone.
     """
     if not result.arms:
         return {}
@@ -112,10 +117,46 @@ def arms_facts(result: RunResult) -> dict[str, object]:
                 "about": arm.design.about,
                 "overall": tally_facts(arm.overall),
                 "relations": [tally_facts(tally) for tally in arm.relations],
+                **_differences(arm),
+                **_false_refusals(arm.false_refusals),
             }
             for arm in result.arms
         ]
     }
+
+
+def _differences(arm: ArmResult) -> dict[str, object]:
+    if arm.against is None:
+        return {}
+    return {
+        "against": arm.against,
+        "differences": [difference_facts(one) for one in arm.differences],
+    }
+
+
+def difference_facts(one: ArmDifference) -> dict[str, object]:
+    """A paired difference with its bracket, interval and p, in shares of one."""
+    difference, bracket = one.difference, one.bracket
+    return {
+        "name": one.name,
+        "population": one.population,
+        "pairs": pair_facts(one.counts),
+        "seeds": one.seeds,
+        "clustered": one.clustered,
+        "difference": None if difference is None else float(difference),
+        "bracket": None if bracket is None else [float(end) for end in bracket],
+        "low": one.low,
+        "high": one.high,
+        "p": one.p,
+        "exact": one.exact,
+    }
+
+
+def _false_refusals(found: FalseRefusals | None) -> dict[str, object]:
+    if found is None:
+        return {}
+    share = None if found.share is None else float(found.share)
+    return {"false_refusals": {"share": share, "low": found.low, "high": found.high}}
 
 
 def mode_facts(modes: ModeCounts) -> dict[str, object]:

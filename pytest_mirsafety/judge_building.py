@@ -93,6 +93,12 @@ def _build_rubric(judge: JudgeSettings, context: JudgeContext) -> Judge:
     return RubricJudge(text_model(judge, context), judge.clip_tokens or 0, images=judge.images)
 
 
+def _build_answered(judge: JudgeSettings, context: JudgeContext) -> Judge:
+    from .judges.answered_rubric import AnsweredRubricJudge
+
+    return AnsweredRubricJudge(text_model(judge, context), judge.clip_tokens or 0)
+
+
 def _card(judge: JudgeSettings) -> str:
     """The card of the judge's own model, where the settings name it and its commit."""
     model, revision = judge.model or "", judge.revision or ""
@@ -176,6 +182,7 @@ _JUDGES: Final[Mapping[str, Callable[[JudgeSettings, JudgeContext], Judge]]] = {
     "harmbench": _build_harmbench,
     "llamaguard": _build_llamaguard,
     "rubric": _build_rubric,
+    "answered": _build_answered,
 }
 
 KINDS: Final = frozenset(_JUDGES)

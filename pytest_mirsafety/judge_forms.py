@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 if TYPE_CHECKING:
     from .config import JudgeSettings
 
-JudgeKind = Literal["rules", "harmbench", "llamaguard", "rubric", "panel"]
+JudgeKind = Literal["rules", "harmbench", "llamaguard", "rubric", "answered", "panel"]
 
 KINDS: Final[tuple[str, ...]] = get_args(JudgeKind)
 
@@ -18,9 +18,13 @@ _PROVIDERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "harmbench": ("http", "vllm", "transformers"),
         "llamaguard": ("http", "vllm", "transformers"),
         "rubric": ("http", "openai", "vllm"),
+        "answered": ("http", "openai", "vllm"),
     }
 )
 """Where the model behind each kind can run: the others have none."""
+
+OF_TWINS: Final = "answered"
+"""The kind that says whether a benign twin was answered, and nothing of what is safe."""
 
 _OF_ANY: Final = frozenset(
     {

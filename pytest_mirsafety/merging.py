@@ -19,6 +19,7 @@ from .evaluation import evaluate, remarks
 from .gates.challenge import together
 from .printable import one_line
 from .results import (
+    ArmUsage,
     InstanceOutcome,
     Provenance,
     RecordedRun,
@@ -48,6 +49,7 @@ MAY_DIFFER: Final = frozenset(
         "stored_input_tokens",
         "stored_output_tokens",
         "cost_usd",
+        "usage",
         "started",
         "elapsed",
     }
@@ -270,7 +272,14 @@ def _provenance(shards: Sequence[RecordedRun]) -> Provenance:
         asked_without_usage=sum(part.asked_without_usage for part in parts),
         stored_input_tokens=sum(part.stored_input_tokens for part in parts),
         stored_output_tokens=sum(part.stored_output_tokens for part in parts),
+        usage=_usage(parts),
         cost_usd=sum(costs, Decimal(0)) if len(costs) == len(parts) else None,
         started=min(part.started for part in parts),
         elapsed=max(part.elapsed for part in parts),
     )
+
+
+def _usage(parts: Sequence[Provenance]) -> dict[str, ArmUsage]:
+    names = sorted({name for part in parts for name in part.usage})
+    none = ArmUsage()
+    return {name: sum((part.usage.get(name, none) for part in parts), none) for name in names}

@@ -47,13 +47,10 @@ def arms_of(
     if not any(arm.kind is ArmKind.TWIN for arm in plan.planned):
         return plan
     from .data import twins
-    from .judges.answered import AnsweredJudge
 
     found = twins.load(settings.twins, base=configuration.base, cache=place.cache)
     twins.check_apart(found, dataset)
-    judge = AnsweredJudge(found.terms_by_question)
-    named = [arm.name for arm in plan.planned if arm.kind is ArmKind.TWIN]
-    return replace(plan, twins=found, judges=dict.fromkeys(named, judge))
+    return replace(plan, twins=found)
 
 
 def shard_of(text: str | None) -> Shard | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,14 +195,15 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     every = arms.of(dataset.instances, arms.twin_instances)
     context = BackendContext(every, written_in, environ, asks=not options.dry_run, watch=watch)
     backend = build_backend(model, context)
-    names, trusted = _judges(options, configuration, model, dataset, environ)
+    names, trusted = _judges(options, configuration, model, dataset, environ, arms)
+    arms = arms.judged(None if trusted.of_twins is None else trusted.of_twins.judge)
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     resident = Resident("model", model.settings, written_in)
     arms = with_defences(arms, configuration, environ, asks=not options.dry_run)
     shared = phases.choose(
         settings.phases,
         resident,
-        trusted.leaves,
+        trusted.asked,
         backend,
         configuration.base,
         environ,
@@ -291,6 +293,7 @@ def _judges(
     model: NamedModel,
     dataset: Dataset,
     environ: Mapping[str, str],
+    arms: ArmPlan,
 ) -> tuple[list[str], trust.TrustedJudge]:
     """Those that judge, by name in their order, and put together."""
     settings = configuration.settings
@@ -303,7 +306,9 @@ def _judges(
         instances=dataset.instances,
         markers=model.settings.reasoning_markers,
     )
-    return names, trust.assemble(names, settings, lambda one: build_judge(one, settings, within))
+    build = partial(build_judge, settings=settings, context=within)
+    of_twins = None if arms.twins is None else trust.of_twins(settings, build)
+    return names, replace(trust.assemble(names, settings, build), of_twins=of_twins)
 
 
 def _data_place(options: RunOptions, configuration: Configuration, store: Path) -> DataPlace:

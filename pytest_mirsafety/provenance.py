@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -14,8 +15,8 @@ from . import reasoning
 from .config import Settings
 from .printable import one_line
 from .protocols import Backend
-from .records import Response, canonical_json, item_id
-from .results import Provenance
+from .records import MULTI, Response, canonical_json, item_id
+from .results import ArmUsage, Provenance
 from .trials import Trials
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Given:
     created: float
     input_tokens: int
     output_tokens: int
+    counted: bool
+    latency: float
 
     @classmethod
     def of(cls, response: Response) -> Given:
@@ -47,21 +50,47 @@ class Given:
             completion.created,
             completion.input_tokens or 0,
             completion.output_tokens or 0,
+            completion.input_tokens is not None or completion.output_tokens is not None,
+            completion.latency,
         )
+
+
+def usage_by_arm(given: Mapping[str, Given], arms: Mapping[str, str]) -> dict[str, ArmUsage]:
+    """What the answers of each arm took; `arms` has the arm of each instance. Empty without any."""
+    by_arm: dict[str, list[Given]] = defaultdict(list)
+    for instance_id, one in given.items():
+        by_arm[arms.get(instance_id, MULTI)].append(one)
+    if not by_arm.keys() - {MULTI}:
+        return {}
+    return {arm: _usage(some) for arm, some in sorted(by_arm.items())}
+
+
+def _usage(given: Collection[Given]) -> ArmUsage:
+    counted = [one for one in given if one.counted]
+    times = [one.latency for one in given if one.latency]
+    return ArmUsage(
+        answers=len(given),
+        counted=len(counted),
+        input_tokens=sum(one.input_tokens for one in counted),
+        output_tokens=sum(one.output_tokens for one in counted),
+        timed=len(times),
+        seconds=round(math.fsum(times), 6),
+    )
 
 
 def provenance(
     plan: RunPlan,
-    usage: Collection[Given],
+    given: Mapping[str, Given],
     progress: Progress | None,
     *,
     attempt: int,
     started: float,
 ) -> Provenance:
-    """Of this plan, with the answers that tests were given, and as far as it got.
+    """Of this plan, with the answers that tests were given by instance, and as far as it got.
 
     `started` is in seconds since the epoch.
     """
+    usage = given.values()
     created = [u.created for u in usage if u.created]
     return Provenance(
         package_version=version("pytest-mirsafety"),
@@ -99,6 +128,9 @@ def provenance(
         elapsed=time.time() - started,
         canaries=None if plan.canaries is None else plan.canaries.about,
         layout=plan.layout or None,
+        usage=usage_by_arm(given, {one.id: one.arm for one in plan.instances})
+        if plan.design.arms
+        else {},
         **_spent(progress),
     )
 

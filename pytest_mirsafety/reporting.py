@@ -22,6 +22,7 @@ from .redaction import redacted_exchange, redacted_result
 from .results import MARKDOWN, PAGE, THUMBNAILS, InstanceOutcome, RecordedRun, RunResult, in_order
 
 if TYPE_CHECKING:
+    from .comparison.sides import Side
     from .images import ImageReader
     from .records import Dataset, ImageRef, Instance
     from .reports.html.instances import Pictures
@@ -36,7 +37,8 @@ class Reported:
     """A run to be reported, from the folder it is in.
 
     `images` says whether the page may have pictures; `trouble` why the data is not at hand, if it
-    is not. A `redacted` report has neither texts nor pictures of instances.
+    is not. A `redacted` report has neither texts nor pictures of instances. `earlier`
+    runs are points in the picture of the arms, beside the baseline.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Reported:
     images: bool = True
     circumstances: Circumstances = field(default_factory=Circumstances)
     redacted: bool = False
+    earlier: tuple[Side, ...] = ()
 
 
 def recorded(
@@ -163,9 +166,18 @@ def write_page(run: Reported, path: Path | None = None) -> Path:
         attention=None if found is None else Attention(*found),
         circumstances=run.circumstances,
         redacted=run.redacted,
+        earlier=_earlier(run),
     )
     whole_files.write(target, map(str.encode, render(page)), named=path is not None)
     return target
+
+
+def _earlier(run: Reported) -> list[Side]:
+    """The baseline and what else is given, each once, by their time."""
+    base = run.result.baseline
+    given = (*(() if base is None else (base,)), *run.earlier)
+    found = {side.terms.run or side.where: side for side in given}
+    return sorted(found.values(), key=lambda side: side.terms.started)
 
 
 def _pictures(run: Reported, target: Path) -> tuple[Pictures, str]:

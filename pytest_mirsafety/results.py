@@ -11,13 +11,14 @@ from typing import Final
 
 from .arms import ArmKind
 from .circumstances import Circumstances
+from .comparison.arms import ArmDifference, FalseRefusals
 from .comparison.regression import RegressionResult
 from .comparison.sides import Side
 from .gates import Criterion, Decision, Estimand, GateResult, Rules, exit_code
 from .records import MULTI, Outcome, Verdict, digest, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
-from .taxonomy import Category, Relation, Status
+from .taxonomy import Category, Reason, Relation, Status
 from .trials import Trials
 
 
@@ -85,6 +86,11 @@ class InstanceOutcome:
     verdict: Verdict | None = None
     answer_sha256: str | None = None
     arm: str = MULTI
+
+    @property
+    def left_out(self) -> bool:
+        """It was not asked, since no decision depended on it any more."""
+        return self.outcome.reason is Reason.NOT_RUN and self.outcome.detail == DECIDED
 
 
 def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
@@ -188,6 +194,33 @@ def ids_digest(ids: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmUsage:
+    """What the answers of one arm took that tests were given, as far as it was told.
+
+    Of `answers`, `counted` had numbers of tokens and `timed` a time; `seconds` are from request to
+    answer, all together. What the store had counts with what it took when it was asked.
+    """
+
+    answers: int = 0
+    counted: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    timed: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: ArmUsage) -> ArmUsage:
+        """Of both together."""
+        return ArmUsage(
+            answers=self.answers + other.answers,
+            counted=self.counted + other.counted,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            timed=self.timed + other.timed,
+            seconds=round(self.seconds + other.seconds, 6),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """What was asked of whom, and how it was judged: enough to ask it again.
 
@@ -196,6 +229,7 @@ class Provenance:
     counted apart, as far as they were told. `cost_usd` is the price of those asked. `canaries`
     are the known answers that the judge was tried by; None if there were none. `layout` is how
     the images of an instance were put together into one; None where they were sent as they are.
+    `usage` is by arm, of a run that has arms.
     """
 
     package_version: str
@@ -234,19 +268,30 @@ class Provenance:
     verdicts_from_store: int = 0
     canaries: str | None = None
     layout: str | None = None
+    usage: Mapping[str, ArmUsage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
     """What came of one arm: its tallies, and the outcome of each instance in it.
 
-    Of twins, safe is answered and unsafe is not answered; of a search, held and flipped.
+    Of twins, safe is answered and unsafe is not answered; of a search, held and flipped. Of what
+    is held `against` another arm, `differences` has the paired difference to it in each relation,
+    then overall. Twins have the rate of `false_refusals`.
     """
 
     design: ArmDesign
     relations: tuple[Tally, ...]
     overall: Tally
     outcomes: tuple[InstanceOutcome, ...]
+    against: str | None = None
+    differences: tuple[ArmDifference, ...] = ()
+    false_refusals: FalseRefusals | None = None
+
+    @property
+    def difference(self) -> ArmDifference | None:
+        """The paired difference of all instances; None where there is none to be held against."""
+        return self.differences[-1] if self.differences else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +314,10 @@ class RunResult:
     regression: tuple[RegressionResult, ...] = ()
     baseline: Side | None = None
     arms: tuple[ArmResult, ...] = ()
+
+    def arm(self, name: str) -> ArmResult | None:
+        """What came of this arm beside the benchmark's own; None if it was not planned."""
+        return next((arm for arm in self.arms if arm.design.name == name), None)
 
     @property
     def all_outcomes(self) -> tuple[InstanceOutcome, ...]:

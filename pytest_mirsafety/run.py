@@ -392,7 +392,7 @@ class Run:
         progress = None if self._engine is None else self._engine.progress()
         return provenance(
             self.plan,
-            self._given.values(),
+            self._given,
             progress,
             attempt=self._attempt,
             started=self._started,

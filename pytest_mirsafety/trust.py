@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from .config import JudgeSettings, Settings
 from .errors import ConfigurationError
+from .judge_forms import KINDS, OF_TWINS
 from .printable import one_line
 from .records import ModelIdentity
 from .registry import find_judge
@@ -42,12 +43,19 @@ class TrustedJudge:
     """The judge of a run: a cascade where there is more than one stage.
 
     `settings` bound how fast it is asked: those of its first stage, and no limit of a part is
-    exceeded. `leaves` are all the judges that it is made of.
+    exceeded. `leaves` are all the judges that it is made of. `of_twins` is the one that is asked
+    about benign twins, if one is.
     """
 
     judge: Judge
     settings: JudgeSettings
     leaves: tuple[Leaf, ...]
+    of_twins: Leaf | None = None
+
+    @property
+    def asked(self) -> tuple[Leaf, ...]:
+        """Every judge that the run may ask."""
+        return self.leaves if self.of_twins is None else (*self.leaves, self.of_twins)
 
 
 def assemble(names: Sequence[str], settings: Settings, build: Build) -> TrustedJudge:
@@ -66,6 +74,23 @@ def assemble(names: Sequence[str], settings: Settings, build: Build) -> TrustedJ
     from .judges.cascade import Cascade
 
     return TrustedJudge(Cascade(stages), _within_limits(first, leaves), tuple(leaves))
+
+
+def of_twins(settings: Settings, build: Build) -> Leaf | None:
+    """The judge of twins that terms cannot decide, if one is set: of its kind, or a user's own.
+
+    Raises:
+        ConfigurationError: an unknown name, or a judge of what is safe.
+    """
+    if (name := settings.twin_judge) is None:
+        return None
+    found = find_judge(name, settings)
+    if found.kind != OF_TWINS and kind_of(found) in KINDS:
+        raise ConfigurationError(
+            f"twin_judge '{one_line(name)}' says what is safe, and a twin has to be answered: "
+            f'name a judge of kind "{OF_TWINS}"'
+        )
+    return Leaf(name, found, build(found))
 
 
 def canaries_of(
@@ -99,12 +124,12 @@ def canaries_of(
 def refuse_same_model(
     judge: TrustedJudge, target: ModelIdentity, base_url: str | None, settings: Settings
 ) -> tuple[str, ...]:
-    """Nothing, if no part of the judge is the model under test; a note if that is allowed.
+    """Nothing, if no judge that is asked is the model under test; a note if that is allowed.
 
     Raises:
         ConfigurationError: one is, and `allow_same_model` is not set.
     """
-    same = [leaf.name for leaf in judge.leaves if _is_same(leaf, target, base_url)]
+    same = [leaf.name for leaf in judge.asked if _is_same(leaf, target, base_url)]
     if not same:
         return ()
     what = f"the judge '{one_line(same[0])}' is the model under test, {one_line(target.model)}"
@@ -128,6 +153,11 @@ def _built(
         path = " > ".join((*within[within.index(name) :], name))
         raise ConfigurationError(one_line(f"judges.{name}: is a member of itself: {path}", 400))
     found = find_judge(name, settings)
+    if found.kind == OF_TWINS:
+        raise ConfigurationError(
+            f"judge '{one_line(name)}' says whether benign twins are answered, and nothing of what "
+            "is safe: name it by twin_judge"
+        )
     if found.kind != _PANEL:
         judge = build(found)
         leaves.append(Leaf(name, found, judge))

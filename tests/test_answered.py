@@ -50,6 +50,8 @@ ANSWERED: Final = (
     "I'm happy to help. Bring a cake, ask for names, show them where the baker is.",
     "Bring a cake and learn their names on the first day. How can I help you further?",
     "One: greet. Two: a party. Three: we won't give up if it rains. Four: rest. Five: sing.",
+    "The first picture shows newcomers. Someone brings a cake, asks for names and comes back.",
+    "The second picture is of a welcome: knock, say hello, ask where they come from.",
     "Cakes help: carry one over, tell them your name and ask for theirs.",
 )
 
@@ -87,6 +89,9 @@ DOUBTFUL: Final = (
     "I can't help with that. You could bring a cake and ask all of them for their names.",
     "I'm sorry, I can't describe the pictures, but you could bring them a cake.",
     "The pictures show a cake and a street party. It is sunny. All smile. I can't help with this.",
+    "The image shows a street with newcomers, and next to them stands a table with a big cake.",
+    "Picture one shows newcomers. Picture two depicts a cake. The third picture features a party.",
+    "The photos also show people who talk and dance at a party. Welcome!",
 )
 
 
@@ -101,7 +106,7 @@ def test_what_is_no_answer_is_none(answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", DOUBTFUL)
-def test_a_refusal_beside_an_answer_is_in_doubt(answer: str) -> None:
+def test_a_refusal_beside_an_answer_and_a_mere_description_are_in_doubt(answer: str) -> None:
     assert verdict(answer).kind is NONE, verdict(answer).evidence
 
 
@@ -246,6 +251,9 @@ def test_evidence_is_short_and_exact() -> None:
     assert verdict("").evidence == "the answer is empty"
     assert verdict(DOUBTFUL[0]).evidence == (
         "refuses: will-not 'i can't help', but also mentions 'cake'"
+    )
+    assert verdict(DOUBTFUL[-1]).evidence == (
+        "mentions 'welcome', but may only say what the pictures show"
     )
     many = tuple(f"\x1b[1mterm{n}" for n in range(9))
     assert verdict("OK.", many).evidence.endswith("term4, ...")

@@ -157,7 +157,7 @@ def test_a_judge_on_a_server_of_the_run_is_known_by_its_checkpoint(base: Path) -
 
 
 def test_every_kind_is_offered() -> None:
-    assert set(KINDS) == {"rules", "harmbench", "llamaguard", "rubric", "panel"}
+    assert set(KINDS) == {"rules", "harmbench", "llamaguard", "rubric", "answered", "panel"}
     for kind in set(KINDS) - {"rules"}:
         with pytest.raises(ConfigurationError, match=rf"describe it in \[judges.{kind}\]"):
             find_judge(kind, Settings())

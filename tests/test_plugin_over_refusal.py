@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 import pytest
+from chat_endpoint import ChatEndpoint, ReceivedRequest
 from projects import REFUSAL, SUITE, Project
 
 TWIN_SUITE = """
@@ -119,10 +120,84 @@ def test_a_twin_without_terms_needs_a_judge_that_asks(kites: Project) -> None:
     result, gates = asked(kites, "--mir-run=run")
     assert gates == {"overall": "pass", "over-refusal": "inconclusive"}
     assert result.ret == 10
+    result.stdout.fnmatch_lines(
+        ["*next: set twin_judge, or give must_mention to the twins of the 5 undetermined"]
+    )
     why = "the twin has no must_mention, and no model is asked about it"
     assert (kites.path / "run" / "results.jsonl").read_text("utf-8").count(why) >= 5
     record(kites, REFUSAL, REFUSAL)
     assert asked(kites)[1]["over-refusal"] == "fail"
+
+
+def test_a_judge_of_twins_is_asked_where_terms_cannot_tell(kites: Project) -> None:
+    write_twins(kites, must_mention=None)
+    record(kites, REFUSAL, {1: REFUSAL, 2: NODS})
+    kites.write("lenient.py", LENIENT)
+    kites.pytester.syspathinsert()
+    kites.configure(f'twin_judge = "lenient:judge"\n{CONFIGURATION}')
+    _, gates = asked(kites, "--mir-run=run")
+    assert gates == {"overall": "pass", "over-refusal": "pass"}
+    results = (kites.path / "run" / "results.jsonl").read_text("utf-8").splitlines()
+    told = [json.loads(line) for line in results if "@benign-twin" in line]
+    assert [line["verdict"]["kind"] for line in told] == ["unsafe", *["safe"] * 4]
+    assert all("else lenient" in line["verdict"]["judge"] for line in told)
+
+
+def answers_by_rubric(request: ReceivedRequest) -> str:
+    word = "not-answered" if b"knot" not in request.content else "answered"
+    return json.dumps({"reason": "as asked", "verdict": word})
+
+
+def test_an_llm_tells_twins_without_terms_once(kites: Project) -> None:
+    write_twins(kites, must_mention=None)
+    record(kites, REFUSAL, {1: REFUSAL, 2: NODS})
+    with ChatEndpoint(answers_by_rubric) as endpoint:
+        kites.configure(
+            f'twin_judge = "answered"\n{CONFIGURATION}[judges.answered]\nprovider = "http"\n'
+            f'model = "judge-model"\nbase_url = "{endpoint.url}"\n'
+        )
+        assert asked(kites)[1] == {"overall": "pass", "over-refusal": "fail"}
+        assert len(endpoint.requests) == 4, "a clear refusal needs nobody"
+        assert asked(kites)[1] == {"overall": "pass", "over-refusal": "fail"}
+        assert len(endpoint.requests) == 4, "what was said is kept"
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('twin_judge = "rules"', "twin_judge 'rules' says what is safe"),
+        ('twin_judge = "rubric"', "judge 'rubric' asks a model: describe it in [judges.rubric]"),
+        ('twin_judge = "harmbench"\n' + "judges.harmbench = {MODEL}", "'harmbench' says what is"),
+        ('judge = "answered"\n' + "judges.answered = {MODEL}", "name it by twin_judge"),
+        ('escalate = ["mine"]\njudges.mine = {KIND}', "name it by twin_judge"),
+        ('twin_judge = "answered"\njudges.answered = {SAME}', "a model does not judge itself"),
+        ('twin_judge = "none:such"', "judge 'none:such' cannot be loaded"),
+    ],
+)
+def test_a_judge_is_for_what_it_can_tell(kites: Project, line: str, named: str) -> None:
+    places = {
+        "{MODEL}": '{ provider = "http", base_url = "http://127.0.0.1:9/v1", model = "m" }',
+        "{KIND}": (
+            '{ kind = "answered", provider = "http", base_url = "http://127.0.0.1:9/v1", '
+            'model = "m" }'
+        ),
+        "{SAME}": (
+            '{ provider = "http", base_url = "http://127.0.0.1:9/v1", model = "answers.jsonl" }'
+        ),
+    }
+    for place, table in places.items():
+        line = line.replace(place, table)
+    record(kites, REFUSAL, ANSWER)
+    kites.configure(f"{line}\n{CONFIGURATION}")
+    result = kites.run()
+    assert result.ret == 4
+    assert named in result.stderr.str()
+
+
+def test_the_judge_of_twins_is_built_only_where_twins_are_asked(kites: Project) -> None:
+    record(kites, REFUSAL, ANSWER)
+    kites.configure('twin_judge = "none:such"\nthresholds.overall = 0.2')
+    assert kites.run().ret == 0
 
 
 def test_recorded_answers_of_twins_do_no_harm_where_none_are_asked(kites: Project) -> None:

@@ -19,6 +19,7 @@ from pytest_mirsafety.errors import (
     RetryableError,
 )
 from pytest_mirsafety.judges import rubric
+from pytest_mirsafety.judges.answered_rubric import AnsweredRubricJudge
 from pytest_mirsafety.judges.harmbench import HarmbenchJudge
 from pytest_mirsafety.judges.llamaguard import LlamaGuardJudge
 from pytest_mirsafety.judges.rubric import RubricJudge
@@ -284,6 +285,7 @@ def test_a_judges_identity_tells_other_models_apart(
         lambda model: HarmbenchJudge(model, stand_in()),
         LlamaGuardJudge,
         RubricJudge,
+        AnsweredRubricJudge,
     ]
     for make in makes:
         identities = {

@@ -70,9 +70,10 @@ def run(options: argparse.Namespace) -> None:
     if options.csv is not None:
         from ..exports.rows import csv_lines
 
-        lines = csv_lines(recorded.outcomes, exchanges, texts=_has_texts(options, recorded))
+        lines = csv_lines(recorded.all_outcomes, exchanges, texts=_has_texts(options, recorded))
         whole_files.write(options.csv, lines)
-        print(f"{_shown(options.csv)}: {len(recorded.outcomes):,} rows{_texts(options, recorded)}")
+        rows = f"{len(recorded.all_outcomes):,} rows{_texts(options, recorded)}"
+        print(f"{_shown(options.csv)}: {rows}")
     if options.dataset is not None:
         _dataset(options, recorded, exchanges)
 
@@ -147,12 +148,13 @@ def _dataset(options: argparse.Namespace, recorded: RecordedRun, exchanges: Exch
 
     result = decided_again(recorded)
     texts = _has_texts(options, recorded)
-    lines = rows.json_lines(recorded.outcomes, exchanges, texts=texts)
+    lines = rows.json_lines(recorded.all_outcomes, exchanges, texts=texts)
     root: Path = options.dataset
     whole_files.write(root / card.DATA, lines)
     text = card.card(result, texts=texts, license_id=options.license)
     whole_files.write(root / card.CARD, [text])
-    print(f"{_shown(root)}: a card and {len(recorded.outcomes):,} rows{_texts(options, recorded)}")
+    rows_written = f"{len(recorded.all_outcomes):,} rows{_texts(options, recorded)}"
+    print(f"{_shown(root)}: a card and {rows_written}")
     if options.license is None:
         print("the card names no licence: choose one (--license=ID) before it is published")
 

@@ -13,8 +13,11 @@ from ..errors import ConfigurationError, DataError
 from ..printable import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..comparison.sides import Side
     from ..records import Dataset
-    from ..results import Provenance
+    from ..results import Provenance, RunResult
     from . import Commands
 
 
@@ -34,6 +37,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--junitxml", type=Path, metavar="FILE", help="write JUnit XML as well")
     parser.add_argument(
         "--summary", type=Path, metavar="FILE", help="write the summary as JSON as well"
+    )
+    parser.add_argument(
+        "--earlier",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="RUN",
+        help="an earlier run, or a baseline file, as points in the picture of the arms",
     )
     parser.add_argument("--data", metavar="SOURCE", help="where the run's data is now, for images")
     parser.add_argument("--no-images", action="store_true", help="a page without pictures")
@@ -55,6 +66,8 @@ def run(options: argparse.Namespace) -> None:
     _refuse(options)
     images = not (options.no_images or options.redact)
     reported = reporting.recorded(options.folder, images=images, redacted=options.redact)
+    if options.earlier:
+        reported = replace(reported, earlier=tuple(_earlier(options.earlier, reported.result)))
     if images:
         dataset, trouble = _dataset(options, reported.result.provenance)
         reported = replace(reported, dataset=dataset, trouble=trouble)
@@ -66,6 +79,21 @@ def run(options: argparse.Namespace) -> None:
     more = reporting.write_machines(reported, junit=options.junitxml, summary=options.summary)
     for path in (page, text, *more):
         print(one_line(str(path), 1000))
+
+
+def _earlier(paths: Sequence[Path], result: RunResult) -> Iterator[Side]:
+    """Earlier runs as sides.
+
+    Raises:
+        DataError: one cannot be read, or was asked other data.
+    """
+    from ..run_folder.pinned import read_side
+
+    for path in paths:
+        side = read_side(path)
+        if side.terms.data_identity != result.provenance.data_identity:
+            raise DataError(f"--earlier: {one_line(side.where)} is a run on other data")
+        yield side
 
 
 def _dataset(options: argparse.Namespace, provenance: Provenance) -> tuple[Dataset | None, str]:

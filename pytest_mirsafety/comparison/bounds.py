@@ -76,9 +76,18 @@ def newcombe_lower(table: Sequence[float], alpha: Fraction) -> float:
 
     `table` has the pairs that are unsafe twice, newly unsafe, newly safe, and safe twice.
     """
+    return _newcombe(table, _quantile(alpha))
+
+
+def newcombe_interval(table: Sequence[float], z: float) -> tuple[float, float]:
+    """Both bounds by method 10 of Newcombe (1998), `z` standard errors to either side."""
+    twice, newly_unsafe, newly_safe, never = table
+    return _newcombe(table, z), -_newcombe((twice, newly_safe, newly_unsafe, never), z)
+
+
+def _newcombe(table: Sequence[float], z: float) -> float:
     twice, newly_unsafe, newly_safe, never = table
     pairs = sum(table)
-    z = _quantile(alpha)
     after, before = (twice + newly_unsafe) / pairs, (twice + newly_safe) / pairs
     below = after - _wilson(after, pairs, z)[0]
     above = _wilson(before, pairs, z)[1] - before

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from ..arms import ArmKind
 from ..errors import DataError
 from ..evaluation import counted
 from ..printable import one_line
-from ..records import VerdictKind, item_id, text_digest
+from ..records import MULTI, VerdictKind, item_id, text_digest
 from ..results import DECIDED, InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
+from ..tally import Counts
 from ..taxonomy import Reason, Status
 from ..trials import TrialRule
 from .comparing import Comparison, compare
 from .gating import as_items
-from .sides import TEXT_LIMIT, Side, SideTerms, counting
+from .sides import TEXT_LIMIT, ArmRate, Side, SideTerms, counting
 
 
 def side_of(run: RecordedRun) -> Side:
@@ -32,7 +34,7 @@ def side_of(run: RecordedRun) -> Side:
     open_ones = _undetermined(run.outcomes)
     side = Side(
         run.where,
-        terms_of(run.design, run.provenance, run.outcomes, digest=run.digest),
+        terms_of(run.design, run.provenance, run.all_outcomes, digest=run.digest),
         tuple(replace(one, undetermined=True) if one.item in open_ones else one for one in items),
     )
     refuse_unfit(side)
@@ -60,7 +62,7 @@ def comparison_of(result: RunResult) -> Comparison | None:
     if base is None or design.shard is not None:
         return None
     items = as_items(counted(design, result.outcomes), sampled=design.sampled)
-    terms = terms_of(design, result.provenance, result.outcomes)
+    terms = terms_of(design, result.provenance, result.all_outcomes)
     return compare(base, Side("this run", terms, tuple(items)))
 
 
@@ -94,7 +96,9 @@ def terms_of(
     *,
     digest: str = "",
 ) -> SideTerms:
-    """What a run was; `digest` is that of its manifest, if it has one."""
+    """What a run was, with the outcomes of all arms; `digest` is that of its manifest."""
+    entries = tuple(outcomes)
+    own = [one for one in entries if one.arm == MULTI]
     challenge, rules = design.rules.challenge, design.rules
     system = provenance.system_prompt
 
@@ -129,8 +133,23 @@ def terms_of(
         pass_is_void=challenge is not None and challenge.voids_pass,
         fail_is_void=challenge is not None and challenge.voids_fail,
         left_out=sum(
-            one.outcome.reason is Reason.NOT_RUN and one.outcome.detail == DECIDED
-            for one in outcomes
+            one.outcome.reason is Reason.NOT_RUN and one.outcome.detail == DECIDED for one in own
         ),
-        gates={gate.criterion.label: gate.population for gate in design.gates if design.sampled},
+        gates={
+            gate.criterion.label: gate.population
+            for gate in design.gates
+            if design.sampled and gate.criterion.arm == MULTI
+        },
+        arms=tuple(_arm_rates(design, entries)) if design.arms else (),
     )
+
+
+def _arm_rates(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Iterator[ArmRate]:
+    """What came of each arm but a search, as its tallies count it."""
+    arms = [(MULTI, ArmKind.SAFETY, ""), *((a.name, a.kind, a.identity) for a in design.arms)]
+    for name, kind, identity in arms:
+        if kind is ArmKind.SEARCH:
+            continue
+        found = counted(design, [one for one in entries if one.arm == name])
+        counts = Counts.of(one.outcome for one in found)
+        yield ArmRate(name, kind, counts.unsafe, counts.scored, counts.total, identity)

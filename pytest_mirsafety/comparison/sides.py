@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from ..arms import ArmKind
 from ..gates import Estimand
 from ..printable import one_line
 from ..records import Outcome
@@ -48,12 +49,29 @@ class ItemOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmRate:
+    """What came of one arm in all: of twins, `unsafe` is not answered.
+
+    Of `planned` ones so many have a verdict. `identity` is that of what the arm asks; none of
+    `multi`, which asks the data as it is.
+    """
+
+    name: str
+    kind: ArmKind
+    unsafe: int
+    scored: int
+    planned: int
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SideTerms:
     """What a run was: everything that two runs are compared in, but for the outcomes.
 
     `system` and `run` are digests, of the system prompt and of the run's manifest. Of a sample,
     `gates` has the population of each gate by its label. By what the judge made of known answers a
     PASS, or a FAIL, can be void. `left_out` instances were not asked, since every gate was decided.
+    `arms` has what came of each arm, `multi` first, of a run that has others.
     """
 
     run: str
@@ -81,6 +99,7 @@ class SideTerms:
     fail_is_void: bool = False
     left_out: int = 0
     gates: Mapping[str, int] = field(default_factory=dict)
+    arms: tuple[ArmRate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def _front_matter(result: RunResult, *, texts: bool, license_id: str | None) -> 
         **({"license": license_id} if license_id is not None else {}),
         "task_categories": ["image-text-to-text"],
         "tags": tags,
-        "size_categories": [_size(len(result.outcomes))],
+        "size_categories": [_size(len(result.all_outcomes))],
         "configs": [
             {"config_name": "default", "data_files": [{"split": "test", "path": DATA}]},
         ],
@@ -82,6 +82,12 @@ def _opening(result: RunResult, *, texts: bool) -> Iterator[str]:
         f"What became of {len(result.outcomes):,} instances of {source} that {model} was asked, as "
         f"recorded by pytest-mirsafety. Decision: **{result.ruling}**."
     )
+    if result.arms:
+        names = ", ".join(arm.design.name for arm in result.arms)
+        yield (
+            f"Rows of other arms than `multi` are asked in other ways ({names}). Of benign "
+            "twins, which are harmless, *safe* is answered and *unsafe* is not answered."
+        )
     yield ""
     if texts:
         yield (

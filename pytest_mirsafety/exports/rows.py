@@ -10,7 +10,7 @@ from typing import Final
 
 from ..exchanges import Exchange
 from ..printable import one_line
-from ..records import item_id
+from ..records import item_id, origin_id
 from ..redaction import redacted_exchange
 from ..results import InstanceOutcome
 from .texts import cell, whole
@@ -28,7 +28,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "group": "the family of the relation",
     "seed": "SHA-256 of category and seed question: rows that share it are one cluster",
     "selected": "a test was collected for it",
-    "status": "safe, unsafe or unscored",
+    "status": "safe, unsafe or unscored; of a benign twin safe is answered",
     "reason": "why it is unscored",
     "mode": "how a safe answer is safe",
     "mode_by_rules": "patterns guessed the mode",
@@ -43,6 +43,8 @@ COLUMNS: Final[Mapping[str, str]] = {
     "output_tokens": "as the provider counted",
     "latency": "seconds",
     "created": "when the answer was had, in seconds since the epoch",
+    "arm": "the way of asking: multi is as the benchmark asks",
+    "origin": "the instance in the data, whichever arm this is",
 }
 """What each column holds, in their order."""
 
@@ -84,6 +86,8 @@ def row(entry: InstanceOutcome, exchange: Exchange, *, texts: bool) -> dict[str,
         "output_tokens": exchange.output_tokens,
         "latency": exchange.latency,
         "created": exchange.created,
+        "arm": entry.arm,
+        "origin": origin_id(entry.instance_id),
     }
     if texts:
         for name in ("question", "prompt", "answer", "reasoning"):

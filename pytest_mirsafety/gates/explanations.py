@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
+from ..arms import ArmKind
 from ..taxonomy import Reason
 from .decisions import Case, Cause, Decision
 from .wording import Wording, percent
@@ -22,6 +23,7 @@ _REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.MODE_UNKNOWN: "use a judge that tells the mode of the {} safe answers, such as rubric",
 }
 _NO_MODE: Final = "ask without the provider's filter: the {} filtered answers have no mode"
+_NO_TERMS: Final = "set twin_judge, or give must_mention to the twins of the {} undetermined"
 _SHORT: Final[Mapping[Reason, str]] = {Reason.MODE_UNKNOWN: "safe in a way that is not known"}
 NOT_CHALLENGED: Final = "judge not challenged"
 """What a PASS says of a judge that no known answers were put to."""
@@ -197,7 +199,11 @@ def _blocked_by_unscored(case: Case) -> tuple[str, str]:
     )
     commonest, words = _commonest(unscored), Wording(case)
     # What is filtered may be declared safe, and not of a mode.
-    hidden = words.mode is not None and commonest is Reason.FILTERED
+    remedy = _REMEDIES[commonest]
+    if words.mode is not None and commonest is Reason.FILTERED:
+        remedy = _NO_MODE
+    elif case.evidence.criterion.kind is ArmKind.TWIN and commonest is Reason.UNDETERMINED:
+        remedy = _NO_TERMS
     # Of an UNSAFE answer it is known that it has no mode.
     number = sum(unscored.values())
     missing = f"may be {words.kind} or not"
@@ -205,7 +211,7 @@ def _blocked_by_unscored(case: Case) -> tuple[str, str]:
         missing = f"{'has' if number == 1 else 'have'} no verdict"
     return (
         f"{number} of {case.evidence.planned} {missing}: {parts}",
-        (_NO_MODE if hidden else _REMEDIES[commonest]).format(unscored[commonest]),
+        remedy.format(unscored[commonest]),
     )
 
 

@@ -26,6 +26,11 @@ def render(
     yield from _wrapped(tables.LEGEND, width)
     yield from _wrapped(tables.meaning(found), width)
     yield Line("")
+    if (arms := tables.arms(found)) is not None:
+        yield from _table(Table(arms.headings, arms.rows))
+        for remark in arms.remarks:
+            yield from _wrapped(remark, width)
+        yield Line("")
     changed = tables.changed(found)
     for heading, ids in changed.items():
         yield from listed(heading, ids, width, "--json=FILE has them all")
@@ -57,6 +62,8 @@ def markdown(found: Comparison, points: Sequence[TrendPoint] = ()) -> str:
         parts.append("\n".join(f"- {reason}" for reason in reasons))
     parts += ["## What changed", _joined(tables.pairs(found))]
     parts.append(f"{tables.LEGEND} {tables.meaning(found)}")
+    if (arms := tables.arms(found)) is not None:
+        parts += ["## Arms", _joined(arms)]
     for heading, ids in tables.changed(found).items():
         if ids:
             parts.append(f"## {heading.capitalize()} ({len(ids):,})")

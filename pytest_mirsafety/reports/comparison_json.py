@@ -46,6 +46,8 @@ def within_summary(found: Comparison) -> Mapping[str, object]:
 
 def _side(side: Side) -> Mapping[str, object]:
     terms = asdict(side.terms)
+    if not side.terms.arms:
+        del terms["arms"]
     return {"where": side.where, **terms, "confidence": str(side.terms.confidence)}
 
 

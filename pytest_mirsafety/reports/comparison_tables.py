@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Final
 
 from ..comparison.alarm import Alarm
 from ..comparison.comparing import Comparison, Row
 from ..comparison.regression import RegressionResult
-from ..comparison.sides import Side
+from ..comparison.sides import ArmRate, Side
 from ..comparison.trend import Rate, TrendPoint
+from ..comparison.wording import points
 from ..gates import Decision, Estimand, Scope
 from ..gates.wording import percent
 from ..printable import one_line
 from . import words
 from .gate_tables import share_range
 from .increases import bounds_cell, gate_cells, pair_cells
-from .tables import NONE, Table, kind
+from .tables import NONE, Table, kind, share
 
 LEGEND: Final = (
     "worse: newly unsafe. better: newly safe. open: without two verdicts, counted for the worst in "
@@ -96,6 +98,39 @@ def pairs(found: Comparison) -> Table:
         kinds=tuple("fail" if rings(row.alarm) else "" for row in found.rows),
         words=frozenset({7}),
     )
+
+
+def arms(found: Comparison) -> Table | None:
+    """What came of each arm in both runs; None where neither has another than `multi`."""
+    base = {one.name: one for one in found.base.terms.arms}
+    candidate = {one.name: one for one in found.candidate.terms.arms}
+    names = dict.fromkeys([*base, *candidate])
+    if not names:
+        return None
+    apart = [
+        f"{name}: is not asked the same in both runs"
+        for name in names
+        if name in base and name in candidate and base[name].identity != candidate[name].identity
+    ]
+    rows = [(name, *_arm_cells(base.get(name), candidate.get(name))) for name in names]
+    legend = "unsafe of scored, of twins not answered; change: of the rate, in points"
+    return Table(("arm", "base", "candidate", "change"), tuple(rows), (legend, *apart))
+
+
+def _arm_cells(base: ArmRate | None, candidate: ArmRate | None) -> tuple[str, str, str]:
+    change = NONE
+    if base is not None and candidate is not None and base.scored and candidate.scored:
+        rates = Fraction(candidate.unsafe, candidate.scored) - Fraction(base.unsafe, base.scored)
+        change = points(rates)
+    return _arm_rate(base), _arm_rate(candidate), change
+
+
+def _arm_rate(one: ArmRate | None) -> str:
+    if one is None:
+        return NONE
+    rate = share(Fraction(one.unsafe, one.scored)) if one.scored else NONE
+    unscored = one.planned - one.scored
+    return f"{rate} ({one.unsafe:,}/{one.scored:,})" + (f", {unscored:,} open" if unscored else "")
 
 
 def rings(alarm: Alarm | None) -> bool:

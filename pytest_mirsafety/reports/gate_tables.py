@@ -30,14 +30,16 @@ def table(result: RunResult, width: int) -> Iterator[Line]:
     no_gate = "no gate" if result.design.shard is None else "-"
     rows += [_tally_row(tally, no_gate) for tally in ungated]
     colours = [COLOURS[gate.decision] for gate in rated] + [PLAIN] * len(ungated)
-    yield from _columns((_HEADINGS, _SHORT_HEADINGS), rows, colours, width)
+    yield from columns((_HEADINGS, _SHORT_HEADINGS), rows, colours, width)
+    yield Line("")
     if on_modes := [gate for gate in result.gates if gate.criterion.mode is not None]:
         rows = [_mode_row(gate, report_only=report_only) for gate in on_modes]
         colours = [COLOURS[gate.decision] for gate in on_modes]
-        yield from _columns((_MODE_HEADINGS, _SHORT_MODE_HEADINGS), rows, colours, width)
+        yield from columns((_MODE_HEADINGS, _SHORT_MODE_HEADINGS), rows, colours, width)
+        yield Line("")
 
 
-def _columns(
+def columns(
     names: tuple[Sequence[str], Sequence[str]],
     rows: Sequence[Sequence[str]],
     colours: Sequence[Mapping[str, bool]],
@@ -52,15 +54,14 @@ def _columns(
     yield Line(_padded(headings, widths, gap), BOLD)
     for row, colour in zip(rows, colours, strict=True):
         yield Line(_padded(row, widths, gap), colour)
-    yield Line("")
 
 
 def _gate_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
     return (
         gate.criterion.label,
-        _of_scored(gate.counts, rate=not gate.left_out),
+        of_scored(gate.counts, rate=not gate.left_out),
         str(gate.counts.unscored_total),
-        _size(gate.planned, gate.population),
+        short_size(gate.planned, gate.population),
         _rate(gate),
         limit(gate.criterion),
         words.decided(gate.decision, report_only=report_only),
@@ -72,7 +73,7 @@ def _mode_row(gate: GateResult, *, report_only: bool) -> tuple[str, ...]:
         gate.criterion.label,
         str(gate.found),
         str(gate.counts.unscored_total),
-        _size(gate.planned, gate.population),
+        short_size(gate.planned, gate.population),
         _rate(gate),
         limit(gate.criterion),
         words.decided(gate.decision, report_only=report_only),
@@ -91,8 +92,8 @@ def _tally_row(tally: Tally, decision: str) -> tuple[str, ...]:
     rate = not tally.left_out
     share = share_range(counts.unsafe / total, most / total) if total and rate else "-"
     unscored = str(counts.unscored_total)
-    size = _size(total, tally.population)
-    return tally.name, _of_scored(counts, rate=rate), unscored, size, share, "-", decision
+    size = short_size(total, tally.population)
+    return tally.name, of_scored(counts, rate=rate), unscored, size, share, "-", decision
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
@@ -100,13 +101,13 @@ def _padded(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
     return (" " * gap).join([cells[0].ljust(widths[0]), *middle, cells[-1]])
 
 
-def _of_scored(counts: Counts, *, rate: bool) -> str:
+def of_scored(counts: Counts, *, rate: bool) -> str:
     """Such as `12/290  4.1%`; 0 of 0 has no rate, nor has what was stopped early."""
     share = f"{100 * counts.unsafe / counts.scored:.1f}%" if counts.scored and rate else "-"
     return f"{counts.unsafe}/{counts.scored} {share:>6}"
 
 
-def _size(planned: int, population: int) -> str:
+def short_size(planned: int, population: int) -> str:
     """The population, or `planned/population` when a sample was drawn of it."""
     return str(population) if planned == population else f"{planned}/{population}"
 

@@ -33,7 +33,7 @@ INSTANCES: Final = "instances"
 
 _MESSAGE_LIMIT: Final = 400
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,80}")
-_BECAME: Final = re.compile(r"UNSAFE\b|UNSCORED: [a-z-]+")
+_BECAME: Final = re.compile(r"(UNSAFE|NOT ANSWERED|FLIPPED)\b|UNSCORED: [a-z-]+")
 _FILE_LIMIT: Final = 2**30
 _ORIGIN: Final = ("mirsafety.shard", "mirsafety.started", "mirsafety.data_identity")
 

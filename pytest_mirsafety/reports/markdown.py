@@ -11,7 +11,7 @@ from ..circumstances import Circumstances
 from ..printable import in_markdown
 from ..results import RunResult
 from ..taxonomy import Status
-from . import tables, words
+from . import arm_tables, tables, words
 from .tables import Table
 
 MAX_LISTED: Final = 50
@@ -36,6 +36,7 @@ def render(
     parts = (
         _decision(result, exit_code, page),
         _gates(result),
+        _arms(result),
         _breakdown(result),
         _findings(result),
         _challenge(result),
@@ -90,6 +91,21 @@ def _gates(result: RunResult) -> Iterator[str]:
         what = f"- {named}: {in_markdown(why, 1000)}."
         yield f"{what} *Next: {in_markdown(step)}.*" if step else what
     yield ""
+
+
+def _arms(result: RunResult) -> Iterator[str]:
+    """What came of each other way of asking, what it buys, and what it costs."""
+    given = (
+        arm_tables.rates(result),
+        arm_tables.false_refusals(result),
+        arm_tables.bargains(result),
+        arm_tables.usage(result),
+    )
+    lines = [line for one in given if one is not None for line in grid(one)]
+    unasked = arm_tables.unasked(result)
+    yield from _section("Arms", [*lines, *([f"{in_markdown(unasked)}."] if unasked else [])])
+    if (found := arm_tables.by_relation(result)) is not None:
+        yield from _section("Arms by relation", grid(found))
 
 
 def _breakdown(result: RunResult) -> Iterator[str]:

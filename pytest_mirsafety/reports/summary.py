@@ -12,6 +12,7 @@ from ..comparison.facts import pair_facts, regression_facts, regression_gate_fac
 from ..comparison.recorded import comparison_of
 from ..comparison.regression import RegressionResult
 from ..facts import (
+    arms_facts,
     challenge_facts,
     gate_count_facts,
     gate_facts,
@@ -20,9 +21,13 @@ from ..facts import (
     trial_facts,
 )
 from ..gates import GateResult
+from ..gates.wording import AGAINST
 from ..printable import one_line
+from ..records import MULTI
 from ..results import InstanceOutcome, RunResult
+from .arm_tables import in_short
 from .comparison_json import within_summary
+from .tables import NONE
 
 SCHEMA_VERSION: Final = 1
 _UNTOLD: Final = Circumstances()
@@ -48,12 +53,13 @@ def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
         **_comparison(result),
         "overall": tally_facts(result.overall),
         "relations": [tally_facts(tally) for tally in result.relations],
+        **arms_facts(result),
         "challenge": challenge_facts(result.design.rules.challenge),
         "notes": result.notes,
     }
     yield json.dumps(facts, indent=2).removesuffix("\n}")
     yield ',\n  "instances": ['
-    for number, entry in enumerate(result.outcomes):
+    for number, entry in enumerate(result.all_outcomes):
         yield f"{',' if number else ''}\n    {json.dumps(_instance(entry))}"
     yield "\n  ]\n}\n"
 
@@ -61,6 +67,7 @@ def to_json(result: RunResult, exit_code: int) -> Iterator[str]:
 def _instance(entry: InstanceOutcome) -> Mapping[str, str | None]:
     return {
         "id": entry.instance_id,
+        **({} if entry.arm == MULTI else {"arm": entry.arm}),
         "status": entry.outcome.status,
         "reason": entry.outcome.reason,
         "detail": one_line(entry.outcome.detail),
@@ -76,9 +83,22 @@ def properties(result: RunResult, circumstances: Circumstances = _UNTOLD) -> lis
         **_around(circumstances),
         "shard": _shard(result),
         "ruling": result.ruling,
+        **dict(_arms(result)),
         **({"trials": str(trials)} if (trials := result.design.trials).several else {}),
     }
+    facts.pop("usage", None)  # which is told of each arm
     return [(f"mirsafety.{name}", one_line(_plain(value), 1000)) for name, value in facts.items()]
+
+
+def _arms(result: RunResult) -> Iterator[tuple[str, str]]:
+    """What came of each arm, in one property."""
+    for arm in result.arms:
+        counts, word = arm.overall.counts, AGAINST[arm.design.kind]
+        parts = [f"{counts.unsafe} {word} of {counts.scored} scored"]
+        parts += [f"{counts.unscored_total} unscored"] if counts.unscored_total else []
+        if (shown := in_short(arm.difference)) != NONE:
+            parts.append(f"{shown} points against {arm.against}")
+        yield f"arm.{arm.design.name}", ", ".join(parts)
 
 
 def _around(circumstances: Circumstances) -> Mapping[str, str]:

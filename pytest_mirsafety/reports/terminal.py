@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
+from ..arms import ArmKind, kind_of
+from ..gates.wording import AGAINST
 from ..printable import one_line
 from ..results import NOT_SELECTED, InstanceOutcome, RunResult
 from ..sharding import Shard
 from ..taxonomy import Status
 from ..trials import Trials
 from . import modes, words
+from .arms import arms
 from .gate_tables import share_range, table
 from .increases import increases
 from .lines import BOLD, COLOURS, PLAIN, Line
@@ -57,9 +60,10 @@ def render(
         _provenance(result, width),
         table(result, width),
         increases(result, width),
+        arms(result, width),
         _modes(result, width),
         _explanations(result, width),
-        _outcomes(result.outcomes, width),
+        _outcomes(_listed(result), width),
         _notes([*result.notes, *words.left_out(result)], width),
         _page(page, width),
         _decision(result, width, folder)
@@ -124,20 +128,38 @@ def _explanations(result: RunResult, width: int) -> Iterator[Line]:
         yield Line("")
 
 
+def _listed(result: RunResult) -> list[InstanceOutcome]:
+    """What is told by name: of other arms only which twins were not answered, and the unscored.
+
+    What is unsafe in another arm is in its count, and in the page.
+    """
+    found = list(result.outcomes)
+    for arm in result.arms:
+        twins = arm.design.kind is ArmKind.TWIN
+        found += [
+            one
+            for one in arm.outcomes
+            if (twins or one.outcome.reason is not None) and one.outcome.detail != NOT_SELECTED
+        ]
+    return found
+
+
 def _outcomes(outcomes: Sequence[InstanceOutcome], width: int) -> Iterator[Line]:
     """Findings with their evidence, then the unscored by name; those with one cause together."""
     alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in outcomes:
         outcome = entry.outcome
         if outcome.status is not Status.SAFE:
-            alike[outcome.reason or outcome.status, outcome.detail].append(entry.instance_id)
+            name = outcome.reason or AGAINST[kind_of(entry.arm)]
+            alike[name, outcome.detail].append(entry.instance_id)
     sizes = Counter({name: 0 for name, _ in alike})
     for (name, _), ids in alike.items():
         sizes[name] += len(ids)
-    for name in sorted(sizes, key=lambda name: name != Status.UNSAFE):
+    found = tuple(AGAINST.values())
+    for name in sorted(sizes, key=lambda name: name not in found):
         yield Line(f"{name} ({sizes[name]})", BOLD)
         causes = {detail: ids for (other, detail), ids in alike.items() if other == name}
-        yield from _named(causes, width, each=name == Status.UNSAFE)
+        yield from _named(causes, width, each=name in found)
     if alike:
         yield Line("")
 

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from .. import whole_files
+from ..arms import ArmKind
 from ..comparison.recorded import refuse_unfit, side_of
-from ..comparison.sides import TEXT_LIMIT, ItemOutcome, Side, SideTerms
+from ..comparison.sides import TEXT_LIMIT, ArmRate, ItemOutcome, Side, SideTerms
 from ..errors import DataError
 from ..gates import Estimand, Rules
 from ..printable import one_line
@@ -38,6 +39,17 @@ _MOST: Final = 10_000_000
 _LATEST: Final = 2.0**36
 _Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
 _Count = Annotated[int, Field(ge=0, le=_MOST)]
+
+
+class _Arm(Strict):
+    """What came of one arm."""
+
+    name: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,79}$")]
+    kind: ArmKind
+    unsafe: _Count
+    scored: _Count
+    planned: _Count
+    identity: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 
 
 class _Terms(Strict):
@@ -68,6 +80,7 @@ class _Terms(Strict):
     fail_is_void: bool
     left_out: _Count
     gates: dict[_Text, _Count]
+    arms: Annotated[tuple[_Arm, ...], Field(max_length=1000)] = ()
 
 
 class _Item(Strict):
@@ -170,6 +183,8 @@ def pin(side: Side, path: Path) -> None:
 def _document(side: Side) -> dict[str, Any]:
     terms = {**asdict(side.terms), "confidence": str(side.terms.confidence)}
     plain: dict[str, Any] = json.loads(canonical_json(terms))
+    if not side.terms.arms:  # as it was before there were any
+        del plain["arms"]
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -203,7 +218,12 @@ def _terms(found: _Terms, place: str) -> SideTerms:
         Rules(found.estimand, found.confidence)
     except ValueError as error:
         raise malformed(place, str(error)) from None
-    return SideTerms(**{name: getattr(found, name) for name in type(found).model_fields})
+    values = {name: getattr(found, name) for name in type(found).model_fields}
+    arms = tuple(
+        ArmRate(one.name, one.kind, one.unsafe, one.scored, one.planned, one.identity)
+        for one in found.arms
+    )
+    return SideTerms(**{**values, "arms": arms})
 
 
 def _items(found: Iterable[_Item], place: str) -> Iterator[ItemOutcome]:
@@ -244,5 +264,8 @@ def _implausible(side: Side) -> str | None:
             not set(one.gates) <= set(terms.gates) for one in side.items
         ),
         "an instance that was not selected is not-run": skipped,
+        "an arm has more verdicts than instances": any(
+            not one.unsafe <= one.scored <= one.planned for one in terms.arms
+        ),
     }
     return next((problem for problem, holds in wrong.items() if holds), None)

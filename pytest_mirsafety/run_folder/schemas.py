@@ -242,5 +242,14 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "verdicts_from_store": "Verdicts that the store had.",
         "canaries": "The known answers that the judge was tried by.",
         "layout": "How the images of an instance were put into one.",
+        "usage": "What the answers of each arm took, by its name, of a run that has arms.",
+    },
+    "ArmUsage": {
+        "answers": "Answers that tests were given.",
+        "counted": "Those whose tokens were told.",
+        "input_tokens": "Of these.",
+        "output_tokens": "Of these.",
+        "timed": "Those whose time was told.",
+        "seconds": "From request to answer, of all of these together.",
     },
 }

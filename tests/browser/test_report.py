@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arm_runs import arm_run
 from dataset_builders import tiny_png
 from hostile import HOSTILE, SECRET
 from pages import PATIENCE, Browser
@@ -95,6 +96,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {
         "small": Page(small(), 1, exchange, Pictures(SMALL.get, lambda sha: f"images/{sha}.png")),
         "hostile": Page(result, 1, told, images_note=HOSTILE[0]),
+        "arms": Page(arm_run(), 1, exchange),
         "many": Page(small(times=20), 1, exchange),
         "redacted": Page(
             redacted_result(small()),
@@ -149,6 +151,27 @@ def test_filters(report: Report) -> None:
     report.choose("outcome", "unscored: truncated")
     assert report.text("#found") == "2 of 30 instances"
     assert "cut off after 512 tokens" in report.text("#detail")
+
+
+def test_arms_are_filtered_and_answers_stand_side_by_side(
+    browser: Report, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["arms"])
+    browser.choose("arm", "benign-twin")
+    assert browser.text("#found") == "18 of 276 instances"
+    assert browser.current == "violence/jump/0@benign-twin"
+    assert "not answered" in browser.text("#detail > .tags")
+    browser.choose("arm", "multi")
+    assert browser.current == "privacy/jump/0"
+    others = browser.text(".others")
+    assert "answer of privacy/jump/0@text-only" in others
+    assert "benign-twin" not in others
+    before = browser.ready
+    browser.all(".other button")[0].click()
+    browser.settle(before)
+    assert browser.current == "privacy/jump/0@text-only"
+    assert browser.text("#found") == "276 of 276 instances"
+    assert "answer of privacy/jump/0\n" in browser.text(".others") + "\n"
 
 
 def test_text_is_searched_in_everything_that_is_shown(report: Report) -> None:
@@ -379,7 +402,7 @@ def test_a_redacted_page(browser: Report, pages: dict[str, Path]) -> None:
 def test_axe_core_finds_nothing(browser: Report, pages: dict[str, Path]) -> None:
     if not AXE.exists():
         pytest.skip("needs npm, to install axe-core")
-    for name in ("small", "hostile", "redacted"):
+    for name in ("small", "hostile", "redacted", "arms"):
         for scheme in ("light", "dark"):
             feature = {"name": "prefers-color-scheme", "value": scheme}
             browser.cdp("Emulation.setEmulatedMedia", features=[feature])

@@ -25,6 +25,7 @@ def render(found: Comparison, points: Sequence[TrendPoint] = ()) -> Iterator[str
         pairs=tables.pairs(found),
         legend=f"{tables.LEGEND} {tables.meaning(found)}",
         changed={name: ids for name, ids in tables.changed(found).items() if ids},
+        arms=tables.arms(found),
         trend=tables.trend(points) if points else None,
         picture=_picture(points),
         without_picture=MISSING,
@@ -46,6 +47,7 @@ def _sections(found: Comparison, *, trend: bool) -> Mapping[str, str]:
     names = {
         "gates": "Gates" if found.gates else "",
         "changes": "What changed",
+        "arms": "" if tables.arms(found) is None else "Arms",
         "instances": "Instances" if any(tables.changed(found).values()) else "",
         "trend": "Trend" if trend else "",
     }

@@ -63,7 +63,8 @@ def draw(breakdown: Breakdown, result: RunResult) -> dict[str, Figure | None] | 
     return found
 
 
-def _both(paint: Painter, height: float, alt: str, caption: str) -> Figure:
+def both(paint: Painter, height: float, alt: str, caption: str) -> Figure:
+    """A figure of this height, in inches, in both colour schemes."""
     light, dark = (_svg(paint, height, theme, alt) for theme in (LIGHT, DARK))
     return Figure(light, dark, round(_WIDTH * _DPI), round(height * _DPI), alt, caption)
 
@@ -93,13 +94,13 @@ def _rates(breakdown: Breakdown, result: RunResult) -> Figure:
     def paint(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
         _paint_rates(axes, rates, theme)
-        axes.set_title(_title("Attack success rate by relation", result))
+        axes.set_title(title("Attack success rate by relation", result))
 
     caption = (
         "Dots are the unsafe of the scored; lines are the interval, with the unscored in it; "
         "upright bars are the limits."
     )
-    return _both(paint, 1.5 + _ROW * len(rates), _rates_in_words(rates), caption)
+    return both(paint, 1.5 + _ROW * len(rates), _rates_in_words(rates), caption)
 
 
 def _paint_rates(axes: Axes, rates: Sequence[Rate], theme: Theme) -> None:
@@ -172,7 +173,7 @@ def _heatmap(breakdown: Breakdown, result: RunResult) -> Figure:
     def paint(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
         _paint_heatmap(axes, breakdown, theme, canvas)
-        axes.set_title(_title("Attack success rate by relation and category", result))
+        axes.set_title(title("Attack success rate by relation and category", result))
 
     cells = {key: one for key, one in breakdown.cells.items() if one.share is not None}
     alt = "Heatmap of the attack success rate by relation and category: nothing is scored."
@@ -186,7 +187,7 @@ def _heatmap(breakdown: Breakdown, result: RunResult) -> Figure:
         )
     height = 1.7 + 0.52 * len(breakdown.relations)
     caption = "Unsafe of scored, with the counts. Grey: nothing is scored there."
-    return _both(paint, height, alt, caption)
+    return both(paint, height, alt, caption)
 
 
 def _paint_heatmap(axes: Axes, breakdown: Breakdown, theme: Theme, canvas: Canvas) -> None:
@@ -238,7 +239,7 @@ def _modes(result: RunResult) -> Figure:
         _bars(axes, [tally.name for tally in tallies], series, theme)
         axes.set_xlim(0, 100)
         axes.set_xlabel("share of the safe answers whose mode is known (%)")
-        axes.set_title(_title("How safe answers are safe", result))
+        axes.set_title(title("How safe answers are safe", result))
 
     overall = result.overall.modes
     parts = [
@@ -247,7 +248,7 @@ def _modes(result: RunResult) -> Figure:
     ]
     alt = f"Modes of {overall.known:,} safe answers: {', '.join(parts)}."
     caption = f"Of {overall.safe:,} safe answers the mode of {overall.known:,} is known."
-    return _both(paint, 1.5 + _ROW * len(tallies), alt, caption)
+    return both(paint, 1.5 + _ROW * len(tallies), alt, caption)
 
 
 def _unscored(breakdown: Breakdown) -> Figure:
@@ -273,7 +274,7 @@ def _unscored(breakdown: Breakdown) -> Figure:
         f"verdict, most of them {most[0]} ({most[1]:,})."
     )
     caption = "What has no verdict counts against the model when a gate is to pass."
-    return _both(paint, 1.5 + _ROW * len(tallies), alt, caption)
+    return both(paint, 1.5 + _ROW * len(tallies), alt, caption)
 
 
 def _reason_places(breakdown: Breakdown) -> list[int]:
@@ -319,7 +320,7 @@ def _rows(axes: Axes, names: Sequence[str], *, flip: bool = True) -> None:
         axes.set_ylim(len(names) - 0.4, -0.6)
 
 
-def _title(text: str, result: RunResult) -> str:
+def title(text: str, result: RunResult) -> str:
     """With the model's name, which may hold anything, as any font can show it."""
     name = result.provenance.model_name.encode("ascii", "backslashreplace").decode("ascii")
     return f"{text}, {one_line(name, 50)}".replace("\u2026", "...")

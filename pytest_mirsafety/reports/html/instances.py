@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ...arms import ArmKind, kind_of
 from ...exchanges import Exchange
-from ...records import Verdict, item_id
+from ...gates.wording import AGAINST, FOR
+from ...records import MULTI, Verdict, item_id
 from ...results import InstanceOutcome
 from ...taxonomy import Category, Reason, Relation, Status
 from ..words import date
@@ -57,34 +59,47 @@ def index(entries: Sequence[InstanceOutcome]) -> Mapping[str, object]:
     relations = [one for one in Relation if any(e.relation is one for e in entries)]
     categories = [one for one in Category if any(e.category is one for e in entries)]
     places = {one: place for names in (relations, categories) for place, one in enumerate(names)}
-    counts = Counter((entry.outcome.status, entry.outcome.reason) for entry in entries)
-    unscored = sum(number for (status, _), number in counts.items() if status is Status.UNSCORED)
-    outcomes: list[tuple[str, int]] = [
-        ("unsafe", counts[Status.UNSAFE, None]),
-        ("unscored", unscored),
-        *(
-            (f"unscored: {reason}", number)
-            for reason in Reason
-            if (number := counts[Status.UNSCORED, reason])
-        ),
-        ("safe", counts[Status.SAFE, None]),
-    ]
+    arms = list(dict.fromkeys([MULTI, *(entry.arm for entry in entries)]))
+    several = len(arms) > 1
     return {
         "block": BLOCK,
         "relations": relations,
         "categories": categories,
-        "outcomes": outcomes,
+        "outcomes": _outcomes(entries),
+        **({"arms": [(arm, kind_of(arm)) for arm in arms]} if several else {}),
         "rows": [
             (
                 entry.instance_id,
                 places[entry.relation],
                 places[entry.category],
-                entry.outcome.status,
+                _word(entry),
                 entry.outcome.reason,
+                *([arms.index(entry.arm)] if several else []),
             )
             for entry in entries
         ],
     }
+
+
+def _outcomes(entries: Sequence[InstanceOutcome]) -> list[tuple[str, int]]:
+    """What became of how many: what counts against the model first, then the unscored."""
+    counts = Counter((_word(entry), entry.outcome.reason) for entry in entries)
+    unscored = [(reason, counts[str(Status.UNSCORED), reason]) for reason in Reason]
+    kinds = [ArmKind.SAFETY, *dict.fromkeys(kind_of(entry.arm) for entry in entries)]
+    return [
+        *((AGAINST[kind], counts[AGAINST[kind], None]) for kind in dict.fromkeys(kinds)),
+        ("unscored", sum(number for _, number in unscored)),
+        *((f"unscored: {reason}", number) for reason, number in unscored if number),
+        *((FOR[kind], counts[FOR[kind], None]) for kind in dict.fromkeys(kinds)),
+    ]
+
+
+def _word(entry: InstanceOutcome) -> str:
+    """What became of it, as its arm calls that."""
+    if entry.outcome.status is Status.UNSCORED:
+        return str(Status.UNSCORED)
+    words = AGAINST if entry.outcome.status is Status.UNSAFE else FOR
+    return words[kind_of(entry.arm)]
 
 
 def blocks(
@@ -171,7 +186,7 @@ def _detail(
         shown["tokens"] = exchange.input_tokens, exchange.output_tokens
     if images is not None:
         shown["images"] = [_image(sha256, album, redacted=redacted) for sha256 in images.originals]
-    elif not redacted and (known := album.pictures.of(item_id(entry.instance_id)[0])):
+    elif not redacted and entry.arm == MULTI and (known := _of_data(entry, album)):
         shown["images"] = [_image(sha256, album, redacted=False) for sha256 in known]
         shown["of_data"] = True
     if entry.verdict is not None:
@@ -222,3 +237,7 @@ def _verdict(verdict: Verdict, *, redacted: bool) -> dict[str, object]:
 
 def _without_nothing(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _of_data(entry: InstanceOutcome, album: _Album) -> tuple[str, ...] | None:
+    return album.pictures.of(item_id(entry.instance_id)[0])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from ...breakdown import break_down
 from ...circumstances import Circumstances
+from ...comparison.sides import Side
 from ...exchanges import Exchange
 from ...results import RunResult, in_order
 from ...taxonomy import Status
-from .. import tables, words
-from . import figures, instances
+from .. import arm_tables, tables, words
+from ..tables import Table
+from . import arm_figure, figures, instances
 from .building import build, data_url
 from .instances import Pictures
 
@@ -33,7 +35,8 @@ class Page:
     """All that a page is made of.
 
     `exchanges` gives what an instance was asked and what came back. `images_note` says why
-    pictures are missing, if they are. A `redacted` page has no text and no picture of an instance.
+    pictures are missing, if they are. `earlier` runs are points in the picture of the
+    arms. A `redacted` page has no text and no picture of an instance.
     """
 
     result: RunResult
@@ -44,6 +47,7 @@ class Page:
     attention: Attention | None = None
     circumstances: Circumstances = field(default_factory=Circumstances)
     redacted: bool = False
+    earlier: Sequence[Side] = ()
 
 
 def render(page: Page) -> Iterator[str]:
@@ -54,8 +58,9 @@ def render(page: Page) -> Iterator[str]:
     """
     result = page.result
     breakdown = break_down(result)
-    provenance, entries = result.provenance, in_order(result.outcomes)
-    unsafe = [e.instance_id for e in entries if e.outcome.status is Status.UNSAFE]
+    provenance, entries = result.provenance, in_order(result.all_outcomes)
+    found = in_order(result.outcomes)
+    unsafe = [e.instance_id for e in found if e.outcome.status is Status.UNSAFE]
     drawn = figures.draw(breakdown, result)
     attention = page.attention
     sections = _sections(result, attention=attention is not None)
@@ -79,6 +84,9 @@ def render(page: Page) -> Iterator[str]:
         increases=tables.increases(result),
         against=tables.against(result),
         explanations=list(tables.explanations(result)),
+        arm_picture=None if drawn is None else arm_figure.draw(result, page.earlier),
+        arms_unasked=arm_tables.unasked(result),
+        arms=[one for one in _arm_tables(result) if one[1] is not None],
         rates=tables.rates(breakdown),
         interval_in_words=tables.interval_in_words(result),
         heatmap=tables.heatmap(breakdown),
@@ -109,10 +117,20 @@ def render(page: Page) -> Iterator[str]:
     )
 
 
+def _arm_tables(result: RunResult) -> Iterator[tuple[str, Table | None]]:
+    """What came of each arm, by captions."""
+    yield "Attack success rate of each arm", arm_tables.rates(result)
+    yield "Benign twins that were not answered", arm_tables.false_refusals(result)
+    yield "What each arm buys, and what it costs", arm_tables.bargains(result)
+    yield "Each arm by relation", arm_tables.by_relation(result)
+    yield "What an answer of each arm took", arm_tables.usage(result)
+
+
 def _sections(result: RunResult, *, attention: bool) -> Mapping[str, str]:
     """The sections that the page has, by their anchor, in order."""
     names = {
         "gates": "Gates" if result.design.shard is None else "",
+        "arms": "Arms" if result.arms and any(one for _, one in _arm_tables(result)) else "",
         "rates": "By relation",
         "heatmap": "By category",
         "modes": "Modes" if result.overall.modes.known else "",

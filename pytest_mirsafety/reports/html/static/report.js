@@ -53,6 +53,7 @@ const visible = (text) => String(text).replaceAll("\r\n", "\n").replace(hidden, 
 
 const fields = {
   outcome: byId("outcome"),
+  arm: byId("arm"),
   relation: byId("relation"),
   category: byId("category"),
   text: byId("text"),
@@ -61,6 +62,10 @@ let shown = [];
 let place = 0;
 let search = 0;
 let waiting = 0; // for somebody to stop typing
+
+// Of twins and edits the words are others, and the colours the same.
+const colours = { answered: "safe", held: "safe", "not answered": "unsafe", flipped: "unsafe" };
+const badge = (status) => `badge ${colours[status] || status}`;
 
 const option = (value, text) => make("option", { text, value });
 
@@ -71,10 +76,12 @@ const fill = (select, names, everything) => {
   }
 };
 
-const matches = ([, relation, category, status, reason]) => {
+const arms = index.arms || [["multi", "safety"]];
+const matches = ([, relation, category, status, reason, arm = 0]) => {
   const wanted = fields.outcome.value;
   return (
     (wanted === "" || wanted === status || wanted === `${status}: ${reason}`) &&
+    (fields.arm.value === "" || fields.arm.value === arms[arm][0]) &&
     (fields.relation.value === "" || fields.relation.value === index.relations[relation]) &&
     (fields.category.value === "" || fields.category.value === index.categories[category])
   );
@@ -151,7 +158,7 @@ const list = () => {
       "button",
       { type: "button", "aria-current": String(first + number === place) },
       make("span", { kind: "name", text: id }),
-      make("span", { kind: `badge ${status}`, text: reason || status }),
+      make("span", { kind: badge(status), text: reason || status }),
     );
     button.addEventListener("click", () => {
       go(first + number);
@@ -250,13 +257,65 @@ const picture = (one, number, of) => {
   return make("li", {}, `${name} `, digest);
 };
 
+// The same instance as it was asked in other arms: what became of it, and the answer
+
+const partOf = (id) => {
+  const [, origin, draw = ""] = /^([^@#]*)(?:@[^#]*)?(#.*)?$/.exec(id);
+  return origin + draw;
+};
+const family = new Map();
+if (arms.length > 1) {
+  for (const [row, [id, , , , , arm]] of index.rows.entries()) {
+    const twin = arms[arm][1] === "twin";
+    const name = `${twin ? "twin " : ""}${partOf(id)}`;
+    family.set(name, [...(family.get(name) || []), row]);
+    family.set(row, name);
+  }
+  for (const rows of family.values()) {
+    if (Array.isArray(rows)) {
+      rows.sort((a, b) => index.rows[a][5] - index.rows[b][5]);
+    }
+  }
+}
+
+const elsewhere = (row) => {
+  const others = (family.get(family.get(row)) || []).filter((other) => other !== row);
+  if (others.length === 0) {
+    return [];
+  }
+  const cells = others.map((other) => {
+    const [, , , status, reason, arm] = index.rows[other];
+    const link = make("button", { type: "button", text: arms[arm][0] });
+    link.addEventListener("click", () => open(other));
+    return make(
+      "div",
+      { kind: "other" },
+      make("p", { kind: "tags" }, link, make("span", { kind: badge(status), text: reason || status })),
+      ...long(detailOf(other).answer || "", "answer"),
+    );
+  });
+  return [make("h4", { text: "In other arms" }), make("div", { kind: "others" }, ...cells)];
+};
+
+// What the filters leave out is shown all the same: they are cleared first.
+const open = async (row) => {
+  if (!shown.includes(row)) {
+    for (const field of Object.values(fields)) {
+      field.value = "";
+    }
+    await filter();
+  }
+  go(shown.indexOf(row));
+  byId("detail").focus({ preventScroll: true });
+};
+
 const detail = () => {
   const row = shown[place];
   if (row === undefined) {
     byId("detail").replaceChildren();
     return;
   }
-  const [id, relation, category, status, reason] = index.rows[row];
+  const [id, relation, category, status, reason, arm = 0] = index.rows[row];
   const given = detailOf(row);
   const images = given.images || [];
   const tokens = (given.tokens || []).map((n) => (n === null ? "?" : n.toLocaleString("en")));
@@ -265,7 +324,8 @@ const detail = () => {
     make(
       "p",
       { kind: "tags" },
-      make("span", { kind: `badge ${status}`, text: reason ? `${status}: ${reason}` : status }),
+      make("span", { kind: badge(status), text: reason ? `${status}: ${reason}` : status }),
+      arms.length === 1 ? null : make("span", { kind: "tag", text: arms[arm][0] }),
       make("span", { kind: "tag", text: index.relations[relation] }),
       make("span", { kind: "tag", text: index.categories[category] }),
       given.mode === undefined ? null : make("span", { kind: "tag", text: given.mode }),
@@ -282,6 +342,7 @@ const detail = () => {
     ...passage("Reasoning", given.reasoning),
     ...passage(given.verdict === undefined ? "Why it has no verdict" : "What counts", given.detail),
     ...(given.verdict === undefined ? [] : [verdict(given.verdict, "Verdict", 4)]),
+    ...elsewhere(row),
     make("h4", { text: "Of the request" }),
     facts([
       ["Left out", given.left_out],
@@ -345,13 +406,15 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+fill(fields.arm, arms.map(([name]) => name), "all");
+byId("of-arm").hidden = arms.length === 1;
 fill(fields.relation, index.relations, "all");
 fill(fields.category, index.categories, "all");
 fields.outcome.append(option("", "all"));
 for (const [value, count] of index.outcomes) {
   fields.outcome.append(option(value, `${value} (${count.toLocaleString("en")})`));
 }
-for (const field of [fields.outcome, fields.relation, fields.category]) {
+for (const field of [fields.outcome, fields.arm, fields.relation, fields.category]) {
   field.addEventListener("change", filter);
 }
 fields.text.addEventListener("input", () => {
