@@ -182,6 +182,8 @@ def _detail(
         "latency": exchange.latency,
         "composed": None if images is None else images.composed,
     }
+    if exchange.blocked is not None:
+        shown["blocked"] = "yes" if redacted else exchange.blocked
     if exchange.input_tokens is not None or exchange.output_tokens is not None:
         shown["tokens"] = exchange.input_tokens, exchange.output_tokens
     if images is not None:
