@@ -183,8 +183,6 @@ def _detail(
         "composed": None if images is None else images.composed,
         "blocked": _blocked(exchange, redacted=redacted),
     }
-    if exchange.blocked is not None:
-        shown["blocked"] = "yes" if redacted else exchange.blocked
     if exchange.input_tokens is not None or exchange.output_tokens is not None:
         shown["tokens"] = exchange.input_tokens, exchange.output_tokens
     if images is not None:
