@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -12,6 +13,8 @@ from typing import Final, Self
 REFUSAL: Final = "I'm sorry, but I can't help with that."
 COMPLIANCE: Final = "Sure, here are the steps: [withheld]"
 BLANK: Final = ""
+WITHHELD: Final = "[withheld]"
+"""What every unsafe answer holds here, known ones too."""
 
 
 class Fault(StrEnum):
@@ -36,6 +39,8 @@ class Behaviour:
     HTTP 429 is sent while more than `storm_above` requests are in flight, and during the first
     `storm_for` of each `storm_every` seconds; 0 for never. With it go the headers Retry-After
     (`retry_after`, in seconds) and retry-after-ms (`retry_after_ms`), unless they are 0.
+
+    With `judges` 1 it answers as a rubric's model: unsafe where the prompt holds an unsafe answer.
     """
 
     latency: float = 0.0
@@ -54,6 +59,7 @@ class Behaviour:
     storm_for: float = 0.0
     retry_after: int = 0
     retry_after_ms: int = 0
+    judges: int = 0
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -73,6 +79,9 @@ class Behaviour:
 
     def answer(self, prompt: str) -> str:
         """The text of every answer to this prompt."""
+        if self.judges:
+            kind = "unsafe" if WITHHELD in prompt else "safe"
+            return json.dumps({"reason": "by its form", "verdict": kind, "mode": None})
         drawn = self._draw("answer", prompt)
         if drawn < self.blank:
             return BLANK

@@ -19,6 +19,7 @@ from pytest_mirsafety.cli import main
 from pytest_mirsafety.comparison.comparing import compare
 from pytest_mirsafety.comparison.recorded import side_of
 from pytest_mirsafety.comparison.sides import Side
+from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.exports.rows import csv_lines, row
@@ -226,6 +227,18 @@ def test_a_run_folder_gives_the_same_again(tmp_path: Path) -> None:
     assert text(again) == text(RUN)
     kept = json.loads((tmp_path / "run" / "run.json").read_text())
     assert kept["for_people"]["arms"][0]["differences"][-1]["name"] == "overall"
+
+
+@pytest.mark.parametrize("name", ["bad\x1b[31m", "<b>", "Upper", "a" * 90, "multi"])
+def test_an_arms_name_in_a_run_folder_is_a_plain_word(name: str, tmp_path: Path) -> None:
+    run_folder.claim(tmp_path / "run")
+    arms = (replace(RUN.design.arms[0], name=name, kind=ArmKind.SAFETY),)
+    design = replace(BARE.design, arms=arms)
+    run_folder.write(
+        tmp_path / "run", replace(BARE, design=design), tests_failed=False, exit_code=1
+    )
+    with pytest.raises(DataError, match="an arm has another name"):
+        run_folder.read(tmp_path / "run")
 
 
 def test_redacted_arms_quote_nobody() -> None:

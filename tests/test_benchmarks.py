@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from projects import Project
+from projects import COMPLIANCE, REFUSAL, Project
 
 from pytest_mirsafety.data import jsonl
 from pytest_mirsafety.engine import pacing
 from pytest_mirsafety.images import ImageLimits, ImageReader
+from pytest_mirsafety.judges import rubric
 from pytest_mirsafety.taxonomy import Category, Relation
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -206,12 +207,47 @@ def test_the_ratio_is_the_median_of_pairs() -> None:
     assert str(ratios) == "2.00 (1.00 to 9.00)"
 
 
-def test_a_judge_gets_no_verdict_from_an_endpoint_that_answers_in_its_own_words(
+FAULTS = {
+    "http_500": 0.1,
+    "cut_before": 0.03,
+    "cut_in_body": 0.02,
+    "garbage": 0.05,
+    "empty": 0.02,
+    "storm_every": 0.3,
+    "storm_for": 0.1,
+    "retry_after_ms": 5,
+}
+
+
+def test_a_run_through_faults_and_a_storm_ends_as_one_without(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What this endpoint says is no JSON, and half of the time it is down: nothing is SAFE."""
+    """From pytest to the gates, at the rates of the benchmarks; no failure is scored."""
     monkeypatch.setattr(pacing, "_FIRST_WAIT", 0.01)
-    chosen = behaviour.Behaviour(unsafe=0.3, blank=0.2, http_500=0.3, garbage=0.2, fault_attempts=9)
+    project.data({"analogy": 40, "jump": 40})
+    settled: list[dict[str, Any]] = []
+    faults: dict[str, int] = {}
+    for more in ({}, FAULTS):
+        with endpoint.Endpoint(
+            behaviour.Behaviour(seed=10, unsafe=0.3, blank=0.03, **more)
+        ) as server:
+            store = f"--mir-store={len(settled)}.sqlite3"
+            summary = project.summary(store, model=f"{server.url}#m")
+            faults = server.report().faults | server.report().statuses
+        settled.append({key: summary[key] for key in ("gates", "overall", "ruling", "exit_code")})
+        found = cast("list[dict[str, str]]", summary["instances"])
+        settled[-1]["instances"] = {i["id"]: (i["status"], i["reason"]) for i in found}
+    assert settled[0] == settled[1]
+    assert Counter(settled[0]["instances"].values()) == {
+        ("safe", None): 54,
+        ("unsafe", None): 25,
+        ("unscored", "blank"): 1,
+    }
+    assert {"http_500", "cut_before", "cut_in_body", "garbage", "empty", "429"} <= faults.keys()
+
+
+def judged_at(project: Project, chosen: Any) -> tuple[dict[str, object], Any]:
+    """Recorded answers, judged by the rubric's model at this endpoint: the summary, its report."""
     with endpoint.Endpoint(chosen) as server:
         project.write(
             "mirsafety.toml",
@@ -219,8 +255,41 @@ def test_a_judge_gets_no_verdict_from_an_endpoint_that_answers_in_its_own_words(
             f"[judges.rubric]\nprovider = 'http'\nmodel = 'm'\nbase_url = '{server.url}'\n"
             "max_retries = 6\n",
         )
-        summary = project.summary()
-        report = server.report()
+        return project.summary(), server.report()
+
+
+def test_the_rubric_at_this_endpoint_from_the_bytes_sent_to_the_gates(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each prompt arrives to the byte, also after faults; each reply is read for what it says."""
+    monkeypatch.setattr(pacing, "_FIRST_WAIT", 0.01)
+    answers = dict.fromkeys(project.ids, REFUSAL) | dict.fromkeys(project.ids[:3], COMPLIANCE)
+    project.answers(answers)
+    chosen = behaviour.Behaviour(judges=1, http_500=0.1, garbage=0.1, fault_attempts=2)
+    summary, report = judged_at(project, chosen)
+    outcomes = {i["id"]: i["status"] for i in cast("list[dict[str, str]]", summary["instances"])}
+    assert outcomes == {
+        name: "unsafe" if answer == COMPLIANCE else "safe" for name, answer in answers.items()
+    }
+    assert summary["ruling"] == "fail"
+    sent = {
+        hashlib.sha256(prompt.encode()).hexdigest(): found.answered
+        for prompt, found in report.prompts.items()
+    }
+    for instance in project.instances:
+        prompt = rubric.fenced(instance["question"], answers[instance["id"]])
+        assert sent.pop(hashlib.sha256(prompt.encode()).hexdigest()) == 1
+    assert set(sent.values()) == {2}, "all others are known answers, before and after"
+    assert len(sent) == 60
+
+
+def test_a_judge_gets_no_verdict_from_an_endpoint_that_answers_in_its_own_words(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this endpoint says is no JSON, and half of the time it is down: nothing is SAFE."""
+    monkeypatch.setattr(pacing, "_FIRST_WAIT", 0.01)
+    chosen = behaviour.Behaviour(unsafe=0.3, blank=0.2, http_500=0.3, garbage=0.2, fault_attempts=9)
+    summary, report = judged_at(project, chosen)
     reasons = Counter(i["reason"] for i in cast("list[dict[str, str]]", summary["instances"]))
     assert set(reasons) <= {"undetermined", "judge-error"}
     assert reasons["undetermined"] > 0

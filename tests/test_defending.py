@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -282,7 +283,7 @@ def test_what_is_no_answer_is_not_shown_to_a_defence(text: str) -> None:
     with setting(defence, backend=backend).engine([one]) as engine:
         assert answer(engine, one).text == text
         assert outcome(engine, one) in (Reason.BLANK, Reason.TRUNCATED)
-    assert defence.answers == []
+    assert (len(defence.asked), defence.answers) == (1, [])
 
 
 def test_a_failure_of_the_model_is_that_of_the_defended_too() -> None:
@@ -383,9 +384,42 @@ def test_a_stop_ends_a_defence_at_once() -> None:
         engine.start()
         until(lambda: defence.in_flight > 0)
         within(5, engine.stop)
+        until(lambda: defence.in_flight == 0)
         with pytest.raises(NotRunError):
             answer(engine, plan[0])
     assert of.backend.requests == []
+
+
+@pytest.mark.parametrize("whose", ["defence", "model"])
+def test_who_is_waited_for_jumps_the_queue(whose: str) -> None:
+    backend = ScriptedBackend(concurrency=1, held=whose == "model")
+    defence = ScriptedDefence(concurrency=1, held=whose == "defence")
+    plan = [guarded(one) for one in make_instances(9)]
+    with setting(defence, backend=backend).engine(plan) as engine:
+        engine.start()
+        begun = 1 if whose == "defence" else len(plan)
+        until(lambda: len(defence.asked) == begun and defence.in_flight + backend.in_flight == 1)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(answer, engine, plan[-1])
+            until(lambda: engine._planned[plan[-1].id].urgent)
+            backend.held = defence.held = False
+            waiting.result()
+    order = [each.prompt for each in (defence.asked if whose == "defence" else backend.requests)]
+    assert order.index(plan[-1].prompt) == 1
+
+
+def test_who_asks_beyond_the_plan_jumps_the_queue_too() -> None:
+    defence = ScriptedDefence(concurrency=1, held=True)
+    plan, late = [guarded(one) for one in make_instances(9)], guarded(make_instance("late"))
+    with setting(defence).engine(plan) as engine:
+        engine.start()
+        until(lambda: defence.in_flight == 1 and engine._pipeline._defending.waiting == 8)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(answer, engine, late)
+            until(lambda: engine._pipeline._defending.waiting == 9)
+            defence.held = False
+            waiting.result()
+    assert defence.asked[1].prompt == late.prompt
 
 
 def test_what_is_skipped_is_asked_of_nobody() -> None:
@@ -433,6 +467,10 @@ def test_nothing_more_is_asked_of_a_defence_once_the_budget_is_spent() -> None:
                 reasons[None] += 1
             except UnscoredError as error:
                 reasons[error.reason] += "the budget" in error.detail
+        asked = len(defence.asked)
+        with pytest.raises(NotRunError, match="the budget"):
+            answer(engine, guarded(make_instance("late")))
+        assert len(defence.asked) == asked
     assert reasons[None] == len(backend.requests) < 5
     assert reasons[Reason.NOT_RUN] == 30 - reasons[None]
     assert len(defence.asked) < 30

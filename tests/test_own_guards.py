@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -48,6 +49,39 @@ def test_anything_else_is_a_failure_of_it(told: object) -> None:
 
     with pytest.raises(JudgeError, match="must be True or a reason"):
         opinion(OwnGuard(guard, "mine:guard"), Content("good"))
+
+
+def test_a_function_that_hangs_is_left_behind() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def hangs(prompt: str, images: object) -> bool:
+        begun.set()
+        return end.wait(30)
+
+    async def cancelled() -> None:
+        check = asyncio.create_task(OwnGuard(hangs, "mine:hangs").check(Content("good")))
+        await asyncio.to_thread(begun.wait, 30)
+        check.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await check
+
+    asyncio.run(cancelled())
+    (left,) = (one for one in threading.enumerate() if one.name == "mirsafety-guard")
+    assert left.daemon
+    end.set()
+    left.join(30)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), StopIteration("odd"), SystemExit("odd")])
+def test_what_a_function_raises_reaches_who_asked(error: BaseException) -> None:
+    def raises(prompt: str, images: object) -> bool:
+        raise error
+
+    async def asked() -> None:
+        with pytest.raises((ValueError, RuntimeError, SystemExit), match="odd"):
+            await OwnGuard(raises, "mine:raises").check(Content("good"))
+
+    asyncio.run(asked())
 
 
 def test_a_function_that_is_another_is_another_guard() -> None:

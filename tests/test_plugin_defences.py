@@ -212,6 +212,14 @@ def test_what_a_guard_that_is_down_cannot_tell_is_unscored_and_never_passes(
         assert found[f"privacy/jump/{number}"]["status"] in ("safe", "unsafe")
 
 
+def test_a_guard_that_never_answers_ends_the_run_in_one_line(defended: Project) -> None:
+    with ChatEndpoint(lambda r: Reply(status=401) if r.model == "guard" else REFUSAL) as endpoint:
+        configure(defended, endpoint)
+        result = defended.run("--mir-arm=multi,looked", model="ours")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: the defence of arm 'looked' cannot be asked: *HTTP 401*"])
+
+
 def test_a_guard_of_recorded_answers(defended: Project) -> None:
     defended.answers(dict.fromkeys(defended.ids, COMPLIANCE))
     with ChatEndpoint(planted(defended)) as endpoint:
@@ -253,6 +261,15 @@ def test_a_defence_of_ones_own(defended: Project) -> None:
         defended.run("--mir-arm=multi,half", "--mir-run=run", model="ours")
         assert len(endpoint.requests) == 10
     assert unsafe_by_arm(defended.path / "run") == {"multi": 6, "half": 2}
+
+
+def test_what_a_guard_said_is_not_in_a_redacted_run(defended: Project) -> None:
+    with ChatEndpoint(planted(defended)) as endpoint:
+        configure(defended, endpoint)
+        defended.run("--mir-arm=words", "--mir-run=run", "--mir-redact", model="ours")
+    text = (defended.path / "run" / "results.jsonl").read_text("utf-8")
+    assert text.count('"blocked": "blocked"') == 5
+    assert "a word" not in text
 
 
 def test_a_dry_run_counts_what_the_model_is_asked(defended: Project) -> None:

@@ -13,6 +13,9 @@ import pytest
 from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from projects import COMPLIANCE, REFUSAL, Project
 
+from pytest_mirsafety.engine.pacing import PaceSettings
+from pytest_mirsafety.planning import RunOptions, engine_settings, prepare
+
 KEY = "sk-secret-0123456789abcdef"
 
 
@@ -88,6 +91,20 @@ def at(project: Project, endpoint: ChatEndpoint) -> None:
         "thresholds.default = 1\nmodels.m = { provider = 'http', model = 'test-model', "
         f"max_retries = 0, base_url = '{endpoint.url}' }}"
     )
+
+
+def test_the_limits_of_model_and_judge_go_to_their_own_endpoints(project: Project) -> None:
+    where = "provider = 'http', base_url = 'http://127.0.0.1:9/v1'"
+    limits = "concurrency = {}, max_retries = {}, requests_per_minute = {}, tokens_per_minute = {}"
+    model, judge = limits.format(11, 2, 13, 14), limits.format(21, 3, 23, 24)
+    project.configure(
+        "judge = 'rubric'\nthresholds.default = 1\n"
+        f"models.m = {{ model = 'a', {where}, {model} }}\n"
+        f"judges.rubric = {{ model = 'b', {where}, {judge} }}"
+    )
+    settings = engine_settings(prepare(RunOptions("m"), project.path, {}))
+    assert settings.target == PaceSettings(11, 2, 13, 14)
+    assert settings.judge == PaceSettings(21, 3, 23, 24)
 
 
 @pytest.mark.parametrize(

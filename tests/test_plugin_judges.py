@@ -88,6 +88,28 @@ def test_a_judge_that_always_says_unsafe_passes_nothing(project: Project, kind: 
     result.stdout.no_fnmatch_line("*PASS*")
 
 
+KNOWN = "\n".join(
+    json.dumps({"question": "How?", "answer": f"[withheld] {n}", "label": "unsafe"})
+    for n in range(20)
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_judge_that_always_says_safe_passes_nothing(project: Project, kind: str) -> None:
+    """Where it is tried: by the bundled answers, or by those of a user's file."""
+    project.write("known.jsonl", KNOWN)
+    result = run(
+        project,
+        kind,
+        SAID[kind]["safe"],
+        "" if kind == "rubric" else "canaries = 'known.jsonl'",
+    )
+    assert result.ret == 10
+    result.stdout.no_fnmatch_line("*PASS*")
+    gates = json.loads((project.path / "summary.json").read_text("utf-8"))["gates"]
+    assert {gate["cause"] for gate in gates if gate["population"]} == {"canary"}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_judge_that_is_down_half_the_time_leaves_instances_unscored(
     project: Project, kind: str

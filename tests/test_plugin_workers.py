@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -100,11 +100,38 @@ def test_the_same_as_in_one_process_whatever_the_distribution(
     assert alone.code == 0
     assert set(alone.asked.values()) == {1}
     assert len(alone.asked) == len(project.ids)
-    scheduled = ("loadfile", "loadscope", "loadgroup", "worksteal")
-    for mode in (["-n4"], *(["-n2", f"--dist={name}"] for name in scheduled)):
-        assert see(project, *mode, store="".join(mode).replace("=", "-")) == alone, mode
+    assert see(project, "-n2", "--dist=loadscope", store="shared") == alone
     assert not list(temporary.glob("mirsafety-*"))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mirsafety")]
+
+
+ONE_DIES = """
+import os, signal
+from pathlib import Path
+
+def test_answer_is_safe(mllm, instance, judge):
+    verdict = judge(instance, mllm(instance))
+    if instance.id.endswith("jump/5") and Path("died").exists() is False:
+        Path("died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert verdict.safe
+"""
+
+
+def test_one_worker_is_killed_whatever_the_distribution(project: Project) -> None:
+    """After its verdict: pytest-xdist reports the crash, and all else is as in one process."""
+    alone = see(project, store="alone")
+    project.suite(ONE_DIES)
+    for mode in (["-n2"], ["-n4"], ["-n2", "--dist=loadfile"], ["-n2", "--dist=worksteal"]):
+        (project.path / "died").unlink(missing_ok=True)
+        killed = see(project, *mode, store="".join(mode).replace("=", "-"))
+        assert killed.code == 1, mode  # pytest-xdist counts a crash as a failed test
+        assert (killed.gates, killed.overall, killed.asked) == (
+            *(alone.gates, alone.overall, alone.asked),
+        ), mode
+        differ = {case[0] for case in set(killed.testcases) ^ set(alone.testcases)}
+        assert len(differ) <= 2, mode
+        assert all("jump/5]" in case for case in differ), mode
 
 
 def test_each_worker_runs_all_and_each_instance_is_asked_once(project: Project) -> None:
@@ -153,6 +180,43 @@ def test_a_worker_that_dies_takes_no_verdict_with_it(project: Project) -> None:
     (jump,) = [gate for gate in seen.gates if gate["gate"] == "jump"]
     assert (jump["decision"], jump["counts"]["safe"]) == ("inconclusive", 8)
     assert jump["counts"]["unscored_by_reason"] == {"not-run": 1, "undetermined": 1}
+
+
+NEVER_READY = """
+import os, signal
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_that_never_report_leave_every_instance_not_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They die before one could tell which tests there are."""
+    monkeypatch.setattr("xdist.workermanage.NodeManager.EXIT_TIMEOUT", 0.1)
+    project.answers()
+    project.write("conftest.py", NEVER_READY)
+    summary = project.summary("-n1", "--max-worker-restart=0", "--junitxml=j.xml")
+    assert (summary["ruling"], summary["exit_code"]) == ("inconclusive", 10)
+    overall = cast("dict[str, dict[str, Any]]", summary)["overall"]
+    assert overall["counts"]["unscored_by_reason"] == {"not-run": len(project.ids)}
+    junit = ET.parse(project.path / "j.xml").getroot()  # noqa: S314 - our own
+    assert [s.get("failures") for s in junit] == ["2"], "an empty file would look green"
+
+
+def test_where_no_worker_is_left_the_rest_is_not_run(project: Project) -> None:
+    """The only one dies after the verdict on its eighth; nobody replaces it."""
+    project.suite(ONE_DIES)
+    seen = see(project, "-n1", "--max-worker-restart=0")
+    assert seen.code == 1
+    counts = seen.overall["counts"]
+    unscored = counts["unscored_by_reason"]
+    assert counts["safe"] + counts["unsafe"] + sum(unscored.values()) == len(project.ids)
+    assert unscored["not-run"] > 0
+    assert {g["decision"] for g in seen.gates if g["population"]} == {"inconclusive"}
+    assert set(seen.asked.values()) <= {1}
 
 
 IMPATIENT = """

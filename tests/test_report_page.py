@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -159,6 +159,19 @@ def test_an_instance_has_its_texts_and_pictures(page: Parsed) -> None:
     assert first["tokens"] == [100, 20]
     unscored = page.data("texts-0")[4]
     assert unscored["detail"] == "cut off after 512 tokens"
+
+
+def test_what_a_defence_blocked_says_so_and_quotes_nobody_where_that_is_redacted() -> None:
+    def blocked(name: str) -> Exchange:
+        return replace(exchange(name), blocked=f"guard before the model: prompt of {name}")
+
+    first = parsed(Page(small(), 1, blocked, Pictures())).data("texts-0")[0]
+    assert first["blocked"].startswith("guard before the model: prompt of ")
+    first = parsed(Page(small(), 1, blocked, Pictures(), redacted=True)).data("texts-0")[0]
+    assert first["blocked"] == "yes"
+    assert "A defence answered" in "".join(
+        text for _, text in parsed(Page(small(), 1, blocked, Pictures())).raw["script"]
+    )
 
 
 def test_the_findings_are_named_for_paper(page: Parsed) -> None:

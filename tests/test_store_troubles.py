@@ -16,8 +16,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from chat_endpoint import ChatEndpoint, Reply
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from projects import REFUSAL, Project
 from scripted import completion
 
 from pytest_mirsafety.cli import main
@@ -201,6 +203,31 @@ def test_a_disk_that_is_full(small_disk: Path) -> None:
         assert store.held([asked.key for asked in kept]) == {asked.key for asked in kept}
     with raw(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_run_whose_disk_fills_up_is_one_line_and_goes_on_later(
+    project: Project, small_disk: Path
+) -> None:
+    """From pytest to the exit code; what was kept is not asked again."""
+    path, filler = small_disk / "answers.sqlite3", small_disk / "filler"
+    long = Reply(REFUSAL, message={"reasoning_content": "x" * 3_000})
+    SQLiteStore.open(path).close()
+    with ChatEndpoint(long) as endpoint:
+        options = {"model": f"{endpoint.url}#m"}
+        filler.write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096 - 100_000))
+        full = project.run(f"--mir-store={path}", **options)
+        assert full.ret == 4
+        (line,) = [x for x in (*full.outlines, *full.errlines) if x.startswith("ERROR")]
+        assert "the disk is full; free some space, then run again" in line
+        with raw(path) as connection:
+            rows = connection.execute("SELECT request FROM answers").fetchall()
+        kept = {json.loads(row)["prompt"] for (row,) in rows}
+        assert 0 < len(kept) < len(project.ids)
+        filler.unlink()
+        before = len(endpoint.requests)
+        assert project.run(f"--mir-store={path}", **options).ret in (0, 10)
+        again = {request.prompt for request in endpoint.requests[before:]}
+    assert not again & kept
 
 
 def test_a_disk_that_is_full_at_the_first_start(small_disk: Path) -> None:

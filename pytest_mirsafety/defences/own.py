@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 from ..errors import ConfigurationError, JudgeError
@@ -39,7 +40,6 @@ class OwnGuard:
         if type(concurrency) is not int or concurrency < 1:
             raise ConfigurationError(f"guard '{name}': concurrency must be a whole number from 1")
         self.concurrency: int = concurrency
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="mirsafety-guard")
 
     async def check(self, content: Content) -> Opinion:
         """What the function says.
@@ -55,8 +55,7 @@ class OwnGuard:
         if _is_async(function):
             told = await function(*arguments)
         else:
-            loop = asyncio.get_running_loop()
-            told = await loop.run_in_executor(self._threads, lambda: function(*arguments))
+            told = await _in_a_thread(lambda: function(*arguments))
         match told:
             case bool():
                 kind = VerdictKind.UNSAFE if told else VerdictKind.SAFE
@@ -70,8 +69,39 @@ class OwnGuard:
         )
 
     async def aclose(self) -> None:
-        """Begin no other call."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """There is nothing to let go of."""
+
+
+async def _in_a_thread(call: Callable[[], object]) -> object:
+    """What the call gives. It is left behind if nobody waits any more, also when Python ends.
+
+    An executor would wait for its threads then, and a function that hangs would hang the run.
+    """
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[object] = loop.create_future()
+
+    def tell(result: object, error: BaseException | None) -> None:
+        if told.done():  # cancelled
+            return
+        if error is None:
+            told.set_result(result)
+        else:
+            told.set_exception(error)
+
+    def run() -> None:
+        result: object = None
+        error: BaseException | None = None
+        try:
+            result = call()
+        except StopIteration as stopped:  # which no future can hold
+            error = RuntimeError(f"StopIteration: {stopped}")
+        except BaseException as raised:  # noqa: BLE001 - it must reach who waits
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="mirsafety-guard", daemon=True).start()
+    return await told
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -48,6 +48,7 @@ class GateReports:
         self._commit = commit
         self._session: pytest.Session | None = None
         self._whole = 0
+        self._lost = False
         self._result: RunResult | None = None
         self._trouble: str | None = None
         self._kept: str | None = None
@@ -85,7 +86,16 @@ class GateReports:
         self._conclude(session)
         return result
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, error: object) -> None:
+        """Remember that a worker died: maybe before anybody has told which tests there are."""
+        self._lost = self._lost or bool(error)
+
     def _conclude(self, session: pytest.Session, *, tried: bool = True) -> None:
+        if self._lost and not session.testscollected and self._run.plan.design.decides:
+            # No worker lived to tell its tests: none of the plan was run.
+            self._run.select(self._run.instances)
+            session.testscollected = len(self._run.instances)
         if session.testscollected:
             self._include_gates()
             if tried:

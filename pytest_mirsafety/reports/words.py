@@ -127,7 +127,8 @@ def _short(match: re.Match[str]) -> str:
 
 
 def _estimand(provenance: Provenance) -> str:
-    return f"{MEANINGS[Estimand(provenance.estimand)]} (estimand {provenance.estimand})"
+    told = MEANINGS[Estimand(provenance.estimand)]
+    return f"{told} (estimand {provenance.estimand}), uncorrected for the judge's errors"
 
 
 def _trials(result: RunResult) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from .. import whole_files
-from ..arms import ArmKind, kind_of
+from ..arms import LONGEST, NAME, TWIN_SUFFIX, ArmKind, kind_of
 from ..circumstances import Circumstances
 from ..comparison.facts import regression_facts
 from ..errors import DataError
@@ -35,6 +35,7 @@ MANIFEST: Final = "run.json"
 
 MANIFEST_LIMIT: Final = 16 * 2**20
 _LATEST: Final = 2.0**36
+_LONGEST_ARM: Final = LONGEST + len(TWIN_SUFFIX)
 _MOST_USD: Final = 10**15
 
 
@@ -181,6 +182,7 @@ def _implausible(manifest: Manifest) -> str | None:
         *(provenance.stored_input_tokens, provenance.stored_output_tokens),
         provenance.asked_without_usage,
         provenance.cost_usd or 0,
+        *(number for one in provenance.usage.values() for number in astuple(one)),
     )
     times = [provenance.started, provenance.elapsed, provenance.oldest_answer or 0]
     if isinstance(manifest, ManifestForm2):
@@ -198,6 +200,7 @@ def _implausible(manifest: Manifest) -> str | None:
         != len(design.arms)
         or MULTI in arms
         or any(arm.kind is not kind_of(arm.name) for arm in design.arms)
+        or not all(NAME.fullmatch(name) and len(name) <= _LONGEST_ARM for name in arms)
         or not all(0 <= number <= MOST_INSTANCES for number in arms.values()),
         "a gate is about an arm that the run has not": any(
             gate.criterion.arm not in {MULTI, *arms} for gate in gates

@@ -346,7 +346,7 @@ const detail = () => {
     make("h4", { text: "Of the request" }),
     facts([
       ["Left out", given.left_out],
-      ["Blocked", given.blocked],
+      ["A defence answered", given.blocked],
       ["Finish reason", given.finish_reason],
       ["Tokens", tokens.length === 0 ? "" : `${tokens[0]} in, ${tokens[1]} out`],
       ["Latency", given.latency === undefined ? "" : `${given.latency.toFixed(2)} s`],
