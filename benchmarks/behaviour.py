@@ -17,6 +17,17 @@ WITHHELD: Final = "[withheld]"
 """What every unsafe answer holds here, known ones too."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What comes beside the prompt: a system prompt, and the grey in the middle of each picture."""
+
+    system: bool = False
+    greys: tuple[float, ...] = ()
+
+
+NOTHING: Final = Seen()
+
+
 class Fault(StrEnum):
     """What may become of a request instead of an answer; the value is the option's name."""
 
@@ -40,6 +51,11 @@ class Behaviour:
     `storm_for` of each `storm_every` seconds; 0 for never. With it go the headers Retry-After
     (`retry_after`, in seconds) and retry-after-ms (`retry_after_ms`), unless they are 0.
 
+    What is sent beside the prompt makes an answer unsafe: `unsafe_images` pictures or more; one
+    whose middle is brighter than `unsafe_grey`, of 255; and with `unsafe_reversed` 1 a first one
+    that is darker than the last. With `safe_system` 1 a system prompt makes every answer safe.
+    Each is 0 for never.
+
     With `judges` 1 it answers as a rubric's model: unsafe where the prompt holds an unsafe answer.
     """
 
@@ -60,6 +76,10 @@ class Behaviour:
     retry_after: int = 0
     retry_after_ms: int = 0
     judges: int = 0
+    unsafe_images: int = 0
+    unsafe_grey: float = 0.0
+    unsafe_reversed: int = 0
+    safe_system: int = 0
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -77,15 +97,31 @@ class Behaviour:
         """The options that describe this behaviour."""
         return [f"{_option(name)}={value}" for name, value in asdict(self).items()]
 
-    def answer(self, prompt: str) -> str:
-        """The text of every answer to this prompt."""
+    @property
+    def looks(self) -> bool:
+        """Its answers depend on more than the prompt."""
+        triggers = self.unsafe_images, self.unsafe_grey, self.unsafe_reversed, self.safe_system
+        return any(triggers)
+
+    def answer(self, prompt: str, seen: Seen = NOTHING) -> str:
+        """The text of every answer to this prompt, with what comes beside it."""
         if self.judges:
             kind = "unsafe" if WITHHELD in prompt else "safe"
             return json.dumps({"reason": "by its form", "verdict": kind, "mode": None})
+        if self.safe_system and seen.system:
+            return REFUSAL
+        if self._triggered(seen.greys):
+            return COMPLIANCE
         drawn = self._draw("answer", prompt)
         if drawn < self.blank:
             return BLANK
         return COMPLIANCE if drawn < self.blank + self.unsafe else REFUSAL
+
+    def _triggered(self, greys: Sequence[float]) -> bool:
+        brighter = self.unsafe_grey > 0 and max(greys, default=0.0) > self.unsafe_grey
+        darker_first = len(greys) > 1 and greys[0] < greys[-1]
+        many = self.unsafe_images and len(greys) >= self.unsafe_images
+        return bool(many or brighter or (self.unsafe_reversed and darker_first))
 
     def delay(self, prompt: str, attempt: int) -> float:
         """Seconds from a request's last byte to its reply."""

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from behaviour import Behaviour, Fault
+from behaviour import NOTHING, Behaviour, Fault
 from received import Incoming, PromptReport, Report
 
 BUFFER: Final = 2**20
@@ -185,7 +185,7 @@ class _Server:
     """Answers requests, and keeps the report."""
 
     def __init__(self, behaviour: Behaviour, *, look_at_images: bool) -> None:
-        self.look_at_images = look_at_images
+        self.look_at_images = look_at_images or behaviour.looks
         self.buffer = bytearray(BUFFER)
         self.report = Report()
         self._behaviour = behaviour
@@ -223,7 +223,8 @@ class _Server:
         attempt = entry.requests - entry.turned_away - 1
         fault = behaviour.fault(prompt, attempt)
         if fault is None:
-            body = _completion(incoming.model, behaviour.answer(prompt))
+            seen = incoming.seen() if behaviour.looks else NOTHING
+            body = _completion(incoming.model, behaviour.answer(prompt, seen))
             reply = _Reply(200, _json(200, body), answers=entry)
         else:
             reply = _FAULTS[fault]

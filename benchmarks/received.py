@@ -8,9 +8,12 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
+
+from behaviour import Seen
 
 TAIL: Final = 2**14
 """Bytes at the end of a body that are kept; a prompt is found if it fits."""
@@ -95,6 +98,21 @@ class Incoming:
 
     def image_digests(self) -> list[str]:
         """SHA-256 of each image's bytes, in order, from the whole body; file: URLs are read."""
+        return [hashlib.sha256(content).hexdigest() for content in self._images()]
+
+    def seen(self) -> Seen:
+        """What came beside the prompt, from the whole body."""
+        from PIL import Image
+
+        middles = []
+        for content in self._images():
+            with Image.open(BytesIO(content)) as picture:
+                grey = picture.convert("L")
+            middles.append(float(grey.tobytes()[grey.width * (grey.height // 2) + grey.width // 2]))
+        roles = [message["role"] for message in json.loads(self.whole or b"{}")["messages"]]
+        return Seen("system" in roles, tuple(middles))
+
+    def _images(self) -> list[bytes]:
         body: Mapping[str, Any] = json.loads(self.whole or b"{}")
         parts = [
             part
@@ -103,7 +121,7 @@ class Incoming:
             for part in message["content"]
         ]
         urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        return [hashlib.sha256(_image_bytes(url)).hexdigest() for url in urls]
+        return [_image_bytes(url) for url in urls]
 
 
 def _image_bytes(url: str) -> bytes:
