@@ -336,7 +336,7 @@ def test_arms_and_flips_come_out_as_planted_at_this_endpoint(project: Project) -
         "thresholds.overall = 0.9\n[metamorphic]\nper_relation = 3\nbudget = 60\n"
         '[arms.warned]\nsystem = "Take care."\n'
     )
-    planted = behaviour.Behaviour(unsafe_images=3, unsafe_grey=118.0, safe_system=1)
+    planted = behaviour.Behaviour(unsafe_images=3, unsafe_grey=117.0, safe_system=1)
     with endpoint.Endpoint(planted) as server:
         project.run(
             "--mir-arm=multi,text-only,warned,metamorphic",
