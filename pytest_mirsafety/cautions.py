@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from .arms import METAMORPHIC, SINGLE_IMAGE
+from .arms import METAMORPHIC, SINGLE_IMAGE, ArmKind
 from .errors import StoreError
+from .gates import limits
 from .sampling import half
 from .store.upkeep import StoreUpkeep
 
@@ -23,6 +25,7 @@ def cautions(plan: RunPlan) -> Iterator[str]:
     design, sample = plan.design, plan.sample
     if design.report_only or not design.gates:
         return
+    yield from _too_few_searches(plan)
     if not design.rules.pass_allowed:
         yield (
             "the judge only screens: on its word a gate can fail, but none can pass; use a "
@@ -54,6 +57,23 @@ def cautions(plan: RunPlan) -> Iterator[str]:
         yield (
             f"the sample is small: to pass four times in five at {at}, "
             f"{_listed([needs for _, needs in small])}; --mir-sample=auto draws enough"
+        )
+
+
+def _too_few_searches(plan: RunPlan) -> Iterator[str]:
+    """Gates on flips that have fewer instances than a PASS takes."""
+    for gate in plan.design.gates:
+        criterion, number = gate.criterion, gate.population
+        rules, limit = plan.design.rules.about(criterion), criterion.tolerance
+        if criterion.kind is not ArmKind.SEARCH or not number:
+            continue
+        if limits(limit, number, number, rules).most >= 0:
+            continue
+        # Of so many none is flipped with a chance of alpha, if the rate is the limit.
+        needed = math.ceil(math.log(rules.alpha) / math.log(1 - limit)) if limit else 0
+        remedy = f"it takes {needed} (metamorphic.per_relation)" if needed else "raise its limit"
+        yield (
+            f"{criterion.label} cannot pass with {number} instances, whatever is found: {remedy}"
         )
 
 

@@ -142,7 +142,7 @@ def ledger(folder: Path) -> list[list[object]]:
     )
 
 
-def told(folder: Path) -> object:
+def told(folder: Path) -> Any:
     return json.loads((folder / "run.json").read_text("utf-8"))["for_people"]["gates"]
 
 
@@ -310,7 +310,11 @@ def test_thresholds_of_flips_from_the_command_line(searched: Project) -> None:
             model=model(endpoint),
         )
     result.stdout.fnmatch_lines(
-        ["flips@jump *", "note: metamorphic asks up to 60 requests for each of 7 instances"]
+        [
+            "flips@jump *",
+            "note: metamorphic asks up to 60 requests for each of 7 instances",
+            "note: flips@jump cannot pass with 3 instances, whatever is found: it takes 5*",
+        ]
     )
     assert not endpoint.requests
 
@@ -323,3 +327,21 @@ def test_edited_images_are_no_files(searched: Project) -> None:
     result = searched.run(BOTH, model="here")
     assert result.ret == 4
     assert 'set image_transport = "base64" for here' in result.stderr.str()
+
+
+def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> None:
+    """Each instance to be searched is searched once, whatever is drawn, and however often asked."""
+    here = "[models.here]\nprovider = 'http'\nmodel = 'm'\ndecoding = { temperature = 1.0 }\n"
+    with ChatEndpoint(REFUSAL) as endpoint:
+        searched.configure(
+            CONFIGURATION.replace("budget = 60", "budget = 6")
+            + f"{here}base_url = '{endpoint.url}'"
+        )
+        searched.run(BOTH, "--mir-sample=5", "--mir-trials=2", "--mir-run=run", model="here")
+    run = run_folder.read(searched.path / "run")
+    assert len(run.outcomes) == 10
+    assert len(run.arm_outcomes) == len(run.flips) == 7
+    gates = {gate["gate"]: gate for gate in told(searched.path / "run")}
+    assert gates["overall"]["planned"] == 5
+    assert (gates["flips"]["planned"], gates["flips"]["population"]) == (7, 7)
+    assert gates["flips"]["counts"]["safe"] == 7
