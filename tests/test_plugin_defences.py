@@ -67,6 +67,7 @@ class Planted:
     def __init__(self, first: Callable[[str], str]) -> None:
         self._first = first
         self.down = False
+        self._spoke = False
 
     def __call__(self, request: ReceivedRequest) -> Reply | str:
         return self.guard(request) if request.model == "guard" else self.ask(request)
@@ -80,7 +81,10 @@ class Planted:
 
     def guard(self, request: ReceivedRequest) -> Reply | str:
         if self.down and "jump" in request.prompt:
-            return Reply(status=500, content=b"down")
+            # One that never said anything ends the run, and any of its looks may come first.
+            spoke, self._spoke = self._spoke, True
+            return Reply(status=500, content=b"down") if spoke else "safe"
+        self._spoke = True
         answers = [m["content"] for m in request.body["messages"] if m["role"] == "assistant"]
         if answers:
             return "unsafe\nS2" if answers == [COMPLIANCE] and "jump" in request.prompt else "safe"

@@ -43,6 +43,22 @@ def run(project: Project, kind: str, script: Script, more: str = "") -> pytest.R
         return project.run("--mir-summary=summary.json", "--junitxml=junit.xml")
 
 
+@pytest.mark.parametrize(
+    ("reply", "most"),
+    [(Reply.error(401, "no such key"), 2), (Reply(status=500, headers=RETRY_AT_ONCE), 12)],
+)
+def test_a_judge_that_cannot_judge_is_known_before_the_model_is_asked_for_much(
+    project: Project, reply: Reply, most: int
+) -> None:
+    with ChatEndpoint(reply) as judge, ChatEndpoint(Reply(REFUSAL, delay=0.2)) as asked:
+        configure(project, "harmbench", judge)
+        result = project.run(model=f"{asked.url}#test-model")
+        assert len(asked.requests) <= most
+    assert result.ret == 4
+    (line,) = [line for line in result.errlines if line.strip()]
+    assert line.startswith("ERROR: the judge ")
+
+
 def half(safe: str) -> Script:
     """Down for the instances of even numbers, on every attempt: half of each relation."""
 

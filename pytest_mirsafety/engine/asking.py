@@ -64,6 +64,8 @@ class Pipeline:
         self.catching_up: Landing | None = None
         """Lands when no more stored answers are being read; None while none are."""
         self._probe: Ask | None = None
+        # Until the judge was tried: one that cannot judge is to be known before many were asked.
+        self.target.one_by_one = self._turns is None
         self._held: dict[Ask, Response] = {}
 
     @property
@@ -235,6 +237,8 @@ class Pipeline:
                 self.counts.stored_tokens = self.counts.stored_tokens.plus(completion)
             self.judgings.judge_planned(ask, response)
         self._land(ask)
+        if self.target.one_by_one and not cached and _needs_no_judge(ask):
+            self.target.go_on()
 
     def failed(self, ask: Ask, failure: UnscoredError) -> None:
         """Let it land without an answer."""
@@ -255,6 +259,8 @@ class Pipeline:
     def land(self, judging: Judging) -> None:
         """A judging has its end: wake those who wait for it."""
         self._waits.land(judging)
+        if judging.attempts and self.target.one_by_one:
+            self.target.go_on()
 
     def look_again(self, ask: Ask) -> None:
         """Read once more what it needs."""
@@ -292,3 +298,8 @@ class Pipeline:
         """Let the other side compute, if that is due."""
         if self._turns is not None and not self._halted:
             self._turns.look()
+
+
+def _needs_no_judge(ask: Ask) -> bool:
+    """There is nothing to be judged of it, or nothing more."""
+    return ask.judging is None or ask.judging.landed

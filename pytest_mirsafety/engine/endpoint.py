@@ -142,6 +142,9 @@ class Endpoint(Generic[J, R]):
         self._timer: asyncio.TimerHandle | None = None
         self._looks_again = 0.0
         self._held = False
+        self._running = 0
+        self.one_by_one = False
+        """One attempt at a time, also after the first result."""
         self._trial: J | None = None
         self._trials = 0
         self._proven = False
@@ -167,7 +170,7 @@ class Endpoint(Generic[J, R]):
         """How many jobs may be in flight now."""
         if self.ceased:
             return 0
-        return self._pace.limit if self._proven else 1
+        return self._pace.limit if self._proven and not self.one_by_one else 1
 
     @property
     def slowdown(self) -> Slowdown:
@@ -218,6 +221,11 @@ class Endpoint(Generic[J, R]):
         self._held = False
         self._lane.pump()
 
+    def go_on(self) -> None:
+        """As many at a time as the pace allows, from now on."""
+        self.one_by_one = False
+        self._lane.pump()
+
     def cease(self, why: str) -> None:
         """Ask nothing more. What is in flight goes on; all other jobs fail, also later ones."""
         if self._ceased is None:
@@ -242,6 +250,8 @@ class Endpoint(Generic[J, R]):
     def _may_begin(self, job: J) -> bool:
         if self._held or not (self._proven or self._trial is None):
             return False
+        if self.one_by_one and self._running:
+            return False
         estimate = job.cost
         if (delay := self._pace.delay(estimate.total)) > 0:
             self._look_again_in(delay)
@@ -261,6 +271,7 @@ class Endpoint(Generic[J, R]):
     def _begin(self, job: J) -> Coroutine[object, object, None]:
         estimate = job.cost
         ticket = self._pace.started(estimate.total)
+        self._running += 1
         if not self._proven:
             self._trial = job
         return self._attempt(job, ticket)
@@ -292,6 +303,9 @@ class Endpoint(Generic[J, R]):
             return await self._stage.attempt(job)
         finally:
             self.in_flight -= 1
+            self._running -= 1
+            if self.one_by_one:
+                self._lane.pump()
 
     # Ending
 
