@@ -14,8 +14,9 @@ from typing import Final
 from behaviour import Behaviour
 
 from pytest_mirsafety.images import ImageLimits, ImageReader
-from pytest_mirsafety.planning import RunOptions, RunPlan, prepare
+from pytest_mirsafety.planning import prepare
 from pytest_mirsafety.records import Completion, Instance, Request
+from pytest_mirsafety.run_plan import RunOptions, RunPlan
 from pytest_mirsafety.store import SQLiteStore
 
 _AT_ONCE: Final = 1000

@@ -16,7 +16,7 @@ from .trials import TrialRule, Trials
 
 if TYPE_CHECKING:
     from .config import Configuration
-    from .planning import RunOptions
+    from .run_plan import RunOptions
 
 
 @dataclass(frozen=True, slots=True)

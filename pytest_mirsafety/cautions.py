@@ -13,8 +13,8 @@ from .sampling import half
 from .store.upkeep import StoreUpkeep
 
 if TYPE_CHECKING:
-    from .planning import RunPlan
     from .protocols import Judge
+    from .run_plan import RunPlan
     from .sampling import GatePlan, SamplePlan
 
 _MOST_NAMED: Final = 3

@@ -7,14 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import reasoning
-from .planning import engine_settings
+from .option_values import prices_of
 
 if TYPE_CHECKING:
     from .data.scratch import Scratch
+    from .engine.asks import EngineSettings
     from .engine.engine import Engine
     from .engine.keeping import Keeper
-    from .planning import RunPlan
-    from .records import JudgedPair, Verdict
+    from .judged import JudgedPair
+    from .records import Verdict
+    from .run_plan import RunPlan
     from .store import SQLiteStore
     from .store.verdicts import Verdicts
 
@@ -64,3 +66,30 @@ def build_engine(
         },
     )
     return Engine(plan.backend, judge, images, store, separate, settings)
+
+
+def engine_settings(plan: RunPlan) -> EngineSettings:
+    """How the engine is to go about this plan."""
+    from .engine.asks import EngineSettings
+    from .engine.pacing import PaceSettings
+
+    model, judge = plan.model.settings, plan.judged_by
+    return EngineSettings(
+        judge_cut_answers=model.judge_cut_answers,
+        target=PaceSettings(
+            plan.backend.concurrency,
+            retries=model.max_retries,
+            requests_per_minute=model.requests_per_minute,
+            tokens_per_minute=model.tokens_per_minute,
+        ),
+        judge=PaceSettings(
+            plan.judge.concurrency,
+            retries=judge.max_retries,
+            requests_per_minute=judge.requests_per_minute,
+            tokens_per_minute=judge.tokens_per_minute,
+        ),
+        budget=plan.budget,
+        two_phases=plan.phases.two,
+        prices=prices_of(model),
+        image_tokens=model.image_tokens,
+    )

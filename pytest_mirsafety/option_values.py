@@ -21,8 +21,8 @@ from .trials import Trials, has_seeds
 
 if TYPE_CHECKING:
     from .attention.watching import Watch
-    from .planning import DataPlace, RunOptions
     from .protocols import Backend
+    from .run_plan import DataPlace, RunOptions
 
 
 def arms_of(

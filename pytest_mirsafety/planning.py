@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,9 @@ from .arm_planning import ArmPlan
 from .backend_building import BackendContext, NamedModel
 from .config import (
     Configuration,
-    JudgeSettings,
     Settings,
 )
 from .defence_building import residents, with_defences
-from .digests import digest
-from .engine.spending import Budget
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules
 from .judge_building import JudgeContext, located
@@ -28,147 +25,24 @@ from .option_values import (
     arms_of,
     budget_of,
     draw,
-    prices_of,
     shard_of,
     stops,
     thresholds_of,
     trials_of,
     watch_of,
 )
-from .phases import Phases, Resident
+from .phases import Resident
 from .printable import one_line
 from .provenance import policy_lines
 from .records import Dataset, Instance
 from .registry import build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
+from .run_plan import DataPlace, RunOptions, RunPlan
 from .taxonomy import Relation
 from .trials import draws
 
 if TYPE_CHECKING:
-    from .attention.watching import Watch
-    from .comparison.sides import Side
-    from .engine.asks import EngineSettings
-    from .judges.canaries import CanarySet
     from .protocols import Backend, Judge
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What the command line said; None leaves a matter to the configuration."""
-
-    model: str
-    data: str | None = None
-    judge: str | None = None
-    config: Path | None = None
-    sample: str | None = None
-    thresholds: tuple[str, ...] = ()
-    store: Path | None = None
-    report_only: bool = False
-    allow_data_mismatch: bool = False
-    dry_run: bool = False
-    shard: str | None = None
-    budget: str | None = None
-    stop: str | None = None
-    trials: str | None = None
-    attention: bool = False
-    kept: bool = False
-    baseline: Path | None = None
-    arm: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DataPlace:
-    """Where the data was found: what `data.load` takes to find the same again."""
-
-    source: str
-    base: Path
-    cache: Path
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """Everything fixed before the first ask.
-
-    `instances` are those to be asked, in the dataset's order: all, or the sample, or the shard, and
-    after them the same in each other arm. `arms` tells which of these are asked.
-    """
-
-    configuration: Configuration
-    model: NamedModel
-    place: DataPlace
-    dataset: Dataset
-    instances: tuple[Instance, ...]
-    backend: Backend
-    judge: Judge
-    judged_by: JudgeSettings
-    design: RunDesign
-    thresholds_from: str
-    sample: sampling.SamplePlan | None
-    budget: Budget | None
-    store: Path
-    notes: tuple[str, ...]
-    canaries: CanarySet | None = None
-    phases: Phases = field(default_factory=Phases)
-    watch: Watch | None = None
-    baseline: Side | None = None
-    arms: ArmPlan = field(default_factory=ArmPlan)
-
-    @property
-    def settings(self) -> Settings:
-        """The configuration's settings."""
-        return self.configuration.settings
-
-    @property
-    def layout(self) -> str:
-        """How the images of an instance are put together into one; empty where they are not.
-
-        Nothing is sent for recorded answers.
-        """
-        from .images import LAYOUT
-
-        recorded = self.backend.identity.provider == "replay"
-        return LAYOUT if self.model.settings.single_image and not recorded else ""
-
-    @property
-    def sends_files(self) -> bool:
-        """Images are sent by their path, to a server here: the backend may ask for it."""
-        by_path = self.model.settings.image_transport == "file"
-        return by_path or bool(getattr(self.backend, "needs_paths", False))
-
-    @property
-    def attempted(self) -> str:
-        """The digest of data, model and judge: attempts on the same are counted together.
-
-        Not of the endpoint: the same model at another spelling of its address is no new chance.
-        """
-        model = self.backend.identity
-        asked_of = [model.provider, model.model, model.revision]
-        return digest([self.dataset.identity, asked_of, self.judge.identity])
-
-    def design_of(self, whole: str) -> str:
-        """What an attempt asks of data, model and judge: `whole`, a sample of it, or more often."""
-        asked = whole if self.sample is None else self.sample.design
-        trials = self.design.trials
-        return digest([asked, str(trials)]) if trials.several else asked
-
-    @property
-    def in_words(self) -> dict[str, str]:
-        """What the digests that an attempt is known by stand for, for people."""
-        model, data = self.backend.identity, self.dataset
-        size = f"{len(data.instances):,} instances"
-        about = (
-            f"{replace(model, endpoint=None)} on {one_line(data.source, 100)} ({size}), "
-            f"judge {one_line(self.judge.identity, 100)}"
-        )
-        words = {self.attempted: about}
-        if (sample := self.sample) is not None:
-            seed = self.settings.sample_seed
-            named = "" if seed is None else f", seed {one_line(seed, 40)}"
-            words[sample.design] = f"a sample of {len(sample.asked):,} instances{named}"
-        if (trials := self.design.trials).several:
-            of = "all instances" if sample is None else words[sample.design]
-            words[self.design_of("all")] = f"{of}, {trials}"
-        return words
 
 
 def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunPlan:
@@ -354,33 +228,6 @@ def _check_image_counts(instances: Iterable[Instance], model: NamedModel) -> Non
             f"instances to be asked have up to {max(beyond)}: choose a model that takes them, or "
             f"correct max_images in {header(model.name)}"
         )
-
-
-def engine_settings(plan: RunPlan) -> EngineSettings:
-    """How the engine is to go about this plan."""
-    from .engine.asks import EngineSettings
-    from .engine.pacing import PaceSettings
-
-    model, judge = plan.model.settings, plan.judged_by
-    return EngineSettings(
-        judge_cut_answers=model.judge_cut_answers,
-        target=PaceSettings(
-            plan.backend.concurrency,
-            retries=model.max_retries,
-            requests_per_minute=model.requests_per_minute,
-            tokens_per_minute=model.tokens_per_minute,
-        ),
-        judge=PaceSettings(
-            plan.judge.concurrency,
-            retries=judge.max_retries,
-            requests_per_minute=judge.requests_per_minute,
-            tokens_per_minute=judge.tokens_per_minute,
-        ),
-        budget=plan.budget,
-        two_phases=plan.phases.two,
-        prices=prices_of(model),
-        image_tokens=model.image_tokens,
-    )
 
 
 def _check_data(

@@ -33,7 +33,7 @@ from .store.file import check, connect
 from .trials import decoding_of
 
 if TYPE_CHECKING:
-    from .planning import RunPlan
+    from .run_plan import RunPlan
 
 _PATIENCE: Final = 10.0
 

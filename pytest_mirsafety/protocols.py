@@ -7,16 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from .defended import Asked, Decided
-from .records import (
-    Completion,
-    ImageRef,
-    JudgedPair,
-    LoadedImage,
-    ModelIdentity,
-    Request,
-    Scalar,
-    Verdict,
-)
+from .judged import JudgedPair
+from .records import Completion, ImageRef, LoadedImage, ModelIdentity, Request, Scalar, Verdict
 from .texts import Clipped, TextPrompt, TextReply
 
 

@@ -22,7 +22,7 @@ from .trials import Trials
 
 if TYPE_CHECKING:
     from .engine.engine import Progress
-    from .planning import RunPlan
+    from .run_plan import RunPlan
 
 _NUMERICS: Final = 200
 

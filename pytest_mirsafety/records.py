@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from .digests import canonical_json, digest, text_digest
+from .digests import canonical_json, digest
 from .taxonomy import Category, Group, Reason, Relation, Status
 
 if TYPE_CHECKING:
@@ -68,6 +68,16 @@ class Instance:
     def origin(self) -> str:
         """The id of the dataset's instance that this is one way of asking."""
         return self.item if self.arm == MULTI else origin_id(self.item)
+
+    def is_from(self, other: Instance) -> bool:
+        """It is that instance, its images from where those are.
+
+        Equal words do not make equal pictures: another copy of the data is another source.
+        """
+        if self is other:
+            return True
+        pairs = zip(self.images, other.images, strict=False)
+        return self == other and all(a.source is b.source for a, b in pairs)
 
     @property
     def group(self) -> Group:
@@ -337,35 +347,6 @@ class Verdict:
     def unsafe(self) -> bool:
         """The judge said UNSAFE."""
         return self.kind is VerdictKind.UNSAFE
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedPair:
-    """Which judge is asked about what: texts by the SHA-256 of their UTF-8.
-
-    `images` are the SHA-256 digests of those that the judge looks at, in order; none where it
-    looks at none.
-    """
-
-    judge: str
-    question: str
-    answer: str
-    images: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, judge: str, question: str, answer: str, images: tuple[str, ...] = ()) -> JudgedPair:
-        """The pair of these texts, for the judge of this identity, and what else it looks at."""
-        return cls(judge, text_digest(question), text_digest(answer), images)
-
-    @property
-    def canonical(self) -> str:
-        """Canonical JSON of all of it: what `key` digests."""
-        return canonical_json([self.judge, self.question, self.answer, *self.images])
-
-    @property
-    def key(self) -> str:
-        """SHA-256 (hex) of the canonical JSON."""
-        return hashlib.sha256(self.canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,11 +160,7 @@ class RemoteRun:
 
     def _is_planned(self, instance: Instance) -> bool:
         known = self._planned.get(instance.id)
-        if known is None or known is instance:
-            return known is not None
-        # Equal words do not make equal pictures: another copy of the data is another source.
-        pairs = zip(known.images, instance.images, strict=False)
-        return known == instance and all(a.source is b.source for a, b in pairs)
+        return known is not None and instance.is_from(known)
 
 
 def _twins(plan: Plain) -> Sequence[Instance]:

@@ -7,10 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from . import evaluation, gates
+from . import evaluation
 from .arms import ArmKind, is_searched, kind_of
 from .data.scratch import Scratch
 from .digests import text_digest
@@ -19,9 +18,8 @@ from .exchanges import Exchange
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .ordering import in_rounds
-from .planning import RunPlan
 from .provenance import Given, numerics_note, provenance, trials_notes
-from .records import Instance, JudgedPair, Outcome, Response, Verdict, VerdictKind
+from .records import Instance, Outcome, Response, Verdict, VerdictKind
 from .results import (
     DECIDED,
     NOT_JUDGED,
@@ -31,20 +29,18 @@ from .results import (
     RunDesign,
     RunResult,
 )
+from .run_plan import RunPlan
 from .sampling import Membership
 from .stopping import Decider, TrialDecider, decider
 from .tally import NOT_RUN, Ledger, outcome_of
-from .taxonomy import Reason, Status
 
 if TYPE_CHECKING:
     from .engine.engine import Engine
     from .engine.engine import Progress as EngineProgress
-    from .engine.keeping import Keeper
     from .entropies import AnswerAttention
     from .metamorphic import SearchResult
+    from .run_store import RunStore
     from .searches import Searches
-    from .store import SQLiteStore
-    from .store.verdicts import Verdicts
 
 
 class Run:
@@ -63,10 +59,8 @@ class Run:
         self._lock = threading.Lock()
         self._ledger = Ledger()
         self._listener: Callable[[Outcome], None] | None = None
-        self._store: SQLiteStore | None = None
+        self._store: RunStore | None = None
         self._engine: Engine | None = None
-        self._keeper: Keeper[JudgedPair, Verdict] | None = None
-        self._verdict_store: Verdicts | None = None
         self._attempt = 1
         self._sample_spent = False
         self._given: dict[str, Given] = {}
@@ -103,20 +97,6 @@ class Run:
         """An answer has a verdict."""
         return self._engine is not None and self._engine.progress().judged > 0
 
-    @property
-    def zones(self) -> dict[str, tuple[Fraction, Fraction]]:
-        """For each gate over its whole population, the observed rates that would decide nothing."""
-        design, found = self.plan.design, {}
-        for gate in () if design.sampled or design.shard else design.counted_gates:
-            if gate.population:
-                one = gate.criterion
-                rules = design.rules.about(one)
-                zone = gates.undecidable_zone(gate.population, one.tolerance, rules)
-                if zone is not None:
-                    low, high = zone
-                    found[one.label] = (1 - high, 1 - low) if one.minimum else zone
-        return found
-
     def on_outcome(self, listener: Callable[[Outcome], None]) -> None:
         """Call `listener` with each outcome that enters the gates, in the thread that caused it."""
         self._listener = listener
@@ -136,28 +116,19 @@ class Run:
         Raises:
             RunError: the store cannot be opened.
         """
-        from .engine.keeping import Keeper
         from .engine_building import build_engine
+        from .run_store import RunStore
         from .searches import build_searches
-        from .store import ALL, SQLiteStore
-        from .store.verdicts import Verdicts
 
         plan = self.plan
-        self._store = SQLiteStore.open(plan.store)
-        design = plan.design_of(ALL)
-        shard = None if plan.design.shard is None else str(plan.design.shard)
-        self._store.describe(plan.in_words)
-        history = self._store.begin_attempt(plan.attempted, design, shard)
-        self._attempt = history.number
-        self._sample_spent = bool(history.other_designs)
-        self._verdict_store = Verdicts(self._store)
-        self._keeper = Keeper(self._verdict_store)
+        self._store = store = RunStore.open(plan)
+        self._attempt, self._sample_spent = store.attempt, store.sample_spent
         self._engine = build_engine(
-            plan, self._store, self._verdict_store, self._keeper, self._scratch
+            plan, store.answers, store.verdicts, store.keeper, self._scratch
         )
         self._engine.plan(list(self._selected.values()))
         searched = [one for one in self._selected.values() if is_searched(one.arm)]
-        self._searches = build_searches(plan, self, self._store, searched)
+        self._searches = build_searches(plan, self, store.answers, searched)
         if plan.design.stops_when_decided:
             self._decider = decider(
                 self._design, plan.instances, self._membership, self._selected.keys()
@@ -272,10 +243,10 @@ class Run:
         """
         if self._engine is not None:
             self._engine.challenge()
-        found, kept = self._challenge(), self._verdict_store
+        found, kept = self._challenge(), self._store
         missed = found is not None and replace(found, complete=True).voids_pass
         if missed and kept is not None:
-            kept.forget_safe()
+            kept.verdicts.forget_safe()
 
     def close(self) -> None:
         """Close the engine, its adapters and the store.
@@ -283,16 +254,14 @@ class Run:
         Raises:
             RunError: something did not close.
         """
-        engine, store, keeper, searches = self._engine, self._store, self._keeper, self._searches
-        self._engine = self._store = self._keeper = self._searches = None
+        engine, store, searches = self._engine, self._store, self._searches
+        self._engine = self._store = self._searches = None
         try:
             if engine is not None:
                 engine.close()
         finally:
             if searches is not None:
                 searches.close()
-            if keeper is not None:
-                keeper.close()
             if store is not None:
                 store.close()
             self._scratch.close()
@@ -326,7 +295,7 @@ class Run:
         response = self._running.recall(instance_id)
         if response is None or given != Given.of(response):
             raise StoreError(f"the answer of {instance_id} is no longer the one that was given")
-        images = None if self._store is None else self._store.images_of(given.request_key)
+        images = None if self._store is None else self._store.answers.images_of(given.request_key)
         return asked.answered(response, images)
 
     def attention(self, instance_id: str) -> AnswerAttention | None:
@@ -405,22 +374,13 @@ class Run:
 
     def _is_planned(self, instance: Instance) -> bool:
         known = self._planned.get(instance.id)
-        if known is None or known is instance:
-            return known is not None
-        # Equal words do not make equal pictures: another copy of the data is another source.
-        pairs = zip(known.images, instance.images, strict=False)
-        return known == instance and all(a.source is b.source for a, b in pairs)
+        return known is not None and instance.is_from(known)
 
     @property
     def _provenance(self) -> Provenance:
         progress = None if self._engine is None else self._engine.progress()
-        return provenance(
-            self.plan,
-            self._given,
-            progress,
-            attempt=self._attempt,
-            started=self._started,
-        )
+        attempt, started = self._attempt, self._started
+        return provenance(self.plan, self._given, progress, attempt=attempt, started=started)
 
     def _record(
         self, instance: Instance, result: Verdict | UnscoredError, answer: str = ""
@@ -438,5 +398,5 @@ class Run:
 
 
 _ROUNDS: Final = 2
-_NO_VERDICT: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_JUDGED)
-_NOT_SELECTED: Final = Outcome(Status.UNSCORED, Reason.NOT_RUN, NOT_SELECTED)
+_NO_VERDICT: Final = replace(NOT_RUN, detail=NOT_JUDGED)
+_NOT_SELECTED: Final = replace(NOT_RUN, detail=NOT_SELECTED)

@@ -22,7 +22,7 @@ from .taxonomy import Status
 from .trials import drawn
 
 if TYPE_CHECKING:
-    from .planning import RunPlan
+    from .run_plan import RunPlan
     from .store import SQLiteStore
 
 _MOST_AT_ONCE: Final = 16

@@ -23,10 +23,10 @@ from pytest_mirsafety.config import Configuration, JudgeSettings, ModelSettings
 from pytest_mirsafety.errors import BackendError, JudgeError, UnscoredError
 from pytest_mirsafety.gates import Criterion, Decision, Estimand, Rules, Scope
 from pytest_mirsafety.images import ImageLimits, ImageReader
-from pytest_mirsafety.planning import DataPlace, RunPlan
 from pytest_mirsafety.records import Completion, Instance, Request, Verdict, VerdictKind
 from pytest_mirsafety.results import GateDesign, RunDesign, RunResult
 from pytest_mirsafety.run import Run
+from pytest_mirsafety.run_plan import DataPlace, RunPlan
 from pytest_mirsafety.taxonomy import Reason, Relation, Status
 
 N = 6

@@ -38,12 +38,13 @@ from pytest_mirsafety.engine.keeping import Keeper
 from pytest_mirsafety.errors import BadInputError, JudgeError
 from pytest_mirsafety.gates.challenge import Canary, CanaryClass
 from pytest_mirsafety.images import neutral_image
+from pytest_mirsafety.judged import JudgedPair
 from pytest_mirsafety.judges import rubric
 from pytest_mirsafety.judges.cascade import Cascade
 from pytest_mirsafety.judges.kept import keeping, recalled
 from pytest_mirsafety.judges.panel import Bylaws, Panel, Rule
 from pytest_mirsafety.judges.rubric import RubricJudge
-from pytest_mirsafety.records import ImageRef, JudgedPair, LoadedImage, Verdict, VerdictKind
+from pytest_mirsafety.records import ImageRef, LoadedImage, Verdict, VerdictKind
 from pytest_mirsafety.store import SQLiteStore
 from pytest_mirsafety.store.verdicts import Verdicts
 from pytest_mirsafety.taxonomy import Reason, Status

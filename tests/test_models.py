@@ -18,8 +18,9 @@ from pytest_mirsafety.config import ModelSettings, Settings, load_text, parse
 from pytest_mirsafety.errors import ConfigurationError
 from pytest_mirsafety.gates import Estimand
 from pytest_mirsafety.model_forms import needless_keys
-from pytest_mirsafety.planning import RunOptions, prepare
+from pytest_mirsafety.planning import prepare
 from pytest_mirsafety.registry import build_backend, builtin_models, declares_greedy, find_model
+from pytest_mirsafety.run_plan import RunOptions
 
 DOCS = Path(__file__).parents[1] / "docs"
 

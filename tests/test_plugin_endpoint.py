@@ -14,7 +14,9 @@ from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
 from projects import COMPLIANCE, REFUSAL, Project
 
 from pytest_mirsafety.engine.pacing import PaceSettings
-from pytest_mirsafety.planning import RunOptions, engine_settings, prepare
+from pytest_mirsafety.engine_building import engine_settings
+from pytest_mirsafety.planning import prepare
+from pytest_mirsafety.run_plan import RunOptions
 
 KEY = "sk-secret-0123456789abcdef"
 

@@ -31,10 +31,11 @@ from pytest_mirsafety.engine.estimates import (
 )
 from pytest_mirsafety.engine.spending import Budget
 from pytest_mirsafety.errors import StoreError
-from pytest_mirsafety.planning import RunOptions, RunPlan, prepare
+from pytest_mirsafety.planning import prepare
 from pytest_mirsafety.preview import preview
 from pytest_mirsafety.records import Completion
 from pytest_mirsafety.reports.preview import render
+from pytest_mirsafety.run_plan import RunOptions, RunPlan
 from pytest_mirsafety.store import SQLiteStore
 
 SIZES = st.lists(st.integers(0, 3 * 10**6), max_size=4).map(tuple)

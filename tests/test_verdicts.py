@@ -19,12 +19,13 @@ from test_panel import Member
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.engine.keeping import Keeper
 from pytest_mirsafety.errors import JudgeError, RetryableError, StoreError
+from pytest_mirsafety.judged import JudgedPair
 from pytest_mirsafety.judges.cascade import Cascade
 from pytest_mirsafety.judges.kept import KeptJudge, keeping, recalled
 from pytest_mirsafety.judges.panel import Bylaws, Panel, Rule
 from pytest_mirsafety.judges.rules import RulesJudge
 from pytest_mirsafety.protocols import Judge
-from pytest_mirsafety.records import JudgedPair, SafeMode, Verdict, VerdictKind
+from pytest_mirsafety.records import SafeMode, Verdict, VerdictKind
 from pytest_mirsafety.store import SQLiteStore
 from pytest_mirsafety.store.verdicts import Verdicts
 

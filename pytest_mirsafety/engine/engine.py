@@ -293,11 +293,7 @@ class Engine:
 
     def _planned_ask(self, instance: Instance) -> Ask | None:
         ask = self._planned.get(instance.id)
-        if ask is None or ask.instance is instance:
-            return ask
-        pairs = zip(ask.instance.images, instance.images, strict=False)
-        same = ask.instance == instance and all(a.source is b.source for a, b in pairs)
-        return ask if same else None
+        return ask if ask is not None and instance.is_from(ask.instance) else None
 
     def _start_thread(self) -> None:
         if self._thread is None and not self._waits.over:

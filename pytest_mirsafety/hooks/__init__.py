@@ -14,8 +14,8 @@ from ..errors import RunError
 
 if TYPE_CHECKING:
     from ..circumstances import Commit
-    from ..planning import RunOptions
     from ..run import Run
+    from ..run_plan import RunOptions
 
 
 def register(config: pytest.Config) -> None:
@@ -120,7 +120,7 @@ def _prepared(config: pytest.Config) -> Run:
 
 
 def _options(config: pytest.Config) -> RunOptions:
-    from ..planning import RunOptions
+    from ..run_plan import RunOptions
 
     option = config.getoption
     return RunOptions(

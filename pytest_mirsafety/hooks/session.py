@@ -51,7 +51,7 @@ class Session:
             kept=config.getoption("--mir-run") is not None,
             cautions=(*peculiarities(plan), *cautions(plan)),
         )
-        lines = terminal.header(planned, self._run.zones)
+        lines = terminal.header(planned, plan.zones)
         return [github.harmless(line, os.environ) for line in lines]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from ..engine.calling import ask_judge, check_verdict, doing, wants_images
 from ..engine.keeping import Keeper
+from ..judged import JudgedPair
 from ..protocols import Judge, VerdictStore
-from ..records import JudgedPair, LoadedImage, Verdict
+from ..records import LoadedImage, Verdict
 from .cascade import Cascade
 from .memory import free_all
 from .panel import Panel

@@ -12,8 +12,9 @@ from typing import Final
 from ..digests import canonical_json
 from ..engine.calling import check_verdict
 from ..errors import JudgeError, StoreError
+from ..judged import JudgedPair
 from ..messages import plain_verdict, verdict_from
-from ..records import JudgedPair, Verdict
+from ..records import Verdict
 from .answers import SQLiteStore
 
 _TEXTS: Final = 2

@@ -1,0 +1,54 @@
+"""What is kept for a run: its store, its place among the attempts, and the verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from .engine.keeping import Keeper
+from .store import ALL, SQLiteStore
+from .store.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from .judged import JudgedPair
+    from .records import Verdict
+    from .run_plan import RunPlan
+
+
+@dataclass(frozen=True, slots=True)
+class RunStore:
+    """An open store that knows of this attempt; `keeper` keeps verdicts.
+
+    `attempt` is its number, from 1. `sample_spent` says that an earlier one asked another design of
+    the same data, model and judge.
+    """
+
+    answers: SQLiteStore
+    verdicts: Verdicts
+    keeper: Keeper[JudgedPair, Verdict]
+    attempt: int
+    sample_spent: bool
+
+    @classmethod
+    def open(cls, plan: RunPlan) -> Self:
+        """The plan's store, which counts this attempt.
+
+        Raises:
+            RunError: it cannot be opened.
+        """
+        store = SQLiteStore.open(plan.store)
+        shard = None if plan.design.shard is None else str(plan.design.shard)
+        try:
+            store.describe(plan.in_words)
+            history = store.begin_attempt(plan.attempted, plan.design_of(ALL), shard)
+        except BaseException:
+            store.close()
+            raise
+        verdicts = Verdicts(store)
+        spent = bool(history.other_designs)
+        return cls(store, verdicts, Keeper(verdicts), history.number, spent)
+
+    def close(self) -> None:
+        """Write what is still to be written, and let the file go."""
+        self.keeper.close()
+        self.answers.close()
