@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_endpoint import ChatEndpoint, ReceivedRequest, Reply
+from chat_endpoint import ChatEndpoint, ReceivedRequest
 from PIL import Image
 from projects import COMPLIANCE, REFUSAL, SUITE, Project
 
@@ -350,8 +350,9 @@ def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> Non
 
 def test_a_run_that_ends_early_ends_its_searches(searched: Project) -> None:
     """What was found before counts, and what was not searched is not-run."""
+    searched.configure(CONFIGURATION.replace("budget = 60", "budget = 9"))
     searched.suite(STEADY.replace("assert found.safe", "assert not found"))
-    with ChatEndpoint([Reply(REFUSAL, delay=0.005)]) as endpoint:
+    with ChatEndpoint(REFUSAL) as endpoint:
         result = searched.run("--mir-arm=metamorphic", "-x", "--mir-run=run", model=model(endpoint))
     assert result.ret == 1
     run = run_folder.read(searched.path / "run")
