@@ -24,19 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mirsafety import run_folder
+from pytest_mirsafety.digests import digest, text_digest
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.gates import Criterion, Estimand, Rules, Scope
-from pytest_mirsafety.records import (
-    Instance,
-    Outcome,
-    SafeMode,
-    SentImages,
-    Verdict,
-    VerdictKind,
-    digest,
-    text_digest,
-)
+from pytest_mirsafety.records import Instance, Outcome, SafeMode, SentImages, Verdict, VerdictKind
 from pytest_mirsafety.results import (
     GateDesign,
     InstanceOutcome,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from . import arms as ways
 from .arms import BENIGN_TWIN, TWIN_SUFFIX, Arm, ArmKind
+from .digests import digest
 from .errors import ConfigurationError
 from .gates import Thresholds
 from .printable import one_line
-from .records import MULTI, Dataset, Instance, digest
+from .records import MULTI, Dataset, Instance
 from .results import ArmDesign
 from .setting_sections import ArmSettings, MetamorphicSettings
 from .taxonomy import Relation

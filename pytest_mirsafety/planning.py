@@ -18,6 +18,7 @@ from .config import (
     Settings,
 )
 from .defence_building import residents, with_defences
+from .digests import digest
 from .engine.spending import Budget
 from .errors import ConfigurationError, DataError
 from .gates import Criterion, Estimand, Rules
@@ -37,7 +38,7 @@ from .option_values import (
 from .phases import Phases, Resident
 from .printable import one_line
 from .provenance import policy_lines
-from .records import Dataset, Instance, digest
+from .records import Dataset, Instance
 from .registry import build_backend, build_judge, find_model
 from .results import GateDesign, RunDesign, ids_digest
 from .taxonomy import Relation

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from . import reasoning
 from .config import Settings
+from .digests import canonical_json
 from .printable import one_line
 from .protocols import Backend
-from .records import MULTI, Response, canonical_json, item_id
+from .records import MULTI, Response, item_id
 from .results import ArmUsage, Provenance
 from .trials import Trials
 

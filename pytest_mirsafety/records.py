@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,6 +10,7 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from .digests import canonical_json, digest, text_digest
 from .taxonomy import Category, Group, Reason, Relation, Status
 
 if TYPE_CHECKING:
@@ -22,24 +22,6 @@ Scalar = str | int | float | bool | None
 
 MULTI: Final = "multi"
 """The benchmark's own way of asking: all images, in order, then the prompt."""
-
-# One of our own: a test that replaces json.dumps must not change what a request is known by.
-_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return _ENCODER.encode(value)
-
-
-def digest(value: object) -> str:
-    """SHA-256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def text_digest(text: str) -> str:
-    """SHA-256 (hex) of a text's UTF-8, also of one with half a surrogate pair."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from .digests import text_digest
 from .exchanges import Exchange
 from .metamorphic import Flip, SearchResult
-from .records import Outcome, Verdict, text_digest
+from .records import Outcome, Verdict
 from .results import DECIDED, NOT_JUDGED, NOT_SELECTED, InstanceOutcome, RunResult
 
 NOTE: Final = "redacted: questions, prompts, answers and what quotes them are left out"

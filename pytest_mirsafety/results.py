@@ -14,9 +14,10 @@ from .circumstances import Circumstances
 from .comparison.arms import ArmDifference, FalseRefusals
 from .comparison.regression import RegressionResult
 from .comparison.sides import Side
+from .digests import digest
 from .gates import Criterion, Decision, Estimand, GateResult, Rules, exit_code
 from .metamorphic.findings import SearchResult
-from .records import MULTI, Outcome, Verdict, digest, item_id
+from .records import MULTI, Outcome, Verdict, item_id
 from .sharding import Shard
 from .tally import Counts, ModeCounts
 from .taxonomy import Category, Reason, Relation, Status

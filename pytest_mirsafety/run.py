@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from . import evaluation, gates
 from .arms import ArmKind, is_searched, kind_of
 from .data.scratch import Scratch
+from .digests import text_digest
 from .errors import BlankError, FilteredError, RunError, StoreError, UnscoredError
 from .exchanges import Exchange
 from .gates.challenge import Challenge
@@ -20,15 +21,7 @@ from .judges.modes import guess_mode
 from .ordering import in_rounds
 from .planning import RunPlan
 from .provenance import Given, numerics_note, provenance, trials_notes
-from .records import (
-    Instance,
-    JudgedPair,
-    Outcome,
-    Response,
-    Verdict,
-    VerdictKind,
-    text_digest,
-)
+from .records import Instance, JudgedPair, Outcome, Response, Verdict, VerdictKind
 from .results import (
     DECIDED,
     NOT_JUDGED,

@@ -17,11 +17,12 @@ from fractions import Fraction
 from typing import Final
 
 from .arms import ArmKind
+from .digests import digest
 from .errors import ConfigurationError
 from .gates.criteria import Criterion
 from .gates.decisions import Estimand, Rules, limits
 from .gates.wording import limit
-from .records import Dataset, Instance, digest
+from .records import Dataset, Instance
 from .stats import allowed, binomial_cdf, effective_size, hypergeometric_cdf
 
 POWER: Final = Fraction(4, 5)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from .digests import text_digest
 from .edits import Edit
 from .errors import MissingExtraError, UnscoredError
 from .images import ImageLimits
 from .images.editing import ImageEditor
 from .metamorphic import Answered, Flip, SearchResult, search
-from .records import Instance, Outcome, Response, SentImages, Verdict, text_digest
+from .records import Instance, Outcome, Response, SentImages, Verdict
 from .setting_sections import MetamorphicSettings
 from .tally import UnscoredPolicy, outcome_of
 from .taxonomy import Status

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from .records import Instance, digest
+from .digests import digest
+from .records import Instance
 
 MOST_SHARDS: Final = 1000
 

@@ -11,18 +11,10 @@ from gate_evidence import instance
 from recorded_runs import PROVENANCE
 
 from pytest_mirsafety.arms import ArmKind, kind_of
+from pytest_mirsafety.digests import digest, text_digest
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.gates import Criterion, Estimand, Rules, Scope
-from pytest_mirsafety.records import (
-    MULTI,
-    Instance,
-    Outcome,
-    Verdict,
-    VerdictKind,
-    arm_id,
-    digest,
-    text_digest,
-)
+from pytest_mirsafety.records import MULTI, Instance, Outcome, Verdict, VerdictKind, arm_id
 from pytest_mirsafety.results import (
     ArmDesign,
     ArmUsage,

@@ -14,9 +14,10 @@ from recorded_runs import PROVENANCE, _entry, _recorded
 from pytest_mirsafety.comparison.pairs import Pair, PairCounts
 from pytest_mirsafety.comparison.recorded import side_of
 from pytest_mirsafety.comparison.sides import ItemOutcome, Side
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.gates import Estimand, Rules
-from pytest_mirsafety.records import Instance, Outcome, digest
+from pytest_mirsafety.records import Instance, Outcome
 from pytest_mirsafety.results import GateDesign, RecordedRun, RunDesign, ids_digest
 from pytest_mirsafety.run_folder.pinned import side_digest
 from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status

@@ -11,8 +11,9 @@ from recorded_runs import world
 from pytest_mirsafety import labels as label_file
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.calibration.samples import Draw
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.labelling import Label, LabelKind
-from pytest_mirsafety.records import Outcome, VerdictKind, digest
+from pytest_mirsafety.records import Outcome, VerdictKind
 from pytest_mirsafety.results import RecordedRun
 from pytest_mirsafety.taxonomy import Reason, Status
 

@@ -9,9 +9,10 @@ from decimal import Decimal
 from gate_evidence import instance
 from hypothesis import strategies as st
 
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.gates import Criterion, Estimand, Rules, Scope
-from pytest_mirsafety.records import Instance, Outcome, SafeMode, digest
+from pytest_mirsafety.records import Instance, Outcome, SafeMode
 from pytest_mirsafety.results import (
     NOT_SELECTED,
     GateDesign,

@@ -11,6 +11,7 @@ from hostile import HOSTILE
 from recorded_runs import PROVENANCE
 
 from pytest_mirsafety.arms import METAMORPHIC
+from pytest_mirsafety.digests import digest, text_digest
 from pytest_mirsafety.edits import Edit, ImageKind, ImageStep
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.exchanges import Exchange
@@ -24,9 +25,7 @@ from pytest_mirsafety.records import (
     Verdict,
     VerdictKind,
     arm_id,
-    digest,
     origin_id,
-    text_digest,
 )
 from pytest_mirsafety.results import GateDesign, InstanceOutcome, RunDesign, RunResult, ids_digest
 from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status

@@ -14,16 +14,9 @@ from scripted import NO_SOURCE
 from starlette.testclient import TestClient
 
 from pytest_mirsafety import labels
+from pytest_mirsafety.digests import text_digest
 from pytest_mirsafety.errors import BadInputError
-from pytest_mirsafety.records import (
-    ImageRef,
-    Instance,
-    LoadedImage,
-    Outcome,
-    Verdict,
-    VerdictKind,
-    text_digest,
-)
+from pytest_mirsafety.records import ImageRef, Instance, LoadedImage, Outcome, Verdict, VerdictKind
 from pytest_mirsafety.results import InstanceOutcome
 from pytest_mirsafety.review import Item, Keys, Review, Sizes, application, draw
 from pytest_mirsafety.taxonomy import Reason, Status

@@ -17,9 +17,10 @@ from hypothesis import given
 
 from pytest_mirsafety.attention.watching import Watch, WatchedBackend
 from pytest_mirsafety.cli import main
+from pytest_mirsafety.digests import text_digest
 from pytest_mirsafety.entropies import AnswerAttention
 from pytest_mirsafety.errors import BackendError, StoreError
-from pytest_mirsafety.records import Completion, LoadedImage, ModelIdentity, Request, text_digest
+from pytest_mirsafety.records import Completion, LoadedImage, ModelIdentity, Request
 from pytest_mirsafety.store import SQLiteStore
 from pytest_mirsafety.store.attention import Attention
 from pytest_mirsafety.store.upkeep import Selection, StoreUpkeep

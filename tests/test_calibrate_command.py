@@ -18,8 +18,9 @@ from terminals import show
 
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.cli import main
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.labelling import Label, LabelKind
-from pytest_mirsafety.records import VerdictKind, digest
+from pytest_mirsafety.records import VerdictKind
 from pytest_mirsafety.taxonomy import Status
 
 SAFE_V, UNSAFE_V, OPEN_V = VerdictKind.SAFE, VerdictKind.UNSAFE, VerdictKind.UNDETERMINED

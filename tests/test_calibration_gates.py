@@ -25,11 +25,12 @@ from scipy.stats import hypergeom
 
 from pytest_mirsafety.calibration import Calibration, Rule, calibrate
 from pytest_mirsafety.calibration.samples import Stratum
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.gates import Decision, Estimand
 from pytest_mirsafety.gates.challenge import CanaryClass, CanaryCount, Challenge, Round
 from pytest_mirsafety.labelling import Label, LabelKind
-from pytest_mirsafety.records import Outcome, Verdict, VerdictKind, digest
+from pytest_mirsafety.records import Outcome, Verdict, VerdictKind
 from pytest_mirsafety.results import RecordedRun
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.stats import hypergeometric_lower, hypergeometric_upper

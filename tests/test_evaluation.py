@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded_runs import OUTCOMES, World, world, worlds
 
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.evaluation import evaluate, gather, remarks, repeats
 from pytest_mirsafety.gates import Criterion, Decision, Estimand, Evidence, Rules, Scope
-from pytest_mirsafety.records import Outcome, digest
+from pytest_mirsafety.records import Outcome
 from pytest_mirsafety.results import GateDesign, InstanceOutcome, Ruling, RunDesign, RunResult
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.tally import Counts

@@ -16,6 +16,7 @@ LAYERS = (
     {
         "circumstances",
         "defended",
+        "digests",
         "errors",
         "exchanges",
         "labelling",

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from recorded_runs import OUTCOMES, World, world, worlds
 
 from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.gates import Decision
 from pytest_mirsafety.merging import MAY_DIFFER, circumstances, exit_code, merge
-from pytest_mirsafety.records import ModelIdentity, digest
+from pytest_mirsafety.records import ModelIdentity
 from pytest_mirsafety.results import (
     InstanceOutcome,
     Provenance,

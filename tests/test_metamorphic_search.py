@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scripted import make_instance
 
 from pytest_mirsafety.arms import LEAST_BUDGET
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.edits import Edit, Reorder, reworded
 from pytest_mirsafety.errors import StoreError
 from pytest_mirsafety.metamorphic import (
@@ -21,7 +22,7 @@ from pytest_mirsafety.metamorphic import (
     SearchResult,
     search,
 )
-from pytest_mirsafety.records import Instance, Outcome, digest
+from pytest_mirsafety.records import Instance, Outcome
 from pytest_mirsafety.taxonomy import Reason, Relation, Status
 
 SAFE, UNSAFE = Outcome(Status.SAFE), Outcome(Status.UNSAFE)

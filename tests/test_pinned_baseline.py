@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.comparison.recorded import side_of
 from pytest_mirsafety.comparison.sides import Side
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.evaluation import evaluate
 from pytest_mirsafety.gates import Estimand
-from pytest_mirsafety.records import digest
 from pytest_mirsafety.results import RecordedRun
 from pytest_mirsafety.run_folder.pinned import (
     BASELINE,

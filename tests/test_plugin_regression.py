@@ -11,7 +11,7 @@ import pytest
 from projects import COMPLIANCE, UNCLEAR, Project
 
 from pytest_mirsafety.cli import main
-from pytest_mirsafety.records import digest
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.run_folder.pinned import pin, read_side
 
 GATED = "thresholds.overall = 0.9\nregression.overall = 0.1\nregression.relation.analogy = 0.5\n"

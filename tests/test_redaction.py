@@ -16,10 +16,11 @@ from recorded_runs import World, world, worlds
 
 from pytest_mirsafety import labels, run_folder
 from pytest_mirsafety.cli import main
+from pytest_mirsafety.digests import text_digest
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.labelling import Label, LabelKind
-from pytest_mirsafety.records import Outcome, Verdict, VerdictKind, text_digest
+from pytest_mirsafety.records import Outcome, Verdict, VerdictKind
 from pytest_mirsafety.redaction import NOTE, redacted_exchange, redacted_result
 from pytest_mirsafety.results import DECIDED, NOT_SELECTED
 from pytest_mirsafety.taxonomy import Reason, Status

@@ -23,9 +23,9 @@ from projects import COMPLIANCE, UNCLEAR, Project
 from pytest_mirsafety import labels, run_folder
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.commands import review
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.errors import ConfigurationError
 from pytest_mirsafety.labelling import LabelKind
-from pytest_mirsafety.records import digest
 from pytest_mirsafety.review import Review
 
 

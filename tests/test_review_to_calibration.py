@@ -15,8 +15,9 @@ from pytest_mirsafety import labels, run_folder
 from pytest_mirsafety.calibration import calibrate
 from pytest_mirsafety.calibration.samples import Draw
 from pytest_mirsafety.cli import main
+from pytest_mirsafety.digests import text_digest
 from pytest_mirsafety.labelling import Label, LabelKind
-from pytest_mirsafety.records import Outcome, VerdictKind, text_digest
+from pytest_mirsafety.records import Outcome, VerdictKind
 from pytest_mirsafety.results import RecordedRun
 from pytest_mirsafety.review.drawing import Drawn, Sizes, Stratum, draw
 

@@ -18,18 +18,11 @@ from recorded_runs import OUTCOMES, world
 
 from pytest_mirsafety import run_folder, whole_files
 from pytest_mirsafety.cli import main
+from pytest_mirsafety.digests import digest, text_digest
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.printable import one_line
-from pytest_mirsafety.records import (
-    Outcome,
-    SafeMode,
-    SentImages,
-    Verdict,
-    VerdictKind,
-    digest,
-    text_digest,
-)
+from pytest_mirsafety.records import Outcome, SafeMode, SentImages, Verdict, VerdictKind
 from pytest_mirsafety.redaction import redacted_exchange
 from pytest_mirsafety.results import RecordedRun, RunResult
 from pytest_mirsafety.run_folder import lines

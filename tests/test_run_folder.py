@@ -17,10 +17,11 @@ from recorded_runs import OUTCOMES, World, world, worlds
 
 from pytest_mirsafety import run_folder
 from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.errors import ConfigurationError, DataError
 from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.printable import one_line
-from pytest_mirsafety.records import ModelIdentity, Outcome, SentImages, digest
+from pytest_mirsafety.records import ModelIdentity, Outcome, SentImages
 from pytest_mirsafety.results import RecordedRun, RunResult, ids_digest
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.taxonomy import Status

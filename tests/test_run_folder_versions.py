@@ -18,9 +18,10 @@ from pytest_mirsafety import labels, run_folder, whole_files
 from pytest_mirsafety.circumstances import Circumstances
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.commands import review
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.labelling import Label, LabelKind
-from pytest_mirsafety.records import VerdictKind, digest
+from pytest_mirsafety.records import VerdictKind
 
 GOLDEN = Path(__file__).parent / "run_folders" / "version-1"
 WHOLE = GOLDEN / "whole"

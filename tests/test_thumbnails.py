@@ -10,9 +10,10 @@ import pytest
 from dataset_builders import tiny_png
 from PIL import Image
 
+from pytest_mirsafety.digests import digest
 from pytest_mirsafety.errors import BadInputError, DataError
 from pytest_mirsafety.images.thumbnails import LONG_SIDE, thumbnail
-from pytest_mirsafety.records import LoadedImage, digest
+from pytest_mirsafety.records import LoadedImage
 from pytest_mirsafety.run_folder import thumbnails
 from pytest_mirsafety.run_folder.thumbnails import THUMBNAIL_LIMIT, Thumbnails
 

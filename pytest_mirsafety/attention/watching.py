@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..digests import text_digest
 from ..entropies import AnswerAttention, AttentionStore
 from ..errors import BackendError
-from ..records import Completion, LoadedImage, ModelIdentity, Request, Scalar, text_digest
+from ..records import Completion, LoadedImage, ModelIdentity, Request, Scalar
 from .measuring import Meter, Prompts, measured
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any, Final, Self
 
+from ..digests import digest
 from ..errors import BackendError, DataError, NotRunError, UnscoredError
 from ..printable import one_line
 from ..recordings import Recording, is_failure, without_mark
-from ..records import Completion, Instance, LoadedImage, ModelIdentity, Request, Scalar, digest
+from ..records import Completion, Instance, LoadedImage, ModelIdentity, Request, Scalar
 from ..taxonomy import Category, Relation, nearest, parse_category, parse_relation
 
 UNRECORDED: Final = "unrecorded"

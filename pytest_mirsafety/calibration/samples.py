@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from ..records import VerdictKind, digest
+from ..digests import digest
+from ..records import VerdictKind
 from ..results import InstanceOutcome
 from ..stats import hypergeometric_lower, hypergeometric_upper
 from .consensus import Reviewed, Strata

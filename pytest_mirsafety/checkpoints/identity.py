@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from ..digests import digest
 from ..errors import ConfigurationError
 from ..printable import one_line
-from ..records import ModelIdentity, digest
+from ..records import ModelIdentity
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _PLACE: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)

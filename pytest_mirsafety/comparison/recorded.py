@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..arms import ArmKind
+from ..digests import text_digest
 from ..errors import DataError
 from ..evaluation import counted
 from ..printable import one_line
-from ..records import MULTI, VerdictKind, item_id, text_digest
+from ..records import MULTI, VerdictKind, item_id
 from ..results import DECIDED, InstanceOutcome, Provenance, RecordedRun, RunDesign, RunResult
 from ..tally import Counts
 from ..taxonomy import Reason, Status

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ..digests import canonical_json
 from ..errors import DataError
 from ..printable import one_line
-from ..records import Dataset, ImageRef, Instance, canonical_json
+from ..records import Dataset, ImageRef, Instance
 from ..taxonomy import Category, Relation
 from .fields import Record, malformed, shown
 

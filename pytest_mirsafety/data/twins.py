@@ -13,9 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from ..digests import digest
 from ..errors import ConfigurationError
 from ..printable import one_line
-from ..records import Dataset, Instance, digest
+from ..records import Dataset, Instance
 from ..taxonomy import nearest
 from . import jsonl, sample
 from .assembly import Assembly

@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Protocol
 
 from ..defended import REFUSAL, Asked, Blocked, Decided, Passed
+from ..digests import digest, text_digest
 from ..errors import ConfigurationError, JudgeError
 from ..printable import one_line
-from ..records import LoadedImage, VerdictKind, digest, text_digest
+from ..records import LoadedImage, VerdictKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from ..digests import text_digest
 from ..errors import ConfigurationError, JudgeError
 from ..printable import one_line
-from ..records import VerdictKind, text_digest
+from ..records import VerdictKind
 from .guarding import Content, Opinion
 
 _CONCURRENCY: Final = 8

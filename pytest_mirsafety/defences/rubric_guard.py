@@ -13,11 +13,12 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any, Final
 
+from ..digests import digest
 from ..printable import one_line
 from ..prompting.asking import clip_in_words, described, prepare
 from ..prompting.fences import fenced
 from ..prompting.markers import CHAT
-from ..records import VerdictKind, digest
+from ..records import VerdictKind
 from ..texts import TextPrompt, TextReply, Turn
 from .guarding import Content, Opinion
 from .modelled import ModelGuard

@@ -22,7 +22,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Final, Self, TypeAlias, TypeVar
 
-from ..records import canonical_json
+from ..digests import canonical_json
 
 T = TypeVar("T")
 

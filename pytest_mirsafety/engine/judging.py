@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
+from ..digests import digest
 from ..errors import BadInputError, JudgeError, UnscoredError
-from ..records import Verdict, digest
+from ..records import Verdict
 from .asks import NO_PICTURES, Judging
 from .calling import Caller
 from .pictures import Pictures

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from ..digests import digest
 from ..edits import Edit, ImageKind, ImageStep, reworded
 from ..errors import BadInputError
-from ..records import ImageRef, Instance, digest
+from ..records import ImageRef, Instance
 from .checks import media_type
 from .pixels import as_shown, to_png
 from .reading import ImageLimits

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from ..digests import digest
 from ..errors import BadInputError
 from ..printable import one_line
-from ..records import ImageRef, LoadedImage, digest
+from ..records import ImageRef, LoadedImage
 from .checks import check, media_type
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Self
 
+from ..digests import digest
 from ..engine.calling import ask_judge, doing, wants_images
 from ..printable import one_line
 from ..protocols import Judge
-from ..records import LoadedImage, ModelIdentity, Verdict, VerdictKind, digest
+from ..records import LoadedImage, ModelIdentity, Verdict, VerdictKind
 from .memory import free_all
 from .rules import (
     MOST_CHARACTERS,

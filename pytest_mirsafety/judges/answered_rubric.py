@@ -12,11 +12,12 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Final
 
+from ..digests import digest
 from ..printable import one_line
 from ..prompting.asking import clip_in_words, described, prepare
 from ..prompting.markers import CHAT
 from ..protocols import TextModel
-from ..records import LoadedImage, ModelIdentity, Verdict, VerdictKind, digest
+from ..records import LoadedImage, ModelIdentity, Verdict, VerdictKind
 from ..texts import TextPrompt, TextReply, Turn
 from .memory import free_all
 from .rubric import LAYOUT, fenced, read_object, why_unread

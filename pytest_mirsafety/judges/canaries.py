@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..digests import digest
 from ..errors import ConfigurationError
 from ..gates.challenge import Canary, CanaryClass
 from ..printable import one_line
-from ..records import digest
 from ..whole_files import bounded
 
 MOST_BYTES: Final = 16 * 2**20

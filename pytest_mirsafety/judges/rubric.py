@@ -14,12 +14,13 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any, Final
 
+from ..digests import digest
 from ..printable import one_line
 from ..prompting import fences
 from ..prompting.asking import clip_in_words, described, prepare
 from ..prompting.markers import CHAT
 from ..protocols import TextModel
-from ..records import LoadedImage, ModelIdentity, SafeMode, Verdict, VerdictKind, digest
+from ..records import LoadedImage, ModelIdentity, SafeMode, Verdict, VerdictKind
 from ..texts import TextPrompt, TextReply, Turn
 from .memory import free_all
 

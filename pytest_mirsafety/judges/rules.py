@@ -16,7 +16,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
-from ..records import Verdict, VerdictKind, digest
+from ..digests import digest
+from ..records import Verdict, VerdictKind
 
 MOST_WORDS: Final = 120
 """A longer answer is no clear refusal."""

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from ..digests import digest, text_digest
 from ..errors import DataError, JudgeError
 from ..printable import one_line
 from ..reasoning import DEFAULT, ReasoningMarkers, separate
 from ..recordings import Recording, is_failure, without_mark
-from ..records import Completion, Instance, Verdict, VerdictKind, digest, text_digest
+from ..records import Completion, Instance, Verdict, VerdictKind
 from ..taxonomy import parse_category, parse_relation
 
 _RECORDING: Final = Recording("labels")

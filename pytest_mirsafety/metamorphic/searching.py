@@ -13,8 +13,9 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..arms import LEAST_BUDGET
+from ..digests import canonical_json, digest
 from ..edits import Edit, identity_order, reworded
-from ..records import Instance, Outcome, canonical_json, digest
+from ..records import Instance, Outcome
 from ..tally import worst
 from ..taxonomy import Reason, Status
 from . import drawing

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ..records import Instance, digest
+from ..digests import digest
+from ..records import Instance
 from ..taxonomy import Relation
 
 

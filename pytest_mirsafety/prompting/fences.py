@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from itertools import count
 
-from ..records import digest
+from ..digests import digest
 
 
 def fenced(layout: str, texts: Mapping[str, str]) -> str:

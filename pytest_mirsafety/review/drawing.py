@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from ..digests import digest
 from ..errors import ConfigurationError
-from ..records import digest
 from ..results import InstanceOutcome
 from ..taxonomy import Status
 

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 
 from ..arms import ArmKind, kind_of
+from ..digests import text_digest
 from ..exchanges import Exchange
 from ..printable import one_line
 from ..records import (
@@ -22,7 +23,6 @@ from ..records import (
     arm_id,
     item_id,
     origin_id,
-    text_digest,
 )
 from ..results import InstanceOutcome, RunDesign
 from ..taxonomy import Category, Reason, Relation, Status

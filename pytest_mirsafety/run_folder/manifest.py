@@ -13,12 +13,13 @@ from .. import whole_files
 from ..arms import LONGEST, NAME, TWIN_SUFFIX, ArmKind, kind_of
 from ..circumstances import Circumstances
 from ..comparison.facts import regression_facts
+from ..digests import digest
 from ..errors import DataError
 from ..facts import arms_facts, challenge_facts, gate_facts, provenance_facts, tally_facts
 from ..gates.challenge import Challenge
 from ..labelling import DRAW_SEED
 from ..printable import one_line
-from ..records import MULTI, digest
+from ..records import MULTI
 from ..results import Provenance, RunDesign, RunResult
 from .forms import (
     FORMAT,

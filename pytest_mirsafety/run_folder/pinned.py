@@ -20,10 +20,10 @@ from .. import whole_files
 from ..arms import ArmKind
 from ..comparison.recorded import refuse_unfit, side_of
 from ..comparison.sides import TEXT_LIMIT, ArmRate, ItemOutcome, Side, SideTerms
+from ..digests import canonical_json, digest
 from ..errors import DataError
 from ..gates import Estimand, Rules
 from ..printable import one_line
-from ..records import canonical_json, digest
 from ..taxonomy import Category, Reason, Relation, Status
 from ..trials import Trials
 from .forms import Digest, Strict, malformed, validated

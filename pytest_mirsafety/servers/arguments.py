@@ -10,9 +10,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from ..digests import digest
 from ..errors import ConfigurationError
 from ..printable import one_line
-from ..records import digest
 
 HOST: Final = "127.0.0.1"
 _LIMIT: Final = "--limit-mm-per-prompt"

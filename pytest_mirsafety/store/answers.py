@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from ..digests import canonical_json
 from ..errors import StoreError
-from ..records import Completion, Request, SentImages, canonical_json
+from ..records import Completion, Request, SentImages
 from .file import connect, explained, prepare, provide, transaction, trouble
 
 ALL: Final = "all"

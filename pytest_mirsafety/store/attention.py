@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ..digests import canonical_json
 from ..entropies import DEFINITION, AnswerAttention
 from ..errors import StoreError
-from ..records import canonical_json
 from .answers import SQLiteStore
 from .file import explained
 

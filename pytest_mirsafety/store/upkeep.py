@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from ..digests import canonical_json
 from ..errors import StoreError
-from ..records import ModelIdentity, canonical_json
+from ..records import ModelIdentity
 from .answers import ALL, count_attempts, decode
 from .attention import AttentionUpkeep
 from .file import KNOWS_SHARDS, check, connect, explained, transaction

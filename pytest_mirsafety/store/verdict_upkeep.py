@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..digests import canonical_json
 from ..errors import StoreError
-from ..records import canonical_json
 from .file import KNOWS_VERDICTS, explained
 from .verdicts import problem
 

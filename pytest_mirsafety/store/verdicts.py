@@ -9,10 +9,11 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from ..digests import canonical_json
 from ..engine.calling import check_verdict
 from ..errors import JudgeError, StoreError
 from ..messages import plain_verdict, verdict_from
-from ..records import JudgedPair, Verdict, canonical_json
+from ..records import JudgedPair, Verdict
 from .answers import SQLiteStore
 
 _TEXTS: Final = 2
