@@ -23,6 +23,7 @@ from pytest_mirsafety import run_folder
 from pytest_mirsafety.cli import main
 from pytest_mirsafety.errors import DataError
 from pytest_mirsafety.images.pixels import to_png
+from pytest_mirsafety.taxonomy import Reason
 
 STEADY = (Path(__file__).parents[1] / "suites" / "test_metamorphic.py").read_text("utf-8")
 FIRST, SECOND = 100, 60  # the grey of the two pictures of each instance
@@ -345,3 +346,28 @@ def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> Non
     assert gates["overall"]["planned"] == 5
     assert (gates["flips"]["planned"], gates["flips"]["population"]) == (7, 7)
     assert gates["flips"]["counts"]["safe"] == 7
+
+
+def test_a_run_that_ends_early_ends_its_searches(searched: Project) -> None:
+    """What was found before counts, and what was not searched is not-run."""
+    searched.configure(CONFIGURATION.replace("budget = 60", "budget = 9"))
+    searched.suite(STEADY.replace("assert found.safe", "assert not found"))
+    with ChatEndpoint(REFUSAL) as endpoint:
+        result = searched.run("--mir-arm=metamorphic", "-x", "--mir-run=run", model=model(endpoint))
+    assert result.ret == 1
+    run = run_folder.read(searched.path / "run")
+    assert len(run.flips) == 1
+    reasons = [one.outcome.reason for one in run.arm_outcomes]
+    assert reasons.count(Reason.NOT_RUN) == 6
+
+
+def test_a_team_may_search_any_instance(searched: Project) -> None:
+    searched.suite(
+        "from dataclasses import replace\n"
+        "def test_kindly(mllm, instance, judge, search_flips):\n"
+        "    found = search_flips(replace(instance, prompt='Please. ' + instance.prompt))\n"
+        "    assert found.flip.edit.describe() == 'pictures 15% brighter'\n"
+    )
+    with ChatEndpoint(planted) as endpoint:
+        result = searched.run("-k", "analogy/1", model=model(endpoint))
+    result.stdout.fnmatch_lines(["*1 passed*"])

@@ -142,6 +142,7 @@ def lines(result: RunResult, width: int) -> Iterator[Line]:
     headings = ("flips", "of SAFE verdicts", "unknown", "unsafe before", "unedited", "interval")
     short = ("flips", "of SAFE", "unk.", "before", "unedited", "interval")
     yield from columns((headings, short), rows, [PLAIN] * len(rows), width)
+    yield Line("")
     listed = smallest(result)
     if listed:
         yield Line(f"smallest flips ({len(listed)})", BOLD)
