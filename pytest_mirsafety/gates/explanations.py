@@ -86,6 +86,9 @@ def _stopped(case: Case) -> Explanation:
 
 
 def _not_evaluated(case: Case) -> Explanation:
+    if not case.evidence.population and case.evidence.criterion.kind is ArmKind.SEARCH:
+        none = "no instance that was searched was SAFE without an edit"
+        return Explanation(none, "", "gate the attack success rate, or search more instances")
     if not case.evidence.population:
         empty = "the data has no such instance"
         return Explanation(empty, "", "check the data, or remove this threshold")

@@ -167,19 +167,25 @@ def _outcomes(outcomes: Sequence[InstanceOutcome], width: int) -> Iterator[Line]
 
 def _named(causes: Mapping[str, Sequence[str]], width: int, *, each: bool) -> Iterator[Line]:
     """The ids under one heading, up to a limit: each with its detail, or by their detail."""
-    left = MAX_LISTED
+    left, more = MAX_LISTED, 0
     for detail, ids in causes.items():
         shown = [] if detail == NOT_SELECTED else ids[:left]
         left -= len(shown)
         if each or len(ids) == 1:
+            more += len(ids) - len(shown)
             for instance_id in shown:
                 yield Line("  " + one_line(f"{instance_id}  {detail}", width - 2))
-        else:
-            yield from _wrapped(f"  {one_line(detail, 400) or 'no detail'}:", width, indent=4)
-            for instance_id in shown:
-                yield Line("    " + one_line(instance_id, width - 4))
-        if len(shown) < len(ids):
-            yield Line(f"    (+{len(ids) - len(shown)} more; --mir-summary=FILE has them all)")
+            continue
+        yield from _wrapped(f"  {one_line(detail, 400) or 'no detail'}:", width, indent=4)
+        for instance_id in shown:
+            yield Line("    " + one_line(instance_id, width - 4))
+        yield from _left(len(ids) - len(shown))
+    yield from _left(more)
+
+
+def _left(number: int) -> Iterator[Line]:
+    if number:
+        yield Line(f"    (+{number} more; --mir-summary=FILE has them all)")
 
 
 def _notes(notes: Sequence[str], width: int) -> Iterator[Line]:
