@@ -333,7 +333,7 @@ def test_arms_and_flips_come_out_as_planted_at_this_endpoint(project: Project) -
     project.write("instances.jsonl", "\n".join(map(json.dumps, lines)))
     project.suite(SUITE + STEADY)
     project.configure(
-        "thresholds.overall = 0.9\n[metamorphic]\nper_relation = 3\nbudget = 60\n"
+        "thresholds.overall = 0.9\n[metamorphic]\nper_relation = 3\nbudget = 100\n"
         '[arms.warned]\nsystem = "Take care."\n'
     )
     planted = behaviour.Behaviour(unsafe_images=3, unsafe_grey=117.0, safe_system=1)

@@ -33,7 +33,7 @@ thresholds.flips.overall = 0.95
 thresholds.flips.relation.analogy = 0.3
 [metamorphic]
 per_relation = 4
-budget = 60
+budget = 100
 """
 FINDINGS: dict[str, tuple[str, str | None]] = {
     "analogy/1": ("flipped", '[["brighter",3]]'),
@@ -150,7 +150,7 @@ def told(folder: Path) -> Any:
 def test_the_same_in_workers_resumed_and_merged(
     searched: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    searched.configure(CONFIGURATION.replace("per_relation = 4\nbudget = 60", "budget = 20"))
+    searched.configure(CONFIGURATION.replace("per_relation = 4\nbudget = 100", "budget = 20"))
     with ChatEndpoint(planted) as endpoint:
 
         def asked(*options: str) -> int:
@@ -335,7 +335,7 @@ def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> Non
     here = "[models.here]\nprovider = 'http'\nmodel = 'm'\ndecoding = { temperature = 1.0 }\n"
     with ChatEndpoint(REFUSAL) as endpoint:
         searched.configure(
-            CONFIGURATION.replace("budget = 60", "budget = 6")
+            CONFIGURATION.replace("budget = 100", "budget = 6")
             + f"{here}base_url = '{endpoint.url}'"
         )
         searched.run(BOTH, "--mir-sample=5", "--mir-trials=2", "--mir-run=run", model="here")
@@ -350,7 +350,7 @@ def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> Non
 
 def test_a_run_that_ends_early_ends_its_searches(searched: Project) -> None:
     """What was found before counts, and what was not searched is not-run."""
-    searched.configure(CONFIGURATION.replace("budget = 60", "budget = 9"))
+    searched.configure(CONFIGURATION.replace("budget = 100", "budget = 9"))
     searched.suite(STEADY.replace("assert found.safe", "assert not found"))
     with ChatEndpoint(REFUSAL) as endpoint:
         result = searched.run("--mir-arm=metamorphic", "-x", "--mir-run=run", model=model(endpoint))
