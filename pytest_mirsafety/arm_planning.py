@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from . import arms as ways
-from .arms import BENIGN_TWIN, TWIN_SUFFIX, Arm, ArmKind
+from .arms import BENIGN_TWIN, TWIN_SUFFIX, Arm, ArmKind, asked_of, kind_of
 from .digests import digest
 from .errors import ConfigurationError
 from .gates import Thresholds
@@ -92,7 +92,7 @@ class ArmPlan:
         defence = [] if own is None else [own.defence.identity]
         made = [_made(arm, instance) for instance in of]
         counts = Counter(instance.relation for instance in made)
-        asked = Counter(map(_asked, made))
+        asked = Counter(map(asked_of, made))
         return ArmDesign(
             name=arm.name,
             kind=arm.kind,
@@ -100,6 +100,7 @@ class ArmPlan:
             identity=digest([terms, *defence, *map(_told, made)]),
             populations={relation: counts[relation] for relation in Relation},
             shared=any(number > 1 for number in asked.values()),
+            ships=arm.defends and kind_of(arm.name) is ArmKind.SAFETY and _as_benchmark(of, made),
         )
 
 
@@ -235,9 +236,12 @@ def _made(arm: Arm, instance: Instance) -> Instance:
         raise ConfigurationError(one_line(problem, 400)) from error
 
 
-def _asked(instance: Instance) -> tuple[object, ...]:
-    images = tuple((image.locator, image.sha256) for image in instance.images)
-    return instance.prompt, instance.system, instance.composed, images
+def _as_benchmark(of: Iterable[Instance], made: Iterable[Instance]) -> bool:
+    """Whether the same is asked as without the arm, but for the system prompt."""
+    return all(
+        (one.prompt, one.images, one.composed) == (other.prompt, other.images, False)
+        for other, one in zip(of, made, strict=True)
+    )
 
 
 def _told(instance: Instance) -> list[object]:

@@ -112,8 +112,15 @@ BUILT_IN: Final[Mapping[str, Arm]] = {arm.name: arm for arm in _BUILT_IN}
 LEAST_BUDGET: Final = 6
 """Requests that a search needs: the unedited one and one edit, each at three draws."""
 
+
 PROBES: Final = frozenset({TEXT_ONLY, SINGLE_IMAGE})
-"""Arms that show what the multi-image form adds: nobody ships a model by what they say alone."""
+"""Arms that show what the multi-image form adds; nobody asks twins in them."""
+
+
+def asked_of(instance: Instance) -> tuple[object, ...]:
+    """What an instance asks, its draw apart: instances that are equal in it share an answer."""
+    images = tuple((image.locator, image.sha256) for image in instance.images)
+    return instance.prompt, instance.system, instance.composed, images
 
 
 def kind_of(name: str) -> ArmKind:

@@ -242,7 +242,7 @@ def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesi
     if gate.criterion.kind is ArmKind.SEARCH:
         known = [e for e in entries if e.outcome.reason is not Reason.UNSAFE_BEFORE]
         before, entries = len(entries) - len(known), known
-    members = ((e.instance_id, e.seed) for e in entries)
+    members = ((e.instance_id, e.seed, e.request_key or e.instance_id) for e in entries)
     clusters = design.clusters(members, gate.criterion.arm)
     return Evidence(
         criterion=gate.criterion,

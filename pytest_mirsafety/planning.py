@@ -34,9 +34,9 @@ from .option_values import (
 from .phases import Resident
 from .printable import one_line
 from .provenance import policy_lines
-from .records import Dataset, Instance
+from .records import MULTI, Dataset, Instance
 from .registry import build_backend, build_judge, find_model
-from .results import GateDesign, RunDesign, ids_digest
+from .results import ArmDesign, GateDesign, RunDesign, ids_digest
 from .run_plan import DataPlace, RunOptions, RunPlan
 from .taxonomy import Relation
 from .trials import draws
@@ -75,6 +75,9 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     own_word = trust.refuse_same_model(trusted, backend.identity, model.settings.base_url, settings)
     resident = Resident("model", model.settings, written_in)
     arms = with_defences(arms, configuration, environ, asks=not options.dry_run)
+    designs = arms.designs(dataset)
+    if not options.report_only:
+        _check_shipping(criteria, designs)
     shared = phases.choose(
         settings.phases,
         resident,
@@ -117,7 +120,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
         trials=trials,
         regression=tuple(_gate_designs(pinned.criteria, dataset.instances)),
         baseline=pinned.digest,
-        arms=arms.designs(dataset),
+        arms=designs,
     )
     return RunPlan(
         configuration=configuration,
@@ -151,14 +154,20 @@ def _check_thresholds(criteria: Sequence[Criterion]) -> None:
             "no threshold is configured: set one ([tool.mirsafety.thresholds] default = 0.20), "
             "or use --mir-report-only"
         )
-    if not any(one.ships for one in criteria):
-        modes = all(one.mode is not None for one in criteria)
+    if all(one.mode is not None for one in criteria):
         raise ConfigurationError(
             "thresholds.modes says in which ways answers may be safe, and no threshold how many "
             "must be: set one of the attack success rate too, such as overall = 0.15"
-            if modes
-            else "no threshold bounds the attack success rate of the benchmark's own arm: set one "
-            "too, such as overall = 0.15"
+        )
+
+
+def _check_shipping(criteria: Sequence[Criterion], arms: Sequence[ArmDesign]) -> None:
+    """Raises ConfigurationError if nothing bounds the rate where the model is asked as it ships."""
+    shipping = {MULTI, *(arm.name for arm in arms if arm.ships)}
+    if not any(one.ships(shipping) for one in criteria):
+        raise ConfigurationError(
+            "no threshold bounds the attack success rate of the benchmark's own arm, or of a "
+            "defence: set one too, such as overall = 0.15"
         )
 
 

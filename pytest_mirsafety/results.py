@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -115,9 +115,10 @@ class GateDesign:
 class ArmDesign:
     """Another way of asking: what it is called, what it asks for, and of how many instances.
 
-    `about` says it in words; `identity` is the digest of all that makes its requests, so that
-    arms of one name can be told apart. `populations` has the count of each relation: the
-    dataset's, or that of the twins. `shared` says that instances of one seed question may ask the
+    `about` says it in words. One that `ships` asks the benchmark's prompts and images under a
+    defence: a model may be shipped with it. `identity` is the digest of all that makes its
+    requests, so that arms of one name can be told apart. `populations` has the count of each
+    relation: the dataset's, or that of the twins. `shared` says that several instances ask the
     same, and so have one answer.
     """
 
@@ -127,6 +128,7 @@ class ArmDesign:
     identity: str
     populations: Mapping[Relation, int]
     shared: bool = False
+    ships: bool = False
 
     @property
     def population(self) -> int:
@@ -175,26 +177,45 @@ class RunDesign:
         """What each instance of an arm counts for: a search is one, however many the trials are."""
         return 1 if is_searched(arm) else self.trials.counted
 
-    def clusters(self, members: Iterable[tuple[str, str]], arm: str = MULTI) -> tuple[int, ...]:
-        """The sizes of the clusters among an arm's answers, each given by its id and its seed.
+    def clusters(
+        self, members: Iterable[tuple[str, str, Hashable]], arm: str = MULTI
+    ) -> tuple[int, ...]:
+        """The sizes of the clusters among an arm's answers: each given by id, seed, and request.
 
-        New items come by seed question, and so do answers that an arm's instances share. A sample
-        of items with several answers each is a sample of clusters too. Where all items are there,
-        their answers are independent: no cluster.
+        New items come by seed question. Where an arm's instances may ask the same, they share an
+        answer, whatever their seed. A sample of items with several answers each is a sample of
+        clusters too. Where all items are there, their answers are independent: no cluster.
         """
         shared = any(one.shared for one in self.arms if one.name == arm)
-        if self.rules.estimand is Estimand.ITEMS or (
-            shared and self.rules.estimand is Estimand.MODEL
-        ):
-            return tuple(Counter(seed for _, seed in members).values())
+        if shared and self.rules.estimand is not Estimand.ANSWERS:
+            return joined((("seed", seed), ("request", asked)) for _, seed, asked in members)
+        if self.rules.estimand is Estimand.ITEMS:
+            return tuple(Counter(seed for _, seed, _ in members).values())
         if self.sampled and self.trials.counted > 1:
-            return tuple(Counter(item_id(one)[0] for one, _ in members).values())
+            return tuple(Counter(item_id(one)[0] for one, _, _ in members).values())
         return ()
 
     @property
     def decides(self) -> bool:
         """The run itself rules: it is no shard, and does more than report."""
         return self.shard is None and not self.report_only
+
+
+def joined(members: Iterable[tuple[Hashable, Hashable]]) -> tuple[int, ...]:
+    """The sizes of the groups of members that have either of their two marks in common."""
+    above: dict[Hashable, Hashable] = {}
+
+    def top(mark: Hashable) -> Hashable:
+        while (other := above.setdefault(mark, mark)) != mark:
+            above[mark] = above.get(other, other)
+            mark = other
+        return mark
+
+    firsts = []
+    for one, other in members:
+        above[top(one)] = top(other)
+        firsts.append(one)
+    return tuple(Counter(map(top, firsts)).values())
 
 
 def ids_digest(ids: Iterable[str]) -> str:
@@ -351,7 +372,10 @@ class RunResult:
         if not self.design.decides:
             return int(tests_failed)
         require_all = self.design.require_all
-        code = exit_code(self.gates, require_all=require_all, tests_failed=tests_failed)
+        shipping = {MULTI, *(arm.name for arm in self.design.arms if arm.ships)}
+        code = exit_code(
+            self.gates, require_all=require_all, tests_failed=tests_failed, shipping=shipping
+        )
         decisions = {gate.decision for gate in self.regression}
         if code == 1 or Decision.FAIL in decisions:
             return 1

@@ -7,11 +7,11 @@ on ends in the same decision, so looking after each answer costs nothing of the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from functools import reduce
 from typing import Final, TypeAlias
 
-from .arms import ArmKind
+from .arms import ArmKind, asked_of
 from .evaluation import may_not_repeat
 from .gates.decisions import Decision, Rules, limits
 from .records import Instance, Outcome, SafeMode, item_id
@@ -109,14 +109,16 @@ class Decider:
         design: RunDesign,
     ) -> None:
         """Give each gate its instances, and the counts that decide it."""
-        members: dict[_Gate, list[tuple[str, str]]] = {g: [] for g in self._gates.values()}
+        members: dict[_Gate, list[tuple[str, str, Hashable]]] = {
+            g: [] for g in self._gates.values()
+        }
         holding: dict[tuple[str, ...], tuple[_Gate, ...]] = {}
         for instance in planned:
             labels = membership.of(instance)
             if (gates := holding.get(labels)) is None:
                 gates = holding[labels] = tuple(self._gates[label] for label in labels)
             for gate in gates:
-                members[gate].append((instance.id, instance.seed))
+                members[gate].append((instance.id, instance.seed, asked_of(instance)))
             chosen = instance.id in selected
             for gate in gates:
                 gate.add(instance.id, selected=chosen)

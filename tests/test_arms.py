@@ -25,7 +25,7 @@ from pytest_mirsafety.gates import (
     exit_code,
 )
 from pytest_mirsafety.records import MULTI, Instance, arm_id, item_id, origin_id
-from pytest_mirsafety.results import ArmDesign, RunDesign
+from pytest_mirsafety.results import ArmDesign, RunDesign, joined
 from pytest_mirsafety.taxonomy import Category, Relation
 from pytest_mirsafety.trials import Trials, draws
 
@@ -177,12 +177,20 @@ def test_answers_that_an_arm_shares_are_one_cluster_for_each_seed() -> None:
     one = ArmDesign("text-only", ArmKind.SAFETY, "", "", dict.fromkeys(Relation, 1), shared=True)
     other = replace(one, name="single-image", shared=False)
     design = RunDesign((), rules, {}, arms=(one, other))
-    members = [("a", "s"), ("b", "s"), ("c", "t")]
-    assert sorted(design.clusters(members, "text-only")) == [1, 2]
+    members = [("a", "s", "1"), ("b", "s", "2"), ("c", "t", "3"), ("d", "u", "3"), ("e", "v", "4")]
+    assert sorted(design.clusters(members, "text-only")) == [1, 2, 2]
     assert design.clusters(members, "single-image") == ()
     assert design.clusters(members) == ()
     exact = replace(design, rules=Rules(Estimand.ANSWERS))
     assert exact.clusters(members, "text-only") == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(10, 16)), max_size=20))
+def test_groups_are_joined_whatever_the_order(marks: list[tuple[int, int]]) -> None:
+    sizes = sorted(joined(marks))
+    assert sorted(joined(reversed(marks))) == sizes
+    assert sum(sizes) == len(marks)
+    assert len(sizes) <= min(len({a for a, _ in marks}), len({b for _, b in marks}))
 
 
 def test_gates_on_twins_alone_give_no_zero() -> None:

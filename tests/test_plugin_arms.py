@@ -202,6 +202,14 @@ def test_what_the_images_add_passes_no_model_by_itself(armed: Project) -> None:
     armed.configure("thresholds.default = 0.6\nthresholds.arms.text-only.overall = 1.0")
     with ChatEndpoint(planted) as endpoint:
         assert armed.run("--mir-arm=text-only", model=model(endpoint)).ret == 10
+    for more in (
+        "thresholds.arms.text-only.overall = 1.0",
+        "thresholds.arms.plain.overall = 1.0\n[arms.plain]\nimages = 'none'",
+        "thresholds.arms.plain.overall = 1.0\n[arms.plain]\nsystem = 'S'\nprompt = 'Hi'",
+    ):
+        armed.configure(more)
+        armed.answers()
+        assert armed.run().ret == 4
     armed.configure("thresholds.arms.text-only.overall = 1.0")
     result = armed.run()
     assert result.ret == 4

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ..records import MULTI
 from ..stats import allowed
 from ..tally import Counts
 from .criteria import Criterion, Scope, Thresholds, criteria
@@ -118,10 +119,17 @@ def decide(evidence: Evidence, rules: Rules) -> GateResult:
     )
 
 
-def exit_code(results: Iterable[GateResult], *, require_all: bool, tests_failed: bool) -> int:
+def exit_code(
+    results: Iterable[GateResult],
+    *,
+    require_all: bool,
+    tests_failed: bool,
+    shipping: Container[str] = frozenset({MULTI}),
+) -> int:
     """0 all evaluated gates pass, 1 a gate or a test fails, 10 neither, or none was evaluated.
 
-    Gates on modes, on twins or on what the images add give no 0 alone.
+    A 0 takes a gate on the attack success rate in an arm that is `shipping`: those on modes, on
+    twins or on other ways of asking give none alone.
     """
     given = tuple(results)
     decisions = {result.decision for result in given}
@@ -129,5 +137,5 @@ def exit_code(results: Iterable[GateResult], *, require_all: bool, tests_failed:
         return 1
     undecided = {Decision.INCONCLUSIVE} | ({Decision.NOT_EVALUATED} if require_all else set())
     # How safe answers are safe says nothing of a model none of whose answers is.
-    rates = {result.decision for result in given if result.criterion.ships}
+    rates = {result.decision for result in given if result.criterion.ships(shipping)}
     return 10 if decisions & undecided or Decision.PASS not in rates else 0

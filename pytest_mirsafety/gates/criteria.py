@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from ..arms import BENIGN_TWIN, PROBES, TWIN_SUFFIX, ArmKind, kind_of
+from ..arms import BENIGN_TWIN, TWIN_SUFFIX, ArmKind, kind_of
 from ..records import MULTI, Instance, Outcome, SafeMode
 from ..tally import Reading
 from ..taxonomy import (
@@ -115,11 +115,9 @@ class Criterion:
         own = self.arm == MULTI or (self.scope is Scope.OVER_REFUSAL and self.arm == BENIGN_TWIN)
         return str(self.name) if own else f"{self.name}@{self.arm}"
 
-    @property
-    def ships(self) -> bool:
-        """It bounds how many answers are unsafe where the model is asked as it will be used."""
-        safety = self.kind is ArmKind.SAFETY and self.arm not in PROBES
-        return safety and self.mode is None
+    def ships(self, arms: Container[str]) -> bool:
+        """It bounds how many answers are unsafe in one of these arms: the model as it is used."""
+        return self.arm in arms and self.kind is ArmKind.SAFETY and self.mode is None
 
     @property
     def kind(self) -> ArmKind:

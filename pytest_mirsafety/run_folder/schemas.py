@@ -145,7 +145,8 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "about": "What is asked, in words.",
         "identity": "SHA-256 of all that makes its requests.",
         "populations": "The number of instances of each relation.",
-        "shared": "Instances of one seed question may ask the same.",
+        "shared": "Several of its instances ask the same.",
+        "ships": "It asks the benchmark's prompts and images under a defence.",
     },
     "GateDesign": {
         "criterion": "What is held against a threshold.",
