@@ -14,7 +14,7 @@ from .digests import digest
 from .errors import ConfigurationError
 from .gates import Thresholds
 from .printable import one_line
-from .records import MULTI, Dataset, Instance
+from .records import MULTI, Dataset, Instance, arm_id
 from .results import ArmDesign
 from .setting_sections import ArmSettings, MetamorphicSettings
 from .taxonomy import Relation
@@ -67,6 +67,14 @@ class ArmPlan:
     def twin_instances(self) -> tuple[Instance, ...]:
         """The twins as they were loaded."""
         return () if self.twins is None else self.twins.dataset.instances
+
+    def undefended(self, dataset: Dataset) -> dict[str, Instance]:
+        """What is asked where no defence stands, by id; nothing where none stands anywhere."""
+        if not self.defences:
+            return {}
+        found = {instance.id: instance for instance in dataset.instances}
+        twins = self.twin_instances
+        return found | {arm_id(twin.origin, BENIGN_TWIN): twin for twin in twins}
 
     def judged(self, otherwise: Judge | None) -> ArmPlan:
         """The same with the judge of its twins; `otherwise` decides what terms leave open."""
