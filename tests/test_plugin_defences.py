@@ -46,6 +46,11 @@ OWN = """
 def guard(prompt, images):
     return "a word" if "jump" in prompt else False
 """
+MORE = """
+import functools
+partly = functools.partial(guard)
+def none(settings): return None
+"""
 UNSAFE = {"multi": 6, "safety-prompt": 0, "looked": 2, "watched": 3, "words": 3}
 NOT_ANSWERED = {
     "benign-twin": 0,
@@ -332,6 +337,7 @@ def test_a_judge_that_guards_is_named(defended: Project) -> None:
         ("after = 'harmbench'", "arms.x.after: judge 'harmbench' is no guard: *"),
         ("before = 'nowhere:f'", "guard 'nowhere:f' cannot be loaded: *"),
         ("before = 'own_guard:OWN'", "guard 'own_guard:OWN' *is not callable"),
+        ("before = 'own_guard:partly'", "*no plain function but a partial: give it an attribute *"),
         ("before = 'builtins:len'", "*give it an attribute identity*"),
         ("defence = 'own_guard:none'", "defence 'own_guard:none': it made NoneType, which has no*"),
         ("defence = 'own_guard:none'\nlook = 'each'", "*leave out look"),
@@ -344,7 +350,7 @@ def test_a_judge_that_guards_is_named(defended: Project) -> None:
 )
 def test_what_is_no_defence_is_one_line(defended: Project, text: str, expected: str) -> None:
     harmbench = "[judges.harmbench]\nprovider = 'http'\nbase_url = 'http://127.0.0.1:9/v1'\n"
-    defended.write("own_guard.py", f"{OWN}\nOWN = 1\ndef none(settings): return None\n")
+    defended.write("own_guard.py", f"{OWN}\nOWN = 1\n{MORE}")
     defended.answers()
     defended.configure(
         f"thresholds.default = 0.2\narm = 'x'\n[arms.x]\n{text}\n{harmbench}model = 'h'\n"
