@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -236,6 +237,20 @@ def test_a_guard_of_recorded_answers(defended: Project) -> None:
         defended.run("--mir-arm=multi,words,watched", "--mir-run=run", "--mir-report-only")
         assert {request.model for request in endpoint.requests} == {"guard"}
     assert unsafe_by_arm(defended.path / "run") == {"multi": 10, "words": 5, "watched": 5}
+
+
+@pytest.mark.parametrize("more", [(), ("--mir-redact",)])
+def test_a_table_tells_what_was_blocked(defended: Project, more: tuple[str, ...]) -> None:
+    defended.answers()
+    defended.configure("thresholds.default = 0.6\n[arms.words]\nbefore = 'own_guard:guard'")
+    defended.run("--mir-arm=multi,words", "--mir-run=run", *more)
+    table = defended.path / "t.csv"
+    assert main(["export", str(defended.path / "run"), f"--csv={table}"]) == 0
+    with table.open(encoding="utf-8", newline="") as file:
+        blocked = {row["id"]: row["blocked"] for row in csv.DictReader(file)}
+    expected = dict.fromkeys(defended.ids, "false")
+    expected |= {f"{name}@words": "true" if "jump" in name else "false" for name in defended.ids}
+    assert blocked == expected
 
 
 @pytest.mark.parametrize(
