@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import ntpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +16,7 @@ from .digests import digest
 from .errors import ConfigurationError
 from .gates import Thresholds
 from .printable import one_line
-from .records import MULTI, Dataset, Instance
+from .records import MULTI, Dataset, ImageRef, Instance, arm_id
 from .results import ArmDesign
 from .setting_sections import ArmSettings, MetamorphicSettings
 from .taxonomy import Relation
@@ -35,7 +37,8 @@ class ArmPlan:
     What is planned and not asked is not-run, as is what `-m` leaves out. `twins` are the benign
     ones, if any are planned; `judges` are those of arms that have one of their own, and `defences`
     what stands between users and the model in an arm. `searched` are the instances of the dataset
-    that are tried by edits, and `search` tells how.
+    that are tried by edits, and `search` tells how. What an arm makes of an instance it makes once,
+    and plans that are made of this one share it: one that draws lots is asked as it is described.
     """
 
     planned: tuple[Arm, ...] = ()
@@ -45,6 +48,9 @@ class ArmPlan:
     defences: Mapping[str, ArmDefence] = field(default_factory=dict)
     searched: tuple[Instance, ...] = ()
     search: MetamorphicSettings = field(default_factory=MetamorphicSettings)
+    _memory: dict[tuple[str, str], tuple[Instance, Instance]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def of(
         self,
@@ -60,13 +66,21 @@ class ArmPlan:
             ConfigurationError: an arm of the user's own makes no instance of one of them.
         """
         of = {ArmKind.SAFETY: items, ArmKind.TWIN: twins, ArmKind.SEARCH: searched}
-        others = (_made(arm, instance) for arm in self.planned for instance in of[arm.kind])
+        others = (self._made(arm, instance) for arm in self.planned for instance in of[arm.kind])
         return (*items, *others) if self.planned else tuple(items)
 
     @property
     def twin_instances(self) -> tuple[Instance, ...]:
         """The twins as they were loaded."""
         return () if self.twins is None else self.twins.dataset.instances
+
+    def undefended(self, dataset: Dataset) -> dict[str, Instance]:
+        """What is asked where no defence stands, by id; nothing where none stands anywhere."""
+        if not self.defences:
+            return {}
+        found = {instance.id: instance for instance in dataset.instances}
+        twins = self.twin_instances
+        return found | {arm_id(twin.origin, BENIGN_TWIN): twin for twin in twins}
 
     def judged(self, otherwise: Judge | None) -> ArmPlan:
         """The same with the judge of its twins; `otherwise` decides what terms leave open."""
@@ -82,6 +96,14 @@ class ArmPlan:
         """What the result tells of each, counted over the whole dataset."""
         return tuple(self._design(arm, dataset) for arm in self.planned)
 
+    def _made(self, arm: Arm, instance: Instance) -> Instance:
+        key = arm.name, instance.id
+        of, made = self._memory.get(key, (None, instance))
+        if of is None or not of.is_from(instance):
+            made = _made(arm, instance)
+            self._memory[key] = instance, made
+        return made
+
     def _design(self, arm: Arm, dataset: Dataset) -> ArmDesign:
         of, terms = dataset.instances, ""
         if arm.kind is ArmKind.TWIN and self.twins is not None:
@@ -90,14 +112,14 @@ class ArmPlan:
             of, terms = self.searched, f"{self.search.budget} {self.search.seed}"
         own = self.defences.get(arm.name)
         defence = [] if own is None else [own.defence.identity]
-        made = [_made(arm, instance) for instance in of]
+        made = [self._made(arm, instance) for instance in of]
         counts = Counter(instance.relation for instance in made)
         asked = Counter(map(asked_of, made))
         return ArmDesign(
             name=arm.name,
             kind=arm.kind,
             about=one_line(arm.about, 200),
-            identity=digest([terms, *defence, *map(_told, made)]),
+            identity=digest([terms, *defence, *map(_told, made, of)]),
             populations={relation: counts[relation] for relation in Relation},
             shared=any(number > 1 for number in asked.values()),
             ships=arm.defends and kind_of(arm.name) is ArmKind.SAFETY and _as_benchmark(of, made),
@@ -244,6 +266,28 @@ def _as_benchmark(of: Iterable[Instance], made: Iterable[Instance]) -> bool:
     )
 
 
-def _told(instance: Instance) -> list[object]:
-    images = [image.name for image in instance.images]
-    return [instance.id, instance.prompt, instance.system, instance.composed, images]
+def _told(made: Instance, of: Instance) -> list[object]:
+    images = [_picture(image, of.images) for image in made.images]
+    return [made.id, made.prompt, made.system, made.composed, images]
+
+
+def _picture(image: ImageRef, own: Sequence[ImageRef]) -> str | list[str]:
+    """What tells an image apart, the same on each machine that has the same data.
+
+    An image of the instance's own has its name. Another has its digest, or its place in the data:
+    where neither says what it is, its bytes are read.
+    """
+    if any(image == one and image.source is one.source for one in own):
+        return image.name
+    if image.sha256 is not None:
+        return [image.name, image.sha256]
+    if any(image.source is one.source for one in own) and not _is_absolute(image.locator):
+        return [image.name, image.locator]
+    try:
+        return [image.name, hashlib.sha256(image.source.read(image.locator)).hexdigest()]
+    except Exception:  # noqa: BLE001 - a user's own may raise anything; it is found when it is sent
+        return [image.name, "unread"]
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith(("/", "\\")) or bool(ntpath.splitdrive(path)[0])

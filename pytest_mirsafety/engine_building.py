@@ -58,6 +58,7 @@ def build_engine(
         composer=composer,
         compose_all=bool(plan.layout),
         defences=plan.arms.defences,
+        undefended=plan.arms.undefended(plan.dataset),
         judges={
             arm: ArmJudge(kept, partial(recalled, kept))
             for arm, kept in (

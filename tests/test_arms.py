@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted import make_instance
 
 from pytest_mirsafety import arms, data
-from pytest_mirsafety.arm_planning import choose, own_arms
+from pytest_mirsafety.arm_planning import ArmPlan, choose, own_arms
 from pytest_mirsafety.arms import BUILT_IN, Arm, ArmKind, check_name, kind_of
 from pytest_mirsafety.config import Settings, load_text
+from pytest_mirsafety.data.files import FileImages
 from pytest_mirsafety.errors import ConfigurationError
 from pytest_mirsafety.gates import (
     Criterion,
@@ -24,7 +28,7 @@ from pytest_mirsafety.gates import (
     criteria,
     exit_code,
 )
-from pytest_mirsafety.records import MULTI, Instance, arm_id, item_id, origin_id
+from pytest_mirsafety.records import MULTI, Dataset, ImageRef, Instance, arm_id, item_id, origin_id
 from pytest_mirsafety.results import ArmDesign, RunDesign, joined
 from pytest_mirsafety.taxonomy import Category, Relation
 from pytest_mirsafety.trials import Trials, draws
@@ -112,6 +116,84 @@ def chosen(
     }
     plan = choose(option, settings, of_model, Thresholds(**thresholds), own)  # type: ignore[arg-type]
     return [arm.name for arm in plan.planned], set(plan.asked)
+
+
+def dataset_of(instances: Iterable[Instance]) -> Dataset:
+    return Dataset("", None, "", tuple(instances))
+
+
+def test_what_an_arm_makes_of_an_instance_is_made_once(sample: tuple[Instance, ...]) -> None:
+    made = count()
+
+    def odd(one: Instance) -> Instance:
+        return replace(one, prompt=f"{one.prompt} {next(made)}")
+
+    some = sample[:3]
+    plan = ArmPlan((Arm("odd", ArmKind.SAFETY, "", odd),))
+    first = plan.of(some, (), ())
+    (design,) = plan.designs(dataset_of(some))
+    later = replace(plan, asked=frozenset({"odd"}))
+    assert later.of(some, (), ()) == first
+    assert later.designs(dataset_of(some)) == (design,)
+    assert next(made) == len(some)
+    # Another instance of the same id is another one.
+    other = replace(some[0], prompt="Another.")
+    assert later.of([other], (), ())[1].prompt.startswith("Another. ")
+
+
+@pytest.fixture
+def pictured(tmp_path: Path) -> Callable[[str], Instance]:
+    """An instance whose images are files, in this folder; a folder `twice` has others."""
+
+    def make(folder: str) -> Instance:
+        (tmp_path / folder / "more").mkdir(parents=True)
+        for name in ("1.png", "2.png", "more/1.png"):
+            text = name if folder != "twice" else f"another {name}"
+            (tmp_path / folder / name).write_text(text, encoding="utf-8")
+        source = FileImages(tmp_path / folder)
+        images = tuple(ImageRef(name, name, source) for name in ("1.png", "2.png"))
+        return replace(make_instance("a"), images=images)
+
+    return make
+
+
+def identity(one: Instance, change: Callable[[ImageRef], ImageRef]) -> str:
+    def make(of: Instance) -> Instance:
+        return replace(of, images=tuple(map(change, of.images)))
+
+    plan = ArmPlan((Arm("mine", ArmKind.SAFETY, "", make),))
+    return plan.designs(dataset_of([one]))[0].identity
+
+
+def test_other_images_make_another_arm(pictured: Callable[[str], Instance], tmp_path: Path) -> None:
+    one, again, twice = map(pictured, ("once", "again", "twice"))
+
+    def at(folder: str) -> Callable[[ImageRef], ImageRef]:
+        return lambda image: replace(image, locator=str(tmp_path / folder / "1.png"))
+
+    def outside(folder: str) -> Callable[[ImageRef], ImageRef]:
+        source = FileImages(tmp_path / folder)
+        return lambda image: replace(image, source=source)
+
+    def declared(digit: str) -> Callable[[ImageRef], ImageRef]:
+        return lambda image: replace(image, sha256=digit * 64)
+
+    def more(image: ImageRef) -> ImageRef:
+        return replace(image, locator=f"more/{image.name}")
+
+    def lost(image: ImageRef) -> ImageRef:
+        return replace(image, locator=str(tmp_path / "nowhere.png"))
+
+    plain = identity(one, lambda image: image)
+    # The same data elsewhere are the same arm.
+    for change in (lambda image: image, more, declared("a"), lost):
+        assert identity(one, change) == identity(again, change)
+    assert identity(one, at("once")) == identity(again, at("again"))
+    assert identity(one, outside("again")) == identity(again, outside("once"))
+    assert identity(one, outside("again")) != identity(one, outside("twice"))
+    assert identity(one, at("once")) != identity(twice, at("twice"))
+    ways = [more, declared("a"), declared("b"), lost, at("once"), outside("twice")]
+    assert len({plain, *(identity(one, way) for way in ways)}) == 1 + len(ways)
 
 
 LIMIT = Decimal("0.1")

@@ -342,21 +342,24 @@ def test_twins_have_the_defence_and_the_model_is_asked_as_without_it() -> None:
         asked_as.append(instance_id)
         return completion("Sure.")
 
-    twin = make_instance("t")
+    twin, bad, harmless = map(make_instance, ("t", "b", "u"))
+    plain = {bad.id: bad, arm_id(harmless.id, "benign-twin"): harmless}
     defence = ScriptedDefence(blocks(twin.prompt))
     of = setting(
         defence,
         arms=(GUARDED, f"{GUARDED}-twin"),
         backend=ScriptedBackend(script),
+        own=EngineSettings(undefended=plain),
     )
-    bad = make_instance("b")
     with of.engine([guarded(twin, f"{GUARDED}-twin"), guarded(bad)]) as engine:
         assert answer(engine, guarded(twin, f"{GUARDED}-twin")).text == REFUSAL
         assert answer(engine, guarded(bad)).text == "Sure."
         defence.first = passes
-        fresh = guarded(make_instance("u"), f"{GUARDED}-twin", draw=1)
+        fresh = guarded(harmless, f"{GUARDED}-twin", draw=1)
         answer(engine, replace(fresh, id=f"{fresh.id}#2"))
-    assert asked_as == [bad.id, "self-harm/analogy/u@benign-twin#2"]
+        other = guarded(bad, composed=True)  # which is another request
+        answer(engine, replace(other, draw=2, id=f"{other.id}#3"))
+    assert asked_as == [bad.id, "self-harm/analogy/u@benign-twin#2", f"{bad.id}@{GUARDED}#3"]
     assert defence.closed == 1
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from test_defences import SAFE, UNSAFE, opinion, picture
@@ -47,6 +49,7 @@ def test_anything_else_is_a_failure_of_it(told: object) -> None:
     def guard(prompt: str, images: object) -> object:
         return told
 
+    guard.identity = "says what it is told"  # type: ignore[attr-defined]
     with pytest.raises(JudgeError, match="must be True or a reason"):
         opinion(OwnGuard(guard, "mine:guard"), Content("good"))
 
@@ -57,6 +60,8 @@ def test_a_function_that_hangs_is_left_behind() -> None:
     def hangs(prompt: str, images: object) -> bool:
         begun.set()
         return end.wait(30)
+
+    hangs.identity = "hangs"  # type: ignore[attr-defined]
 
     async def cancelled() -> None:
         check = asyncio.create_task(OwnGuard(hangs, "mine:hangs").check(Content("good")))
@@ -76,6 +81,8 @@ def test_a_function_that_hangs_is_left_behind() -> None:
 def test_what_a_function_raises_reaches_who_asked(error: BaseException) -> None:
     def raises(prompt: str, images: object) -> bool:
         raise error
+
+    raises.identity = "raises"  # type: ignore[attr-defined]
 
     async def asked() -> None:
         with pytest.raises((ValueError, RuntimeError, SystemExit), match="odd"):
@@ -108,6 +115,66 @@ def test_what_cannot_be_told_apart_is_refused() -> None:
     idle.concurrency = 0  # type: ignore[attr-defined]
     with pytest.raises(ConfigurationError, match="whole number from 1"):
         OwnGuard(idle, "m:g")
+
+
+class Listed:
+    """Guards with words that its source does not tell."""
+
+    def __init__(self, *listed: str) -> None:
+        self._listed = listed
+
+    def __call__(self, prompt: str, images: Sequence[LoadedImage]) -> bool:
+        return not images and any(word in prompt for word in self._listed)
+
+
+def listing(*listed: str) -> Callable[..., bool]:
+    return lambda prompt, images: not images and any(word in prompt for word in listed)
+
+
+@pytest.mark.parametrize(
+    ("guard", "problem"),
+    [
+        (functools.partial(words, answer="bad"), "is no plain function but a partial"),
+        (Listed("bad"), "is no plain function but a Listed"),
+        (Listed("bad").__call__, "is no plain function but a method"),
+        (Listed, "is no plain function but a type"),
+        (listing("bad"), "holds values of where it was made"),
+    ],
+)
+def test_what_holds_more_than_its_source_tells_needs_an_identity(
+    guard: Callable[..., bool], problem: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        OwnGuard(guard, "m:g")
+    assert "give it an attribute identity" in str(refused.value)
+    if not isinstance(guard, type) and hasattr(guard, "__dict__") and "method" not in problem:
+        guard.identity = "words of May"  # type: ignore[attr-defined]
+        assert OwnGuard(guard, "m:g").identity == "m:g (words of May)"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_function_that_says_nothing_in_time_has_failed(is_async: bool) -> None:
+    end = threading.Event()
+
+    def hangs(prompt: str, images: object) -> bool:
+        return end.wait(30)
+
+    async def hangs_async(prompt: str, images: object) -> bool:
+        return await asyncio.Event().wait()
+
+    guard: Any = hangs_async if is_async else hangs
+    guard.identity = "hangs"
+    with pytest.raises(JudgeError, match=r"^guard 'm:hangs' said nothing in 0\.01 s$"):
+        opinion(OwnGuard(guard, "m:hangs", timeout=0.01), Content("good"))
+    end.set()
+
+
+def test_a_function_that_had_no_time_itself_is_no_late_one() -> None:
+    def raises(prompt: str, images: object) -> bool:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        opinion(OwnGuard(raises, "m:raises"), Content("good"))
 
 
 # The safety prompt

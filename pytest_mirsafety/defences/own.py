@@ -19,13 +19,14 @@ from ..records import VerdictKind
 from .guarding import Content, Opinion
 
 _CONCURRENCY: Final = 8
+_TIMEOUT: Final = 600.0
 
 
 class OwnGuard:
     """Guards with a function, which may be async; one that is not is called in threads.
 
     `name` is `module:attr`. The function may have `identity` (its version, in a line) and
-    `concurrency`, how many calls may be under way at once.
+    `concurrency`, how many calls may be under way at once. One call may take `timeout` seconds.
 
     Raises:
         ConfigurationError: nothing tells its versions apart, or its concurrency is no number.
@@ -33,9 +34,10 @@ class OwnGuard:
 
     takes_images = True
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, timeout: float = _TIMEOUT) -> None:
         self._function = function
         self._name = name
+        self._timeout = timeout
         self.identity = f"{name} ({_version(function, name)})"
         concurrency = getattr(function, "concurrency", _CONCURRENCY)
         if type(concurrency) is not int or concurrency < 1:
@@ -46,18 +48,13 @@ class OwnGuard:
         """What the function says.
 
         Raises:
-            JudgeError: it failed, or returned something that is no word of a guard.
+            JudgeError: it failed, took too long, or returned something that is no word of a guard.
             Exception: an error of ours that it raised, as it is.
         """
         arguments: tuple[object, ...] = (content.prompt, content.images)
         if content.answer is not None:
             arguments += (content.answer,)
-        function = self._function
-        if _is_async(function):
-            told = await function(*arguments)
-        else:
-            told = await _in_a_thread(lambda: function(*arguments))
-        match told:
+        match told := await self._told(arguments):
             case bool():
                 kind = VerdictKind.UNSAFE if told else VerdictKind.SAFE
                 return Opinion(kind, f"{self._name} blocked it" if told else "")
@@ -68,6 +65,21 @@ class OwnGuard:
             f"guard '{self._name}' returned {what}: it must be True or a reason to block, or False "
             "to let through"
         )
+
+    async def _told(self, arguments: tuple[object, ...]) -> object:
+        function = self._function
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                if _is_async(function):
+                    told: object = await function(*arguments)
+                    return told
+                return await _in_a_thread(lambda: function(*arguments))
+        except TimeoutError:
+            if not limit.expired():  # it is the function's own
+                raise
+            problem = f"guard '{self._name}' said nothing in {self._timeout:g} s"
+            raise JudgeError(problem) from None
 
     async def aclose(self) -> None:
         """There is nothing to let go of."""
@@ -111,15 +123,24 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def _version(function: Callable[..., Any], name: str) -> str:
-    """What another version of it would have otherwise: its own word, or a digest of its source."""
+    """What another version of it would have otherwise: its own word, or a digest of its source.
+
+    The source tells all of a plain function only. What a closure, a partial, a bound method or an
+    object holds may change while their source stays.
+    """
     told = getattr(function, "identity", None)
     if isinstance(told, str) and told.strip():
         return one_line(told)
+    ask = "give it an attribute identity, a text that changes when what it says does"
+    if not inspect.isroutine(function) or inspect.ismethod(function):
+        kind = one_line(type(function).__name__, 40)
+        raise ConfigurationError(f"guard '{name}' is no plain function but a {kind}: {ask}")
+    if getattr(function, "__closure__", None):
+        raise ConfigurationError(f"guard '{name}' holds values of where it was made: {ask}")
     try:
-        source = inspect.getsource(function if inspect.isroutine(function) else type(function))
+        source = inspect.getsource(function)
     except (OSError, TypeError):
         raise ConfigurationError(
-            f"guard '{name}' has no source to tell its versions apart by: give it an attribute "
-            "identity, a text that changes when what it says does"
+            f"guard '{name}' has no source to tell its versions apart by: {ask}"
         ) from None
     return f"source {text_digest(source)[:12]}"

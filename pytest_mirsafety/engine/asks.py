@@ -70,7 +70,9 @@ class EngineSettings:
     tried by. `two_phases` lets model and judge compute one after the other: all is asked, then all
     judged. `composer` puts the images of a request into one: of each where `compose_all`, for a
     model that takes one, else of instances that ask for it. `judges` are those of arms that have
-    one of their own, and `defences` those of arms that have one.
+    one of their own, and `defences` those of arms that have one. `undefended` are the instances
+    that are asked without a defence, by id: an answer of theirs that was recorded serves others
+    that are asked the same.
     """
 
     judge_cut_answers: bool = False
@@ -88,6 +90,7 @@ class EngineSettings:
     compose_all: bool = True
     judges: Mapping[str, ArmJudge] = field(default_factory=dict)
     defences: Mapping[str, ArmDefence] = field(default_factory=dict)
+    undefended: Mapping[str, Instance] = field(default_factory=dict, repr=False)
 
     @property
     def of_arms(self) -> tuple[tuple[str, Judge | Defence], ...]:

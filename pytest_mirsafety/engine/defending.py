@@ -306,10 +306,24 @@ class Defending:
             self._ask_the_model(work)
 
     def _ask_the_model(self, work: Defended) -> None:
-        work.bare = bare = Ask(_bare(work.asks[0].instance), bare=True)
+        work.bare = bare = Ask(self._plainly(work.asks[0].instance), bare=True)
         bare.urgent = work.urgent
         self._bare[bare] = work
         self._asker.take(bare)
+
+    def _plainly(self, instance: Instance) -> Instance:
+        """The instance as the model is asked it.
+
+        It has the id of the one without the defence where that is asked the same. Else its own: a
+        recording may have no answer to it, and never has another's.
+        """
+        arm = BENIGN_TWIN if kind_of(instance.arm) is ArmKind.TWIN else MULTI
+        item = arm_id(instance.origin, arm)
+        plain = self._parts.settings.undefended.get(item)
+        if plain is None or not _asks_the_same(plain, instance):
+            return replace(instance, arm=arm)
+        draw = f"#{instance.draw + 1}" if instance.draw else ""
+        return replace(instance, id=f"{item}{draw}", arm=arm)
 
     def _final(self, work: Defended, completion: Completion) -> str | None:
         """The answer that a user would see; None where there is none that could be judged."""
@@ -340,12 +354,9 @@ def _acts(defence: Defence, where: str) -> bool:
     return bool(getattr(defence, f"acts_{where}", True))
 
 
-def _bare(instance: Instance) -> Instance:
-    """The instance as it would be asked without the defence, under the id that has there."""
-    twin = kind_of(instance.arm) is ArmKind.TWIN
-    arm = BENIGN_TWIN if twin else MULTI
-    draw = f"#{instance.draw + 1}" if instance.draw else ""
-    return replace(instance, id=f"{arm_id(instance.origin, arm)}{draw}", arm=arm)
+def _asks_the_same(one: Instance, other: Instance) -> bool:
+    sent = [(i.prompt, i.system, i.composed, i.images) for i in (one, other)]
+    return sent[0] == sent[1]
 
 
 def _skipped(work: Defended) -> str | None:
