@@ -130,7 +130,7 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "sampled": "A random sample was drawn of the data.",
         "shard": "Which part of a run this is; null for a whole one.",
         "stops_when_decided": "What no gate depended on any more was not asked.",
-        "distinct_requests": "Of two instances with one request the second is bad input.",
+        "distinct_requests": "Of two instances with one request the second is bad input; of twins always.",
         "require_all": "A gate that is not evaluated counts as inconclusive.",
         "report_only": "Nothing is decided.",
         "planned": "SHA-256 of the ids of all instances that were planned, in all shards.",
