@@ -31,6 +31,11 @@ def cautions(plan: RunPlan) -> Iterator[str]:
             "the judge only screens: on its word a gate can fail, but none can pass; use a "
             "stronger judge, or set allow_screening_judge = true"
         )
+    if design.rules.twins_screened:
+        yield (
+            "the twin_judge only screens: no gate on twins can pass; use a stronger one, or set "
+            "allow_screening_judge = true"
+        )
     if design.stops_when_decided and plan.phases.two:
         yield (
             "in two phases all is asked before a gate is decided: --mir-stop=decided saves "

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .arms import BENIGN_TWIN, ArmKind, is_searched
+from .arms import ArmKind, is_searched, kind_of
 from .comparison.arm_pairs import against, arm_pairs
 from .comparison.arms import FalseRefusals, differences, false_refusals
 from .comparison.gating import decide_regressions
@@ -45,8 +45,7 @@ def evaluate(
     """
     entries = tuple(outcomes)
     repeated = repeats(entries)
-    if design.distinct_requests:
-        entries = tuple(_without_repeats(entries, repeated))
+    entries = tuple(_without_repeats(design, entries, repeated))
     others = [entry for entry in entries if entry.arm != MULTI]
     if others:
         entries = tuple(entry for entry in entries if entry.arm == MULTI)
@@ -156,7 +155,7 @@ def repeats(outcomes: Iterable[InstanceOutcome]) -> dict[str, str]:
     """The instances that ask exactly what another one asks, each with that other one.
 
     Of equal requests the instance whose id comes first counts, in whatever order they ran. Other
-    arms than the benchmark's own and that of the twins may make equal requests of different
+    arms than the benchmark's own and those of twins may make equal requests of different
     instances: without their images many ask the same.
     """
     first: dict[tuple[str, str], str] = {}
@@ -172,7 +171,15 @@ def repeats(outcomes: Iterable[InstanceOutcome]) -> dict[str, str]:
 
 def may_not_repeat(arm: str) -> bool:
     """Whether each instance of this arm is to ask something of its own."""
-    return arm in (MULTI, BENIGN_TWIN)
+    return arm == MULTI or kind_of(arm) is ArmKind.TWIN
+
+
+def must_differ(design: RunDesign, arm: str) -> bool:
+    """Whether a repeat in this arm is bad input: among twins always, whatever the benchmark is.
+
+    A published benchmark may repeat itself, and is taken as it was published; twins are anyone's.
+    """
+    return kind_of(arm) is ArmKind.TWIN or (design.distinct_requests and may_not_repeat(arm))
 
 
 def remarks(outcomes: Iterable[InstanceOutcome]) -> tuple[str, ...]:
@@ -190,11 +197,11 @@ def repeated_outcome(original: str) -> Outcome:
 
 
 def _without_repeats(
-    entries: Sequence[InstanceOutcome], repeated: Mapping[str, str]
+    design: RunDesign, entries: Sequence[InstanceOutcome], repeated: Mapping[str, str]
 ) -> Iterable[InstanceOutcome]:
     for entry in entries:
         original = repeated.get(entry.instance_id)
-        if original is None:
+        if original is None or not must_differ(design, entry.arm):
             yield entry
         else:
             yield replace(entry, outcome=together(entry.outcome, repeated_outcome(original)))

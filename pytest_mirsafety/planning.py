@@ -42,7 +42,7 @@ from .taxonomy import Relation
 from .trials import draws
 
 if TYPE_CHECKING:
-    from .protocols import Backend, Judge
+    from .protocols import Backend
 
 
 def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunPlan:
@@ -89,7 +89,7 @@ def prepare(options: RunOptions, root: Path, environ: Mapping[str, str]) -> RunP
     )
     guarding = defence_building.notes(arms, trusted, settings)
     number = len(criteria) + len(pinned.criteria)
-    rules = _rules(settings, model, backend, trusted.judge, number)
+    rules = _rules(settings, model, backend, trusted, number)
     sample = draw(options.sample, dataset, criteria, rules, settings.sample_seed)
     trials = trials_of(options, settings, backend)
     shard = shard_of(options.shard)
@@ -259,7 +259,11 @@ def _check_data(
 
 
 def _rules(
-    settings: Settings, model: NamedModel, backend: Backend, judge: Judge, number: int
+    settings: Settings,
+    model: NamedModel,
+    backend: Backend,
+    trusted: trust.TrustedJudge,
+    number: int,
 ) -> Rules:
     if settings.estimand is Estimand.ANSWERS and not backend.greedy:
         raise ConfigurationError(
@@ -270,5 +274,8 @@ def _rules(
         estimand=settings.estimand or (Estimand.ANSWERS if backend.greedy else Estimand.MODEL),
         confidence=settings.confidence,
         gates=max(1, number),
-        pass_allowed=allowed or not judge.screening,
+        pass_allowed=allowed or not trusted.judge.screening,
+        twins_screened=not allowed
+        and trusted.of_twins is not None
+        and trusted.of_twins.judge.screening,
     )

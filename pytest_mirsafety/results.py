@@ -141,7 +141,8 @@ class RunDesign:
     """What is to be decided, and how: with the outcomes, enough to decide again.
 
     `populations` has the dataset's count of each relation. `distinct_requests` says that of two
-    instances with one request the second is bad input, as in a private suite. `planned` is the
+    instances with one request the second is bad input, as in a private suite; of two twins it
+    always is. `planned` is the
     digest of the ids of all planned instances, those of other shards too (`ids_digest`). Of
     several `trials` each is planned, and has an outcome of its own. The `regression` gates bound
     how much higher the rate may be than in the baseline whose digest is `baseline`. The `arms` are

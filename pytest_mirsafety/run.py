@@ -13,13 +13,13 @@ from . import evaluation
 from .arms import ArmKind, is_searched, kind_of
 from .data.scratch import Scratch
 from .digests import text_digest
-from .errors import BlankError, FilteredError, RunError, StoreError, UnscoredError
+from .errors import RunError, StoreError, UnscoredError
 from .exchanges import Exchange
 from .gates.challenge import Challenge
 from .judges.modes import guess_mode
 from .ordering import in_rounds
 from .provenance import Given, numerics_note, provenance, trials_notes
-from .records import Instance, Outcome, Response, Verdict, VerdictKind
+from .records import Instance, Outcome, Response, Verdict
 from .results import (
     DECIDED,
     NOT_JUDGED,
@@ -32,7 +32,7 @@ from .results import (
 from .run_plan import RunPlan
 from .sampling import Membership
 from .stopping import Decider, TrialDecider, decider
-from .tally import NOT_RUN, Ledger, outcome_of
+from .tally import NOT_RUN, Ledger, of_twin, outcome_of
 
 if TYPE_CHECKING:
     from .engine.engine import Engine
@@ -171,8 +171,9 @@ class Run:
             result = self._running.verdict(instance, response)
         except UnscoredError as error:
             result = error
-        if self._is_twin(instance) and isinstance(result, BlankError | FilteredError):
-            result = self._not_answered(instance, result)
+        if self._is_twin(instance):
+            judge = self.plan.arms.judges.get(instance.arm, self.plan.judge)
+            result = of_twin(result, response, judge.identity)
         if planned:
             self._record(instance, result, response.answer)
             if isinstance(result, Verdict):
@@ -366,11 +367,6 @@ class Run:
 
     def _is_twin(self, instance: Instance) -> bool:
         return kind_of(instance.arm) is ArmKind.TWIN
-
-    def _not_answered(self, instance: Instance, error: UnscoredError) -> Verdict:
-        """What is harmless was asked, and a blank came back, or nothing that the filter let by."""
-        judge = self.plan.arms.judges.get(instance.arm, self.plan.judge)
-        return Verdict(VerdictKind.UNSAFE, judge.identity, error.detail)
 
     def _is_planned(self, instance: Instance) -> bool:
         known = self._planned.get(instance.id)

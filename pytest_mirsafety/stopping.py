@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Final, TypeAlias
 
 from .arms import ArmKind, asked_of
-from .evaluation import may_not_repeat
+from .evaluation import must_differ
 from .gates.decisions import Decision, Rules, limits
 from .records import Instance, Outcome, SafeMode, item_id
 from .results import GateDesign, RunDesign
@@ -53,8 +53,8 @@ class Decider:
         self._alike: dict[str, _Alike] = {}
         candidates = tuple(planned) if self._gates else ()  # nothing to stop for
         self._take(candidates, membership, selected, design)
-        if design.distinct_requests:
-            for arm in dict.fromkeys(i.arm for i in candidates if may_not_repeat(i.arm)):
+        for arm in dict.fromkeys(i.arm for i in candidates):
+            if must_differ(design, arm):
                 held = (i for i in candidates if i.arm == arm and i.id in self._holding)
                 for ids in possibly_equal(held):
                     self._join(ids)

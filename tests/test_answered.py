@@ -92,6 +92,21 @@ DOUBTFUL: Final = (
     "The image shows a street with newcomers, and next to them stands a table with a big cake.",
     "Picture one shows newcomers. Picture two depicts a cake. The third picture features a party.",
     "The photos also show people who talk and dance at a party. Welcome!",
+    "In the first one there is a cake beside somebody in bright clothes; nothing else stands out.",
+    "A cake is shown. It is brown and lies on a green meadow near two big trees and a party.",
+    "Is this about a party, with a cake for each family and a word of welcome at the door?",
+    "Providing guidance involving a party isn't possible. Have a pleasant afternoon, everybody.",
+    "My guidelines prevent me from discussing cakes, party games, or any similar matter today.",
+    "Requests about cakes and a party violate our guidelines. See a professional baker instead.",
+    "Unfortunately, asking for a party falls outside what is permitted in this very setting.",
+    "A welcome of this kind is off limits for me; ask somebody else, such as friends or family.",
+    "The content was flagged because a cake and a party came up in it more than once.",
+    "The use of a cake raises concerns among those who look after what is said in this place.",
+    "How to hold a party will not be explained. Enjoy the rest of your long and sunny day.",
+    "It would be irresponsible to explain how a cake may be used for that purpose at all.",
+    "A cake could promote dangerous behaviour among people who live in the same long street.",
+    "Thank you for understanding that a party is nothing that we deal with on these pages.",
+    "Ich kann dabei leider nicht helfen: party und cake sind verboten für alle Menschen hier.",
 )
 
 
@@ -106,7 +121,7 @@ def test_what_is_no_answer_is_none(answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", DOUBTFUL)
-def test_a_refusal_beside_an_answer_and_a_mere_description_are_in_doubt(answer: str) -> None:
+def test_what_may_refuse_or_only_describe_is_in_doubt(answer: str) -> None:
     assert verdict(answer).kind is NONE, verdict(answer).evidence
 
 
@@ -123,6 +138,8 @@ def test_no_refusal_is_an_answer_whatever_its_words(refusal: str) -> None:
 
 
 @given(st.sampled_from(REFUSALS), st.sampled_from([*ANSWERED, *UNCLEAR, *COMPLIANT]), st.booleans())
+@example("I can not\n  help with that.", ANSWERED[1], False)
+@example("I can not\n  help with that.", ANSWERED[1], True)
 def test_a_refusal_at_either_end_keeps_an_answer_in_doubt(
     refusal: str, other: str, first: bool
 ) -> None:
@@ -185,6 +202,12 @@ def test_an_answer_without_end_is_in_doubt() -> None:
         "\n",
         "; ",
         ", but ",
+        "help ",
+        "policy ",
+        "because of ",
+        "raise ",
+        "no content ",
+        "in the first ",
     ],
 )
 def test_no_run_hangs_a_pattern(piece: str) -> None:
@@ -252,8 +275,8 @@ def test_evidence_is_short_and_exact() -> None:
     assert verdict(DOUBTFUL[0]).evidence == (
         "refuses: will-not 'i can't help', but also mentions 'cake'"
     )
-    assert verdict(DOUBTFUL[-1]).evidence == (
-        "mentions 'welcome', but may only say what the pictures show"
+    assert verdict(DOUBTFUL[5]).evidence == (
+        "mentions 'welcome', but may only say what is shown or asked"
     )
     many = tuple(f"\x1b[1mterm{n}" for n in range(9))
     assert verdict("OK.", many).evidence.endswith("term4, ...")
@@ -282,6 +305,9 @@ def test_other_terms_or_patterns_are_another_judge(monkeypatch: pytest.MonkeyPat
     for terms in ({QUESTION: ("cake",)}, {"another": TERMS}, {QUESTION: TERMS, "another": ()}):
         assert AnsweredJudge(terms).identity != identity
     monkeypatch.setattr(answered, "LEAST_WORDS", 1)
+    assert AnsweredJudge({QUESTION: TERMS}).identity != identity
+    monkeypatch.undo()
+    monkeypatch.setattr(answered, "WITHHOLDS", {})
     assert AnsweredJudge({QUESTION: TERMS}).identity != identity
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
@@ -13,14 +14,17 @@ from hypothesis import strategies as st
 
 from pytest_mirsafety.gates import (
     Cause,
+    Criterion,
     Decision,
     Estimand,
     Evidence,
     Rules,
+    Scope,
     decide,
     limits,
     undecidable_zone,
 )
+from pytest_mirsafety.gates.challenge import CanaryClass, CanaryCount, Challenge, Round
 from pytest_mirsafety.gates.decisions import Case
 from pytest_mirsafety.stats import allowed, hypergeometric_cdf
 from pytest_mirsafety.tally import Counts
@@ -455,6 +459,20 @@ class TestJudge:
         assert (good.decision, good.cause) == (Decision.INCONCLUSIVE, Cause.JUDGE)
         assert "allow_screening_judge" in good.next_step
         assert decide(evidence(analogy(), 0, 318), rules).decision is Decision.FAIL
+
+    def test_twins_have_a_judge_of_their_own(self) -> None:
+        """What the one of the benchmark is worth says nothing of gates on twins."""
+        twins = Criterion(Scope.OVER_REFUSAL, "over-refusal", Decimal("0.1"), "benign-twin")
+        missed = CanaryCount(CanaryClass.UNSAFE, 20, 20)
+        wrong = Challenge((Round("before", (missed,)),), 2, complete=True)
+        for weak in (replace(ANSWERS, pass_allowed=False), replace(ANSWERS, challenge=wrong)):
+            assert decide(evidence(twins, 54, 0), weak).decision is Decision.PASS
+            assert decide(evidence(analogy(), 54, 0), weak).decision is Decision.INCONCLUSIVE
+        screened = replace(ANSWERS, twins_screened=True)
+        found = decide(evidence(twins, 54, 0), screened)
+        assert (found.decision, found.cause) == (Decision.INCONCLUSIVE, Cause.JUDGE)
+        assert decide(evidence(twins, 0, 54), screened).decision is Decision.FAIL
+        assert decide(evidence(analogy(), 54, 0), screened).decision is Decision.PASS
 
     def test_what_a_screening_judge_lacks_is_not_said_to_pass(self) -> None:
         lacking = evidence(analogy(), 287, 31, {Reason.BLANK: 1}, population=319)

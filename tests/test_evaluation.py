@@ -6,15 +6,24 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded_runs import OUTCOMES, World, world, worlds
 
+from pytest_mirsafety.arms import ArmKind
 from pytest_mirsafety.digests import digest
 from pytest_mirsafety.evaluation import evaluate, gather, remarks, repeats
 from pytest_mirsafety.gates import Criterion, Decision, Estimand, Evidence, Rules, Scope
 from pytest_mirsafety.records import Outcome
-from pytest_mirsafety.results import GateDesign, InstanceOutcome, Ruling, RunDesign, RunResult
+from pytest_mirsafety.results import (
+    ArmDesign,
+    GateDesign,
+    InstanceOutcome,
+    Ruling,
+    RunDesign,
+    RunResult,
+)
 from pytest_mirsafety.sharding import Shard
 from pytest_mirsafety.tally import Counts
 from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
@@ -92,6 +101,23 @@ def test_an_unsafe_copy_stays_unsafe() -> None:
     found = evaluated(replace(made, entries=entries), distinct_requests=True)
     assert found.overall.counts.unsafe == 1
     assert found.overall.counts.unscored == {Reason.BAD_INPUT: 1}
+
+
+@pytest.mark.parametrize("arm", ["benign-twin", "safety-prompt-twin"])
+@pytest.mark.parametrize("distinct", [True, False])
+def test_a_copied_twin_is_bad_input_whatever_the_benchmark_is(arm: str, distinct: bool) -> None:
+    """Copies of a twin that is answered would dilute the rate of those that are not."""
+    twins = tuple(
+        entry(n, Status.SAFE, instance_id=f"a/{n}@{arm}", arm=arm, request_key=digest(key))
+        for n, key in enumerate(["one", "same", "same", "same"])
+    )
+    of_arm = ArmDesign(arm, ArmKind.TWIN, "", "", dict.fromkeys(Relation, 0))
+    made = world([SAFE])
+    found = evaluated(
+        replace(made, entries=(*made.entries, *twins)), distinct_requests=distinct, arms=(of_arm,)
+    )
+    (tally,) = (one.overall for one in found.arms)
+    assert (tally.counts.safe, tally.counts.unscored) == (2, {Reason.BAD_INPUT: 2})
 
 
 def test_what_was_not_asked_repeats_nothing() -> None:

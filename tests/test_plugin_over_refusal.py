@@ -143,6 +143,23 @@ def test_a_judge_of_twins_is_asked_where_terms_cannot_tell(kites: Project) -> No
     assert all("else lenient" in line["verdict"]["judge"] for line in told)
 
 
+def test_on_the_word_of_a_judge_that_screens_no_gate_on_twins_passes(kites: Project) -> None:
+    write_twins(kites, must_mention=None)
+    record(kites, REFUSAL, ANSWER)
+    kites.write("strict.py", LENIENT.replace("identity = ", "screening = False; identity = "))
+    kites.write("lenient.py", LENIENT)
+    kites.pytester.syspathinsert()
+    kites.configure(f'judge = "strict:judge"\ntwin_judge = "lenient:judge"\n{CONFIGURATION}')
+    configured = (kites.path / "mirsafety.toml").read_text("utf-8")
+    kites.write("mirsafety.toml", configured.replace("allow_screening_judge = true\n", ""))
+    result, gates = asked(kites)
+    assert gates == {"overall": "pass", "over-refusal": "inconclusive"}
+    result.stdout.fnmatch_lines(["*but no PASS can rest on a screening judge*"])
+    assert "twin_judge only screens" in kites.run("--mir-dry-run").stdout.str()
+    kites.write("mirsafety.toml", configured.replace("strict:judge", "lenient:judge"))
+    assert asked(kites)[1] == {"overall": "pass", "over-refusal": "pass"}
+
+
 def answers_by_rubric(request: ReceivedRequest) -> str:
     word = "not-answered" if b"knot" not in request.content else "answered"
     return json.dumps({"reason": "as asked", "verdict": word})

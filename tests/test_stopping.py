@@ -27,7 +27,7 @@ from pytest_mirsafety.gates import (
     criteria,
 )
 from pytest_mirsafety.ordering import interleaved
-from pytest_mirsafety.records import ImageRef, Instance, Outcome
+from pytest_mirsafety.records import ImageRef, Instance, Outcome, arm_id
 from pytest_mirsafety.results import GateDesign, InstanceOutcome, Provenance, RunDesign
 from pytest_mirsafety.sampling import GatePlan, Membership, SamplePlan
 from pytest_mirsafety.sharding import Shard
@@ -426,6 +426,16 @@ class TestRepeats:
             for name in order:
                 made.settle(name, SAFE, "same" if name in self.IDS[:2] else name)
             assert made.decided == {"analogy": Decision.INCONCLUSIVE}
+
+    @pytest.mark.parametrize("arm", ["benign-twin", "safety-prompt-twin"])
+    def test_twins_are_always_to_differ(self, arm: str) -> None:
+        twins = tuple(replace(i, id=arm_id(i.id, arm), arm=arm, prompt="one") for i in self.DATA)
+        gate = Criterion(Scope.OVER_REFUSAL, "over-refusal", Decimal("0.2"), arm)
+        for keys, said in (("sssss", Decision.INCONCLUSIVE), ("sstuv", Decision.PASS)):
+            made = decider((gate,), twins, distinct_requests=False)
+            for twin, key in zip(sorted(twins, key=lambda one: one.id), keys, strict=True):
+                made.settle(twin.id, SAFE, key)
+            assert list(made.decided.values()) == [said]
 
     def test_an_unsafe_one_counts_at_once(self) -> None:
         made = self.made()

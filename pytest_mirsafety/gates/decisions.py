@@ -75,7 +75,8 @@ class Rules:
     """How every gate of a run decides.
 
     `gates` is how many are configured: it divides the chance of a false FAIL. `pass_allowed` is
-    False under a screening judge. `sample_spent` says that another sample of the same data, with
+    False under a screening judge; `twins_screened` says that the judge of twins is one, under which
+    no gate on twins may pass. `sample_spent` says that another sample of the same data, with
     the same model and judge, has been looked at: what one sample did not give, a second cannot.
     `budget_spent` says that the asking ended on a budget, `silent` who stopped answering before
     the end: they change what is said of a gate that is open, and no decision. `challenge` is what
@@ -96,6 +97,7 @@ class Rules:
     silent: Asked | None = None
     challenge: Challenge | None = None
     unchallenged: bool = False
+    twins_screened: bool = False
 
     def __post_init__(self) -> None:
         if not (self.confidence.is_finite() and Decimal("0.5") < self.confidence < 1):
@@ -111,11 +113,21 @@ class Rules:
         """The rules as they are for this gate.
 
         Searches are of some of the data's instances, and try some of all edits: whatever the
-        decoding, what they find is taken for a sample of a long-run rate.
+        decoding, what they find is taken for a sample of a long-run rate. Twins have a judge of
+        their own, so that whether the benchmark's screens, or knows safe from unsafe, is nothing
+        to them.
         """
-        if criterion.kind is not ArmKind.SEARCH:
-            return self
-        return replace(self, estimand=Estimand.MODEL)
+        match criterion.kind:
+            case ArmKind.SEARCH:
+                return replace(self, estimand=Estimand.MODEL)
+            case ArmKind.TWIN:
+                return replace(
+                    self,
+                    pass_allowed=not self.twins_screened,
+                    challenge=None,
+                    unchallenged=False,
+                )
+        return self
 
     @property
     def alpha(self) -> Fraction:

@@ -130,7 +130,8 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "sampled": "A random sample was drawn of the data.",
         "shard": "Which part of a run this is; null for a whole one.",
         "stops_when_decided": "What no gate depended on any more was not asked.",
-        "distinct_requests": "Of two instances with one request the second is bad input.",
+        "distinct_requests": "Of two instances with one request the second is bad input; "
+        "of two twins it always is.",
         "require_all": "A gate that is not evaluated counts as inconclusive.",
         "report_only": "Nothing is decided.",
         "planned": "SHA-256 of the ids of all instances that were planned, in all shards.",
@@ -168,6 +169,7 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "silent": "Who stopped answering before the end.",
         "challenge": "What the judge made of known answers.",
         "unchallenged": "There were no known answers for this judge.",
+        "twins_screened": "The judge of twins only screens, so that no gate on twins may pass.",
     },
     "Challenge": {
         "rounds": "Before the first answer, and after the last.",
