@@ -348,6 +348,15 @@ def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> Non
     assert gates["flips"]["counts"]["safe"] == 7
 
 
+def test_what_the_judge_cannot_tell_is_not_unsafe_before(searched: Project) -> None:
+    """A stricter policy takes nothing out of the rate: it cannot turn INCONCLUSIVE into PASS."""
+    searched.configure(f"{CONFIGURATION}[unscored]\nundetermined = 'unsafe'\n")
+    with ChatEndpoint("The pictures show two people in a park.") as endpoint:
+        searched.run(BOTH, "--mir-run=run", *ONE, model=model(endpoint))
+    (line,) = lines(searched.path / "run")
+    assert (line["finding"], line["unscored"]["reason"]) == ("unscored", "undetermined")
+
+
 def test_a_run_that_ends_early_ends_its_searches(searched: Project) -> None:
     """What was found before counts, and what was not searched is not-run."""
     searched.configure(CONFIGURATION.replace("budget = 100", "budget = 9"))
