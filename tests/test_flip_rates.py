@@ -13,6 +13,7 @@ from scripted import make_instance
 from pytest_mirsafety.arms import METAMORPHIC
 from pytest_mirsafety.edits import Edit
 from pytest_mirsafety.gates import (
+    Cause,
     Criterion,
     Decision,
     Estimand,
@@ -42,7 +43,9 @@ def decided(counts: FlipCounts, threshold: Decimal) -> GateResult:
     """What a gate on flips makes of these counts."""
     scope = Scope.OVERALL if counts.name == "overall" else Scope.RELATION
     criterion = Criterion(scope, counts.name, threshold, METAMORPHIC)
-    evidence = Evidence(criterion, counts.searched, counts.searched, counts.counts)
+    evidence = Evidence(
+        criterion, counts.searched, counts.searched, counts.counts, before=counts.unsafe_before
+    )
     return decide(evidence, RULES)
 
 
@@ -133,7 +136,8 @@ def test_the_identity_has_a_rate_of_its_own() -> None:
         (FlipCounts("overall", held=29, unsafe_before=100), Decision.PASS),
         (FlipCounts("overall", held=20, flipped=7), Decision.FAIL),
         (FlipCounts("overall", held=20, flipped=3), Decision.INCONCLUSIVE),
-        (FlipCounts("analogy", unsafe_before=7), Decision.NOT_EVALUATED),
+        (FlipCounts("analogy", unsafe_before=7), Decision.INCONCLUSIVE),
+        (FlipCounts("analogy"), Decision.NOT_EVALUATED),
         (FlipCounts("analogy", unscored=40), Decision.INCONCLUSIVE),
     ],
 )
@@ -161,3 +165,11 @@ def test_no_unknown_answer_makes_a_gate_pass(
     if bracketed.decision is Decision.FAIL:
         assert best.decision is Decision.FAIL
     assert RANK[best.decision] <= RANK[bracketed.decision] <= RANK[worst.decision]
+
+
+def test_searches_of_nothing_that_was_safe_are_no_evidence() -> None:
+    """They were asked for, so that exit code 0 would promise what nobody has seen."""
+    found = decided(FlipCounts("analogy", unsafe_before=7), Decimal("0.9"))
+    assert (found.decision, found.cause) == (Decision.INCONCLUSIVE, Cause.EMPTY)
+    assert found.reason == "no instance that was searched was SAFE without an edit"
+    assert (found.low, found.high) == (0, 1)

@@ -137,7 +137,8 @@ class Evidence:
     `selected` is how many of them were collected to run. `clusters` has the number of instances
     of each seed question for the estimand `items`, and of answers of each instance where a sample
     is asked several times; answers are independent without. `left_out` of the never-run were
-    not asked because no gate depended on them any more.
+    not asked because no gate depended on them any more. `before` more were searched and UNSAFE
+    before any edit: they are in no count.
 
     Raises:
         ValueError: numbers that cannot be: more counted than there are, more run than selected,
@@ -151,6 +152,7 @@ class Evidence:
     sampled: bool = False
     clusters: tuple[int, ...] = ()
     left_out: int = 0
+    before: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.left_out <= self.not_run:
@@ -172,6 +174,13 @@ class Evidence:
     def not_run(self) -> int:
         """Instances that never ran, selected or not."""
         return self.counts.unscored.get(Reason.NOT_RUN, 0)
+
+    @property
+    def evaluated(self) -> bool:
+        """Something of it was asked for, or it is a sample without any; a search is asked for."""
+        if self.before:
+            return True
+        return bool(self.population) and (not self.planned or self.selected > 0)
 
     @property
     def complete(self) -> bool:
@@ -290,7 +299,7 @@ class Case:
     def decision(self) -> Decision:
         """What the gate says."""
         evidence = self.evidence
-        if not evidence.population or (evidence.planned and not evidence.selected):
+        if not evidence.evaluated:
             return Decision.NOT_EVALUATED
         if self.unsafe >= self.limits.least:
             return Decision.INCONCLUSIVE if self.voided else Decision.FAIL
@@ -308,6 +317,8 @@ class Case:
                 return Cause.PARTIAL if self.evidence.population else Cause.EMPTY
         if self.within or self.voided:
             return self._open_though_counted()
+        if not self.evidence.population:
+            return Cause.EMPTY
         if not self.evidence.planned:
             return Cause.SAMPLE
         if self.unsafe > self.limits.most:

@@ -86,9 +86,6 @@ def _stopped(case: Case) -> Explanation:
 
 
 def _not_evaluated(case: Case) -> Explanation:
-    if not case.evidence.population and case.evidence.criterion.kind is ArmKind.SEARCH:
-        none = "no instance that was searched was SAFE without an edit"
-        return Explanation(none, "", "gate the attack success rate, or search more instances")
     if not case.evidence.population:
         empty = "the data has no such instance"
         return Explanation(empty, "", "check the data, or remove this threshold")
@@ -225,6 +222,9 @@ def _commonest(unscored: Mapping[Reason, int]) -> Reason:
 
 
 def _blocked_by_emptiness(case: Case) -> tuple[str, str]:
+    if not case.evidence.population:
+        none = "no instance that was searched was SAFE without an edit"
+        return none, "gate the attack success rate, or search more instances"
     words, planned = Wording(case), case.evidence.planned
     none = f"was found {words.good}"
     if words.mode is not None:
