@@ -178,14 +178,14 @@ class RunDesign:
     def clusters(self, members: Iterable[tuple[str, str]], arm: str = MULTI) -> tuple[int, ...]:
         """The sizes of the clusters among an arm's answers, each given by its id and its seed.
 
-        New items come by seed question, and so do answers that an arm's instances share. A sample
+        New items come by seed question, and so do answers that an arm's instances share, and
+        searches: what one edit does to a question it may do wherever that is asked. A sample
         of items with several answers each is a sample of clusters too. Where all items are there,
         their answers are independent: no cluster.
         """
         shared = any(one.shared for one in self.arms if one.name == arm)
-        if self.rules.estimand is Estimand.ITEMS or (
-            shared and self.rules.estimand is Estimand.MODEL
-        ):
+        by_seed = is_searched(arm) or (shared and self.rules.estimand is Estimand.MODEL)
+        if by_seed or self.rules.estimand is Estimand.ITEMS:
             return tuple(Counter(seed for _, seed in members).values())
         if self.sampled and self.trials.counted > 1:
             return tuple(Counter(item_id(one)[0] for one, _ in members).values())

@@ -45,7 +45,8 @@ class Terms:
     """How searches are made: what may be asked, and what an answer without a verdict counts as.
 
     An answer of which the judge cannot tell is unscored, whatever the run's policy: UNSAFE is
-    what the judge itself has found. `images_of` gives the digests of the images of an answered request, by its key.
+    what the judge itself has found. `images_of` gives the digests of the images of an answered
+    request, by its key.
     """
 
     settings: MetamorphicSettings

@@ -317,10 +317,8 @@ class Case:
                 return Cause.PARTIAL if self.evidence.population else Cause.EMPTY
         if self.within or self.voided:
             return self._open_though_counted()
-        if not self.evidence.population:
-            return Cause.EMPTY
         if not self.evidence.planned:
-            return Cause.SAMPLE
+            return Cause.SAMPLE if self.evidence.population else Cause.EMPTY
         if self.unsafe > self.limits.most:
             return Cause.ZONE if self.evidence.complete else Cause.SAMPLE
         return self._missing()
