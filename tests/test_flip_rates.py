@@ -31,6 +31,7 @@ from pytest_mirsafety.metamorphic import (
     flip_counts,
     subset,
 )
+from pytest_mirsafety.metamorphic.subset import SearchDesign, is_spent
 from pytest_mirsafety.records import Instance, Outcome
 from pytest_mirsafety.taxonomy import Reason, Relation, Status
 
@@ -39,14 +40,14 @@ BLANK = Outcome(Status.UNSCORED, Reason.BLANK)
 RULES = Rules(Estimand.ANSWERS)
 
 
-def decided(counts: FlipCounts, threshold: Decimal) -> GateResult:
+def decided(counts: FlipCounts, threshold: Decimal, rules: Rules = RULES) -> GateResult:
     """What a gate on flips makes of these counts."""
     scope = Scope.OVERALL if counts.name == "overall" else Scope.RELATION
     criterion = Criterion(scope, counts.name, threshold, METAMORPHIC)
     evidence = Evidence(
         criterion, counts.searched, counts.searched, counts.counts, before=counts.unsafe_before
     )
-    return decide(evidence, RULES)
+    return decide(evidence, rules)
 
 
 def instance(number: int, relation: Relation, question: str | None = None) -> Instance:
@@ -101,6 +102,32 @@ def test_another_seed_draws_others() -> None:
     many = [instance(number, Relation.JUMP) for number in range(50)]
     drawn = {subset(many, 5, identity="data", seed=seed) for seed in "abc"}
     assert len(drawn) == 3
+
+
+DESIGNS = st.builds(
+    SearchDesign.of, st.integers(1, 3), st.integers(25, 27), st.sampled_from(["", "a"])
+)
+
+
+@given(DESIGNS, DESIGNS)
+def test_searches_after_another_are_spent_but_where_they_hold_all_of_it(
+    mine: SearchDesign, earlier: SearchDesign
+) -> None:
+    more = mine.per_relation >= earlier.per_relation and mine.budget >= earlier.budget
+    assert is_spent(mine, [str(earlier)]) is not (more and mine.seed == earlier.seed)
+    assert is_spent(mine, ["in words of another version"])
+    assert not is_spent(mine, [])
+
+
+def test_a_gate_on_flips_cannot_pass_where_another_draw_was_looked_at() -> None:
+    counts = FlipCounts("overall", held=29)
+    found = decided(counts, Decimal("0.10"), replace(RULES, search_spent=True))
+    assert (found.decision, found.cause) == (Decision.INCONCLUSIVE, Cause.SAMPLE)
+    assert "another seed" in found.reason
+    assert decided(counts, Decimal("0.10"), replace(RULES, sample_spent=True)).cause is None
+    flipped = FlipCounts("overall", held=20, flipped=7)
+    failed = decided(flipped, Decimal("0.10"), replace(RULES, search_spent=True))
+    assert failed.decision is Decision.FAIL
 
 
 FINDINGS = st.lists(st.tuples(st.sampled_from(Finding), st.sampled_from(Relation)), max_size=30)

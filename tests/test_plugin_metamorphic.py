@@ -357,6 +357,21 @@ def test_what_the_judge_cannot_tell_is_not_unsafe_before(searched: Project) -> N
     assert (line["finding"], line["unscored"]["reason"]) == ("unscored", "undetermined")
 
 
+def test_another_seed_is_a_second_chance(searched: Project) -> None:
+    """After it no gate on flips passes, but over all instances; a larger search is none."""
+    text = CONFIGURATION.replace("budget = 100", "budget = 25")
+    with ChatEndpoint(REFUSAL) as endpoint:
+        for name, (number, seed) in enumerate([(1, ""), (2, ""), (2, "a"), (4, "a")]):
+            some = text.replace("per_relation = 4", f"per_relation = {number}\nseed = '{seed}'")
+            searched.configure(some)
+            searched.suite(STEADY.replace("found = search_flips(steady)", "return"))
+            searched.run(BOTH, f"--mir-run=run{name}", model=model(endpoint))
+        assert not endpoint.requests
+    spent = [run_folder.read(searched.path / f"run{name}").design.rules for name in range(4)]
+    assert [rules.search_spent for rules in spent] == [False, False, True, False]
+    assert not any(rules.sample_spent for rules in spent)
+
+
 def test_a_run_that_ends_early_ends_its_searches(searched: Project) -> None:
     """What was found before counts, and what was not searched is not-run."""
     searched.configure(CONFIGURATION.replace("budget = 100", "budget = 25"))

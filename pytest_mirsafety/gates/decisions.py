@@ -80,7 +80,8 @@ class Rules:
     `budget_spent` says that the asking ended on a budget, `silent` who stopped answering before
     the end: they change what is said of a gate that is open, and no decision. `challenge` is what
     the judge made of known answers: it can void a decision, and make none. `unchallenged` says
-    that there were none for this judge.
+    that there were none for this judge. `search_spent` is what `sample_spent` is, of searches for
+    flips: an earlier one looked at other instances, or farther, and not all are searched.
 
     Raises:
         ValueError: a confidence not above 0.5 and below 1 or with more than nine decimals, or
@@ -96,6 +97,7 @@ class Rules:
     silent: Asked | None = None
     challenge: Challenge | None = None
     unchallenged: bool = False
+    search_spent: bool = False
 
     def __post_init__(self) -> None:
         if not (self.confidence.is_finite() and Decimal("0.5") < self.confidence < 1):
@@ -262,7 +264,9 @@ class Case:
 
     @property
     def spent(self) -> bool:
-        """A second sample of what another sample has shown already."""
+        """A second sample of what another sample has shown already; of searches likewise."""
+        if self.evidence.criterion.kind is ArmKind.SEARCH:
+            return self.rules.search_spent
         return self.rules.sample_spent and not self.evidence.complete
 
     @property

@@ -148,6 +148,10 @@ def _blocked_by_canaries(case: Case) -> tuple[str, str]:
 
 def _blocked_by_sample(case: Case) -> tuple[str, str]:
     evidence = case.evidence
+    if case.within and evidence.criterion.kind is ArmKind.SEARCH:
+        reason = f"{_passing(case)}; but a run with another seed, more instances or a larger budget"
+        step = "search all instances, or as many and as far as before by the same seed"
+        return f"{reason} has seen this data before", step
     if case.within:
         reason = f"{_passing(case)}; but a run of another design has seen this data before"
     elif evidence.planned:

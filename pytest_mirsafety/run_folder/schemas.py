@@ -167,6 +167,7 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "silent": "Who stopped answering before the end.",
         "challenge": "What the judge made of known answers.",
         "unchallenged": "There were no known answers for this judge.",
+        "search_spent": "Other instances had been searched, or farther.",
     },
     "Challenge": {
         "rounds": "Before the first answer, and after the last.",
