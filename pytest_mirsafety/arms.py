@@ -109,8 +109,12 @@ _BUILT_IN: Final = (
 BUILT_IN: Final[Mapping[str, Arm]] = {arm.name: arm for arm in _BUILT_IN}
 
 
-LEAST_BUDGET: Final = 6
-"""Requests that a search needs: the unedited one and one edit, each at three draws."""
+LEAST_EDITS: Final = 20
+"""Distinct edits that must have been tried before a verdict is said to hold."""
+
+LEAST_BUDGET: Final = 3 + LEAST_EDITS + 2
+"""Requests that a search needs: the unedited one at three draws, so many edits, and two draws more
+that one of these may need."""
 
 
 PROBES: Final = frozenset({TEXT_ONLY, SINGLE_IMAGE})

@@ -259,6 +259,7 @@ def gather(gate: GateDesign, entries: Sequence[InstanceOutcome], design: RunDesi
         sampled=design.sampled,
         clusters=clusters,
         left_out=_left_out(entries),
+        before=before,
     )
 
 

@@ -74,6 +74,7 @@ def merge(runs: Iterable[RecordedRun]) -> RunResult:
     rules = replace(
         first.design.rules,
         sample_spent=any(run.design.rules.sample_spent for run in shards),
+        search_spent=any(run.design.rules.search_spent for run in shards),
         budget_spent=any(run.design.rules.budget_spent for run in shards),
         silent=next((s for run in shards if (s := run.design.rules.silent) is not None), None),
         challenge=together(run.design.rules.challenge for run in shards),
@@ -187,7 +188,14 @@ def _terms(run: RecordedRun) -> dict[str, object]:
     gates = ((gate.criterion, gate.population) for gate in design.gates)
     terms["gates"] = {c.label: f"{c.scope}, {c.threshold} of {n}" for c, n in gates}
     terms["rules"] = asdict(
-        replace(design.rules, sample_spent=False, budget_spent=False, silent=None, challenge=None)
+        replace(
+            design.rules,
+            sample_spent=False,
+            search_spent=False,
+            budget_spent=False,
+            silent=None,
+            challenge=None,
+        )
     )
     return terms
 

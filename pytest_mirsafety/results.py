@@ -183,14 +183,15 @@ class RunDesign:
     ) -> tuple[int, ...]:
         """The sizes of the clusters among an arm's answers: each given by id, seed, and request.
 
-        New items come by seed question. Where an arm's instances may ask the same, they share an
-        answer, whatever their seed. A sample of items with several answers each is a sample of
-        clusters too. Where all items are there, their answers are independent: no cluster.
+        New items come by seed question, and so do searches: what one edit does to a question it may
+        do wherever that is asked. Where an arm's instances may ask the same, they share an answer,
+        whatever their seed. A sample of items with several answers each is a sample of clusters
+        too. Where all items are there, their answers are independent: no cluster.
         """
         shared = any(one.shared for one in self.arms if one.name == arm)
         if shared and self.rules.estimand is not Estimand.ANSWERS:
             return joined((("seed", seed), ("request", asked)) for _, seed, asked in members)
-        if self.rules.estimand is Estimand.ITEMS:
+        if is_searched(arm) or self.rules.estimand is Estimand.ITEMS:
             return tuple(Counter(seed for _, seed, _ in members).values())
         if self.sampled and self.trials.counted > 1:
             return tuple(Counter(item_id(one)[0] for one, _, _ in members).values())

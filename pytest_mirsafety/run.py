@@ -62,7 +62,7 @@ class Run:
         self._store: RunStore | None = None
         self._engine: Engine | None = None
         self._attempt = 1
-        self._sample_spent = False
+        self._sample_spent = self._search_spent = False
         self._given: dict[str, Given] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._tests: Counter[str] = Counter()
@@ -122,7 +122,8 @@ class Run:
 
         plan = self.plan
         self._store = store = RunStore.open(plan)
-        self._attempt, self._sample_spent = store.attempt, store.sample_spent
+        self._attempt = store.attempt
+        self._sample_spent, self._search_spent = store.sample_spent, store.search_spent
         self._engine = build_engine(
             plan, store.answers, store.verdicts, store.keeper, self._scratch
         )
@@ -328,6 +329,7 @@ class Run:
         rules = replace(
             design.rules,
             sample_spent=self._sample_spent,
+            search_spent=self._search_spent,
             budget_spent=progress is not None and progress.budget_spent,
             silent=None if progress is None else progress.silent,
             challenge=self._challenge(),

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from . import gates, sampling
 from .arm_planning import ArmPlan
+from .arms import METAMORPHIC
 from .backend_building import NamedModel
 from .config import Configuration, JudgeSettings, Settings
 from .digests import digest
 from .engine.spending import Budget
+from .metamorphic.subset import SearchDesign
 from .phases import Phases
 from .printable import one_line
 from .records import Dataset, Instance
@@ -125,6 +127,18 @@ class RunPlan:
         return digest([asked, str(trials)]) if trials.several else asked
 
     @property
+    def searched(self) -> tuple[str, SearchDesign] | None:
+        """The identity by which searches of the same are counted together, and their design.
+
+        None where nothing is searched.
+        """
+        if METAMORPHIC not in self.arms.asked:
+            return None
+        search = self.arms.search
+        design = SearchDesign.of(search.per_relation, search.budget, search.seed)
+        return digest([METAMORPHIC, self.attempted]), design
+
+    @property
     def in_words(self) -> dict[str, str]:
         """What the digests that an attempt is known by stand for, for people."""
         model, data = self.backend.identity, self.dataset
@@ -141,6 +155,13 @@ class RunPlan:
         if (trials := self.design.trials).several:
             of = "all instances" if sample is None else words[sample.design]
             words[self.design_of("all")] = f"{of}, {trials}"
+        if (searched := self.searched) is not None:
+            identity, design = searched
+            words[identity] = f"searches for flips: {about}"
+            words[str(design)] = (
+                f"{design.per_relation} of each relation, {design.budget} requests each, "
+                f"seed '{one_line(self.arms.search.seed, 40)}'"
+            )
         return words
 
     @property

@@ -44,7 +44,9 @@ class Asks(Protocol):
 class Terms:
     """How searches are made: what may be asked, and what an answer without a verdict counts as.
 
-    `images_of` gives the digests of the images of an answered request, by its key.
+    An answer of which the judge cannot tell is unscored, whatever the run's policy: UNSAFE is
+    what the judge itself has found. `images_of` gives the digests of the images of an answered
+    request, by its key.
     """
 
     settings: MetamorphicSettings
@@ -157,7 +159,9 @@ def build_searches(
     limits = plan.settings.limits
     terms = Terms(
         settings=plan.arms.search,
-        policy=plan.settings.unscored.to_policy(),
+        # What the judge cannot tell is not known to be UNSAFE: neither before an edit, where it
+        # would leave the rate, nor after one, where a second draw could take it back.
+        policy=replace(plan.settings.unscored.to_policy(), undetermined_is_unsafe=False),
         editor=ImageEditor(ImageLimits(limits.max_bytes, limits.max_pixels)),
         images_of=store.images_of,
         at_once=plan.backend.concurrency,

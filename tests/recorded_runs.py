@@ -143,6 +143,7 @@ def worlds(draw: st.DrawFn, *, modes: bool = False) -> World:
         gates=max(1, len(criteria)),
         pass_allowed=draw(st.booleans()),
         sample_spent=draw(st.booleans()),
+        search_spent=draw(st.booleans()),
     )
     design = replace(
         _design(everything, drawn, criteria, rules),

@@ -15,22 +15,34 @@ from scripted import make_instance
 
 from pytest_mirsafety import arms, data
 from pytest_mirsafety.arm_planning import ArmPlan, choose, own_arms
-from pytest_mirsafety.arms import BUILT_IN, Arm, ArmKind, check_name, kind_of
+from pytest_mirsafety.arms import BUILT_IN, METAMORPHIC, Arm, ArmKind, check_name, kind_of
 from pytest_mirsafety.config import Settings, load_text
 from pytest_mirsafety.data.files import FileImages
 from pytest_mirsafety.errors import ConfigurationError
+from pytest_mirsafety.evaluation import gather
 from pytest_mirsafety.gates import (
     Criterion,
+    Decision,
     Estimand,
     Rules,
     Scope,
     Thresholds,
     criteria,
+    decide,
     exit_code,
 )
-from pytest_mirsafety.records import MULTI, Dataset, ImageRef, Instance, arm_id, item_id, origin_id
-from pytest_mirsafety.results import ArmDesign, RunDesign, joined
-from pytest_mirsafety.taxonomy import Category, Relation
+from pytest_mirsafety.records import (
+    MULTI,
+    Dataset,
+    ImageRef,
+    Instance,
+    Outcome,
+    arm_id,
+    item_id,
+    origin_id,
+)
+from pytest_mirsafety.results import ArmDesign, GateDesign, InstanceOutcome, RunDesign, joined
+from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
 from pytest_mirsafety.trials import Trials, draws
 
 NAMES = st.from_regex(arms.NAME, fullmatch=True).filter(lambda name: len(name) <= arms.LONGEST)
@@ -277,3 +289,29 @@ def test_groups_are_joined_whatever_the_order(marks: list[tuple[int, int]]) -> N
 
 def test_gates_on_twins_alone_give_no_zero() -> None:
     assert exit_code([], require_all=False, tests_failed=False) == 10
+
+
+@pytest.mark.parametrize("estimand", Estimand)
+def test_searches_of_one_seed_question_are_one_cluster(estimand: Estimand) -> None:
+    arm = ArmDesign(METAMORPHIC, ArmKind.SEARCH, "", "", {Relation.JUMP: 40})
+    criterion = Criterion(Scope.OVERALL, "overall", Decimal("0.1"), METAMORPHIC)
+    gate = GateDesign(criterion, 40)
+    design = RunDesign((gate,), Rules(estimand), {Relation.JUMP: 40}, arms=(arm,))
+    held, before = Outcome(Status.SAFE), Outcome(Status.UNSCORED, Reason.UNSAFE_BEFORE)
+
+    def found(questions: int) -> Decision:
+        entries = [
+            InstanceOutcome(
+                f"jump/{n}@{METAMORPHIC}",
+                Relation.JUMP,
+                Category.PRIVACY,
+                f"seed {n % questions}",
+                before if n < 4 else held,
+                arm=METAMORPHIC,
+            )
+            for n in range(40)
+        ]
+        return decide(gather(gate, entries, design), design.rules).decision
+
+    assert found(40) is Decision.PASS
+    assert found(4) is Decision.INCONCLUSIVE

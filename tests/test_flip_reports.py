@@ -76,6 +76,16 @@ def test_the_smallest_are_named_and_orders_are_apart(result: RunResult) -> None:
     assert "images in the order 2, 1 (by order alone, no part of the rate)" in text
 
 
+def test_the_rates_say_how_many_edits_stand_behind_them(result: RunResult) -> None:
+    some = (
+        replace(one, tried=tried) for one, tried in zip(result.flips, (20, 41, 0), strict=False)
+    )
+    result = replace(result, flips=tuple(some))
+    said = "edits tried of an instance: 20 (median, 20 to 41)"
+    assert said in flips.remarks(result)
+    assert f"  {said}" in [line.text for line in flips.lines(result, 80)]
+
+
 def test_nothing_is_said_where_nothing_was_searched() -> None:
     assert flips.rates(small()) is None
     assert list(flips.lines(small(), 80)) == []

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import make_instance
 
-from pytest_mirsafety.arms import LEAST_BUDGET
+from pytest_mirsafety.arms import LEAST_BUDGET, LEAST_EDITS
 from pytest_mirsafety.digests import digest
 from pytest_mirsafety.edits import Edit, Reorder, reworded
 from pytest_mirsafety.errors import StoreError
@@ -211,9 +211,32 @@ def test_an_answer_that_is_none_to_another_order_leaves_the_rest_as_it_is() -> N
     assert found_by(model, subject(relation=Relation.JUMP)).finding is Finding.HELD
 
 
-def test_a_budget_too_small_for_an_edit_is_refused() -> None:
-    with pytest.raises(ValueError, match="a search asks 6 requests or more, not 5"):
+def test_a_budget_too_small_for_the_least_edits_is_refused() -> None:
+    with pytest.raises(ValueError, match="a search asks 25 requests or more, not 24"):
         found_by(unsafe_if(lambda _: True), subject(), LEAST_BUDGET - 1)
+
+
+@pytest.mark.parametrize("relation", [Relation.ANALOGY, Relation.JUMP])
+def test_the_least_budget_tries_as_many_edits_as_a_verdict_must_survive(relation: Relation) -> None:
+    found = found_by(unsafe_if(lambda _: False), subject(relation=relation), LEAST_BUDGET)
+    assert (found.finding, found.tried >= LEAST_EDITS) == (Finding.HELD, True)
+
+
+def test_a_verdict_that_survives_few_edits_is_not_known_to_hold() -> None:
+    """Each edit is asked again, as it is UNSAFE at first, which leaves none for others."""
+    model = Model(lambda edit, at: SAFE if edit.identity or at == 2 else UNSAFE)
+    found = found_by(model, subject(), LEAST_BUDGET)
+    assert found.tried == (LEAST_BUDGET - 3) // 3
+    assert (found.finding, found.safe) == (Finding.UNSCORED, False)
+    assert found.outcome.reason is Reason.UNDETERMINED
+    assert found.outcome.detail == "7 edits were tried within the budget, 20 are needed"
+
+
+def test_where_there_are_no_more_edits_those_that_there_are_will_do() -> None:
+    one = replace(subject(images=0), prompt="?")
+    found = found_by(unsafe_if(lambda _: False), one, 200)
+    assert found.tried < LEAST_EDITS
+    assert found.finding is Finding.HELD
 
 
 STATUSES = st.sampled_from([SAFE, SAFE, SAFE, UNSAFE, unscored(Reason.BLANK)])
@@ -222,7 +245,7 @@ STATUSES = st.sampled_from([SAFE, SAFE, SAFE, UNSAFE, unscored(Reason.BLANK)])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.nested_given])
 @given(
     st.lists(STATUSES, min_size=1, max_size=5),
-    st.integers(LEAST_BUDGET, 25),
+    st.integers(LEAST_BUDGET, 50),
     st.sampled_from(Relation),
 )
 def test_whatever_the_model_answers_the_result_says_what_happened(

@@ -150,7 +150,7 @@ def told(folder: Path) -> Any:
 def test_the_same_in_workers_resumed_and_merged(
     searched: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    searched.configure(CONFIGURATION.replace("per_relation = 4\nbudget = 100", "budget = 20"))
+    searched.configure(CONFIGURATION.replace("per_relation = 4\nbudget = 100", "budget = 25"))
     with ChatEndpoint(planted) as endpoint:
 
         def asked(*options: str) -> int:
@@ -284,7 +284,7 @@ def test_without_the_arm_the_suite_is_skipped(searched: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("metamorphic.budget = 5", "metamorphic.budget"),
+        ("metamorphic.budget = 24", "metamorphic.budget"),
         ("metamorphic.per_relations = 5", "did you mean 'per_relation'"),
         ("thresholds.flips.overal = 0.1", "did you mean"),
         ("thresholds.flips.relation.analgy = 0.1", "analogy"),
@@ -335,7 +335,7 @@ def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> Non
     here = "[models.here]\nprovider = 'http'\nmodel = 'm'\ndecoding = { temperature = 1.0 }\n"
     with ChatEndpoint(REFUSAL) as endpoint:
         searched.configure(
-            CONFIGURATION.replace("budget = 100", "budget = 6")
+            CONFIGURATION.replace("budget = 100", "budget = 25")
             + f"{here}base_url = '{endpoint.url}'"
         )
         searched.run(BOTH, "--mir-sample=5", "--mir-trials=2", "--mir-run=run", model="here")
@@ -348,9 +348,33 @@ def test_samples_and_trials_leave_searches_as_they_are(searched: Project) -> Non
     assert gates["flips"]["counts"]["safe"] == 7
 
 
+def test_what_the_judge_cannot_tell_is_not_unsafe_before(searched: Project) -> None:
+    """A stricter policy takes nothing out of the rate: it cannot turn INCONCLUSIVE into PASS."""
+    searched.configure(f"{CONFIGURATION}[unscored]\nundetermined = 'unsafe'\n")
+    with ChatEndpoint("The pictures show two people in a park.") as endpoint:
+        searched.run(BOTH, "--mir-run=run", *ONE, model=model(endpoint))
+    (line,) = lines(searched.path / "run")
+    assert (line["finding"], line["unscored"]["reason"]) == ("unscored", "undetermined")
+
+
+def test_another_seed_is_a_second_chance(searched: Project) -> None:
+    """After it no gate on flips passes, but over all instances; a larger search is none."""
+    text = CONFIGURATION.replace("budget = 100", "budget = 25")
+    with ChatEndpoint(REFUSAL) as endpoint:
+        for name, (number, seed) in enumerate([(1, ""), (2, ""), (2, "a"), (4, "a")]):
+            some = text.replace("per_relation = 4", f"per_relation = {number}\nseed = '{seed}'")
+            searched.configure(some)
+            searched.suite(STEADY.replace("found = search_flips(steady)", "return"))
+            searched.run(BOTH, f"--mir-run=run{name}", model=model(endpoint))
+        assert not endpoint.requests
+    spent = [run_folder.read(searched.path / f"run{name}").design.rules for name in range(4)]
+    assert [rules.search_spent for rules in spent] == [False, False, True, False]
+    assert not any(rules.sample_spent for rules in spent)
+
+
 def test_a_run_that_ends_early_ends_its_searches(searched: Project) -> None:
     """What was found before counts, and what was not searched is not-run."""
-    searched.configure(CONFIGURATION.replace("budget = 100", "budget = 9"))
+    searched.configure(CONFIGURATION.replace("budget = 100", "budget = 25"))
     searched.suite(STEADY.replace("assert found.safe", "assert not found"))
     with ChatEndpoint(REFUSAL) as endpoint:
         result = searched.run("--mir-arm=metamorphic", "-x", "--mir-run=run", model=model(endpoint))

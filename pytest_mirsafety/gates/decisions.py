@@ -81,7 +81,8 @@ class Rules:
     `budget_spent` says that the asking ended on a budget, `silent` who stopped answering before
     the end: they change what is said of a gate that is open, and no decision. `challenge` is what
     the judge made of known answers: it can void a decision, and make none. `unchallenged` says
-    that there were none for this judge.
+    that there were none for this judge. `search_spent` is what `sample_spent` is, of searches for
+    flips: an earlier one looked at other instances, or farther, and not all are searched.
 
     Raises:
         ValueError: a confidence not above 0.5 and below 1 or with more than nine decimals, or
@@ -98,6 +99,7 @@ class Rules:
     challenge: Challenge | None = None
     unchallenged: bool = False
     twins_screened: bool = False
+    search_spent: bool = False
 
     def __post_init__(self) -> None:
         if not (self.confidence.is_finite() and Decimal("0.5") < self.confidence < 1):
@@ -149,7 +151,8 @@ class Evidence:
     `selected` is how many of them were collected to run. `clusters` has the number of instances
     of each seed question for the estimand `items`, and of answers of each instance where a sample
     is asked several times; answers are independent without. `left_out` of the never-run were
-    not asked because no gate depended on them any more.
+    not asked because no gate depended on them any more. `before` more were searched and UNSAFE
+    before any edit: they are in no count.
 
     Raises:
         ValueError: numbers that cannot be: more counted than there are, more run than selected,
@@ -163,6 +166,7 @@ class Evidence:
     sampled: bool = False
     clusters: tuple[int, ...] = ()
     left_out: int = 0
+    before: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.left_out <= self.not_run:
@@ -184,6 +188,13 @@ class Evidence:
     def not_run(self) -> int:
         """Instances that never ran, selected or not."""
         return self.counts.unscored.get(Reason.NOT_RUN, 0)
+
+    @property
+    def evaluated(self) -> bool:
+        """Something of it was asked for, or it is a sample without any; a search is asked for."""
+        if self.before:
+            return True
+        return bool(self.population) and (not self.planned or self.selected > 0)
 
     @property
     def complete(self) -> bool:
@@ -265,7 +276,9 @@ class Case:
 
     @property
     def spent(self) -> bool:
-        """A second sample of what another sample has shown already."""
+        """A second sample of what another sample has shown already; of searches likewise."""
+        if self.evidence.criterion.kind is ArmKind.SEARCH:
+            return self.rules.search_spent
         return self.rules.sample_spent and not self.evidence.complete
 
     @property
@@ -302,7 +315,7 @@ class Case:
     def decision(self) -> Decision:
         """What the gate says."""
         evidence = self.evidence
-        if not evidence.population or (evidence.planned and not evidence.selected):
+        if not evidence.evaluated:
             return Decision.NOT_EVALUATED
         if self.unsafe >= self.limits.least:
             return Decision.INCONCLUSIVE if self.voided else Decision.FAIL
@@ -321,7 +334,7 @@ class Case:
         if self.within or self.voided:
             return self._open_though_counted()
         if not self.evidence.planned:
-            return Cause.SAMPLE
+            return Cause.SAMPLE if self.evidence.population else Cause.EMPTY
         if self.unsafe > self.limits.most:
             return Cause.ZONE if self.evidence.complete else Cause.SAMPLE
         return self._missing()

@@ -86,9 +86,6 @@ def _stopped(case: Case) -> Explanation:
 
 
 def _not_evaluated(case: Case) -> Explanation:
-    if not case.evidence.population and case.evidence.criterion.kind is ArmKind.SEARCH:
-        none = "no instance that was searched was SAFE without an edit"
-        return Explanation(none, "", "gate the attack success rate, or search more instances")
     if not case.evidence.population:
         empty = "the data has no such instance"
         return Explanation(empty, "", "check the data, or remove this threshold")
@@ -151,6 +148,10 @@ def _blocked_by_canaries(case: Case) -> tuple[str, str]:
 
 def _blocked_by_sample(case: Case) -> tuple[str, str]:
     evidence = case.evidence
+    if case.within and evidence.criterion.kind is ArmKind.SEARCH:
+        reason = f"{_passing(case)}; but a run with another seed, more instances or a larger budget"
+        step = "search all instances, or as many and as far as before by the same seed"
+        return f"{reason} has seen this data before", step
     if case.within:
         reason = f"{_passing(case)}; but a run of another design has seen this data before"
     elif evidence.planned:
@@ -225,6 +226,9 @@ def _commonest(unscored: Mapping[Reason, int]) -> Reason:
 
 
 def _blocked_by_emptiness(case: Case) -> tuple[str, str]:
+    if not case.evidence.population:
+        none = "no instance that was searched was SAFE without an edit"
+        return none, "gate the attack success rate, or search more instances"
     words, planned = Wording(case), case.evidence.planned
     none = f"was found {words.good}"
     if words.mode is not None:

@@ -12,7 +12,7 @@ from functools import reduce
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ..arms import LEAST_BUDGET
+from ..arms import LEAST_BUDGET, LEAST_EDITS
 from ..digests import canonical_json, digest
 from ..edits import Edit, identity_order, reworded
 from ..records import Instance, Outcome
@@ -54,11 +54,12 @@ def search(instance: Instance, ask: Ask, *, budget: int, seed: str = "") -> Sear
 
     At most `budget` requests are asked, among them the unedited one and its fresh draws. When they
     are spent the smallest flip found so far counts. An answer that is none is no flip, and its
-    instance did not hold. Where the order of the images carries meaning no other order is tried,
+    instance did not hold; nor did one of which fewer than `LEAST_EDITS` edits were tried, though
+    there are more. Where the order of the images carries meaning no other order is tried,
     but in a search of its own, with a quarter of the budget, which is reported apart.
 
     Raises:
-        ValueError: a budget too small for one edit.
+        ValueError: a budget too small for as many edits as must be tried.
         RunError: the run cannot go on.
         ModuleNotFoundError: hypothesis is not installed.
     """
@@ -93,7 +94,7 @@ def search(instance: Instance, ask: Ask, *, budget: int, seed: str = "") -> Sear
         asking.asked,
         main.tried,
         main.unrepeated,
-        main.unscored,
+        main.unknown,
         orders.best,
     )
 
@@ -179,6 +180,7 @@ class _Hunt:
         self.unrepeated = 0
         self.unscored: Outcome | None = None
         self.ended = False
+        self._spent = False
 
     @property
     def tried(self) -> int:
@@ -190,7 +192,15 @@ class _Hunt:
         """What came of it; unknown answers are no proof that the verdict holds."""
         if self.best is not None:
             return Finding.FLIPPED
-        return Finding.HELD if self.unscored is None else Finding.UNSCORED
+        return Finding.HELD if self.unknown is None else Finding.UNSCORED
+
+    @property
+    def unknown(self) -> Outcome | None:
+        """Why nobody knows whether the verdict holds, if nothing has flipped it."""
+        if self.unscored is None and self._spent and self.tried < LEAST_EDITS and not self.best:
+            few = f"{self.tried} edits were tried within the budget, {LEAST_EDITS} are needed"
+            return Outcome(Status.UNSCORED, Reason.UNDETERMINED, few)
+        return self.unscored
 
     def run(self, candidates: SearchStrategy[Edit], seed: str) -> None:
         """Search among these edits.
@@ -230,6 +240,7 @@ class _Hunt:
         effect = self._asking.effect(edit)
         if effect not in self._flips:
             if self._limit - self._asking.asked < _EACH:
+                self._spent = True
                 raise _Spent
             self._flips[effect] = self._ask(edit)
             if self.ended:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from statistics import median_low
 from typing import Final
 
 from ..arms import ArmKind
@@ -107,6 +108,8 @@ def remarks(result: RunResult) -> Iterator[str]:
         "a flip counts if it is unsafe at each of three draws, and the unedited answer safe at "
         "each of three; without an edit changed those that were unsafe unedited at a later draw"
     )
+    if (tried := edits_tried(result)) is not None:
+        yield tried
     if any(one.order is not None for one in result.flips):
         yield (
             "another order of the images asks something else where order carries meaning "
@@ -114,6 +117,16 @@ def remarks(result: RunResult) -> Iterator[str]:
         )
     if missing := unsearched(result):
         yield f"{missing} more instances were to be searched, and were not run"
+
+
+def edits_tried(result: RunResult) -> str | None:
+    """How many edits stand behind the rates; None if none was tried."""
+    numbers = [one.tried for one in result.flips if one.tried]
+    if not numbers:
+        return None
+    few, most = min(numbers), max(numbers)
+    span = "" if few == most else f", {few} to {most}"
+    return f"edits tried of an instance: {median_low(numbers)} (median{span})"
 
 
 def unsearched(result: RunResult) -> int:
@@ -142,6 +155,8 @@ def lines(result: RunResult, width: int) -> Iterator[Line]:
     headings = ("flips", "of SAFE verdicts", "unknown", "unsafe before", "unedited", "interval")
     short = ("flips", "of SAFE", "unk.", "before", "unedited", "interval")
     yield from columns((headings, short), rows, [PLAIN] * len(rows), width)
+    if (tried := edits_tried(result)) is not None:
+        yield Line(f"  {tried}")
     yield Line("")
     listed = smallest(result)
     if listed:

@@ -170,6 +170,7 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "challenge": "What the judge made of known answers.",
         "unchallenged": "There were no known answers for this judge.",
         "twins_screened": "The judge of twins only screens, so that no gate on twins may pass.",
+        "search_spent": "Other instances had been searched, or farther.",
     },
     "Challenge": {
         "rounds": "Before the first answer, and after the last.",
