@@ -1,12 +1,17 @@
-"""In which order instances are asked and tested."""
+"""In which order instances are asked and tested, and what came of them is told."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Final
 
 from .records import Instance
+from .taxonomy import Status
+
+if TYPE_CHECKING:
+    from .results import InstanceOutcome
 
 
 def in_rounds(instances: Iterable[Instance]) -> tuple[Instance, ...]:
@@ -35,3 +40,11 @@ def _in_turn(
         groups[getattr(instance, attribute)].append(instance)
     columns = zip_longest(*(arrange(group) for group in groups.values()))
     return (instance for row in columns for instance in row if instance is not None)
+
+
+def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
+    """Unsafe ones first, then unscored, then safe: whoever opens a report looks for the first."""
+    return sorted(outcomes, key=lambda entry: _ORDER.index(entry.outcome.status))
+
+
+_ORDER: Final = (Status.UNSAFE, Status.UNSCORED, Status.SAFE)

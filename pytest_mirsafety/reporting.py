@@ -16,10 +16,11 @@ from .circumstances import Circumstances
 from .errors import BadInputError, DataError
 from .evaluation import evaluate, remarks
 from .exchanges import Exchange
+from .ordering import in_order
 from .printable import one_line
 from .records import item_id, origin_id
 from .redaction import redacted_exchange, redacted_result
-from .results import MARKDOWN, PAGE, THUMBNAILS, InstanceOutcome, RecordedRun, RunResult, in_order
+from .results import MARKDOWN, PAGE, THUMBNAILS, InstanceOutcome, RecordedRun, RunResult
 
 if TYPE_CHECKING:
     from .comparison.sides import Side

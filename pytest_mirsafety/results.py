@@ -19,8 +19,9 @@ from .gates import Criterion, Decision, Estimand, GateResult, Rules, exit_code
 from .metamorphic.findings import SearchResult
 from .records import MULTI, Outcome, Verdict, item_id
 from .sharding import Shard
+from .stats import joined
 from .tally import Counts, ModeCounts
-from .taxonomy import Category, Reason, Relation, Status
+from .taxonomy import Category, Reason, Relation
 from .trials import Trials
 
 
@@ -93,14 +94,6 @@ class InstanceOutcome:
     def left_out(self) -> bool:
         """It was not asked, since no decision depended on it any more."""
         return self.outcome.reason is Reason.NOT_RUN and self.outcome.detail == DECIDED
-
-
-def in_order(outcomes: Iterable[InstanceOutcome]) -> list[InstanceOutcome]:
-    """Unsafe ones first, then unscored, then safe: whoever opens a report looks for the first."""
-    return sorted(outcomes, key=lambda entry: _ORDER.index(entry.outcome.status))
-
-
-_ORDER: Final = (Status.UNSAFE, Status.UNSCORED, Status.SAFE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,23 +194,6 @@ class RunDesign:
     def decides(self) -> bool:
         """The run itself rules: it is no shard, and does more than report."""
         return self.shard is None and not self.report_only
-
-
-def joined(members: Iterable[tuple[Hashable, Hashable]]) -> tuple[int, ...]:
-    """The sizes of the groups of members that have either of their two marks in common."""
-    above: dict[Hashable, Hashable] = {}
-
-    def top(mark: Hashable) -> Hashable:
-        while (other := above.setdefault(mark, mark)) != mark:
-            above[mark] = above.get(other, other)
-            mark = other
-        return mark
-
-    firsts = []
-    for one, other in members:
-        above[top(one)] = top(other)
-        firsts.append(one)
-    return tuple(Counter(map(top, firsts)).values())
 
 
 def ids_digest(ids: Iterable[str]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -194,3 +195,20 @@ def _binomial_weights(drawn: int, rate: Fraction) -> Iterator[tuple[int, int]]:
     for count in range(drawn + 1):
         yield count, weight
         weight = weight * (drawn - count) * hit // ((count + 1) * miss)
+
+
+def joined(members: Iterable[tuple[Hashable, Hashable]]) -> tuple[int, ...]:
+    """The sizes of the groups of members that have either of their two marks in common."""
+    above: dict[Hashable, Hashable] = {}
+
+    def top(mark: Hashable) -> Hashable:
+        while (other := above.setdefault(mark, mark)) != mark:
+            above[mark] = above.get(other, other)
+            mark = other
+        return mark
+
+    firsts = []
+    for one, other in members:
+        above[top(one)] = top(other)
+        firsts.append(one)
+    return tuple(Counter(map(top, firsts)).values())

@@ -25,6 +25,7 @@ from pytest_mirsafety.exchanges import Exchange
 from pytest_mirsafety.exports.rows import csv_lines, row
 from pytest_mirsafety.facts import provenance_facts
 from pytest_mirsafety.merging import merge
+from pytest_mirsafety.ordering import in_order
 from pytest_mirsafety.provenance import Given, usage_by_arm
 from pytest_mirsafety.records import Outcome
 from pytest_mirsafety.redaction import redacted_result
@@ -41,7 +42,7 @@ from pytest_mirsafety.reports import (
 from pytest_mirsafety.reports.html import arm_figure, figures
 from pytest_mirsafety.reports.html.instances import index
 from pytest_mirsafety.reports.html.page import Page, render
-from pytest_mirsafety.results import DECIDED, NOT_SELECTED, ArmResult, ArmUsage, RunResult, in_order
+from pytest_mirsafety.results import DECIDED, NOT_SELECTED, ArmResult, ArmUsage, RunResult
 from pytest_mirsafety.run_folder.pinned import pin, read_pinned
 from pytest_mirsafety.taxonomy import Reason, Status
 

@@ -41,7 +41,8 @@ from pytest_mirsafety.records import (
     item_id,
     origin_id,
 )
-from pytest_mirsafety.results import ArmDesign, GateDesign, InstanceOutcome, RunDesign, joined
+from pytest_mirsafety.results import ArmDesign, GateDesign, InstanceOutcome, RunDesign
+from pytest_mirsafety.stats import joined
 from pytest_mirsafety.taxonomy import Category, Reason, Relation, Status
 from pytest_mirsafety.trials import Trials, draws
 

@@ -21,11 +21,11 @@ from reported_runs import IMAGES, exchange, hostile, small
 from pytest_mirsafety.breakdown import break_down
 from pytest_mirsafety.circumstances import Circumstances, Commit, Environment, Host
 from pytest_mirsafety.exchanges import Exchange
+from pytest_mirsafety.ordering import in_order
 from pytest_mirsafety.redaction import redacted_exchange, redacted_result
 from pytest_mirsafety.reports.html import building, figures
 from pytest_mirsafety.reports.html.instances import BLOCK, TEXT_LIMIT, Pictures, blocks, index
 from pytest_mirsafety.reports.html.page import Attention, Page, render
-from pytest_mirsafety.results import in_order
 
 WEBP = b"RIFF\0\0\0\0WEBP" + b"p" * 50
 

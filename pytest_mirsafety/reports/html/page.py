@@ -10,7 +10,8 @@ from ...breakdown import break_down
 from ...circumstances import Circumstances
 from ...comparison.sides import Side
 from ...exchanges import Exchange
-from ...results import RunResult, in_order
+from ...ordering import in_order
+from ...results import RunResult
 from ...taxonomy import Status
 from .. import arm_tables, flips, tables, words
 from ..tables import Table
