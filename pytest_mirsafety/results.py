@@ -242,7 +242,8 @@ class Provenance:
     counted apart, as far as they were told. `cost_usd` is the price of those asked. `canaries`
     are the known answers that the judge was tried by; None if there were none. `layout` is how
     the images of an instance were put together into one; None where they were sent as they are.
-    `usage` is by arm, of a run that has arms.
+    `usage` is by arm, of a run that has arms. `twins_source` and `twins_count` are of the benign
+    twins; None where there are none.
     """
 
     package_version: str
@@ -282,6 +283,8 @@ class Provenance:
     canaries: str | None = None
     layout: str | None = None
     usage: Mapping[str, ArmUsage] = field(default_factory=dict)
+    twins_source: str | None = None
+    twins_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
