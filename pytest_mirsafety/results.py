@@ -74,7 +74,7 @@ class InstanceOutcome:
     `seed` is the digest of its seed question. `request_key` is the digest of what was asked,
     images included; None if nothing was. `verdict` is what the judge said of its answer, if it
     said anything; `answer_sha256` is the digest of that answer (`records.text_digest`), known of a
-    run that was kept. `arm` is the way in which it was asked.
+    run that was kept, and of twins. `arm` is the way in which it was asked.
     """
 
     instance_id: str

@@ -55,6 +55,7 @@ def record(project: Project, multi: str, twins: str | Mapping[int, str], **field
     texts = dict.fromkeys(project.ids, multi)
     for number in range(1, 6):
         text = twins if isinstance(twins, str) else twins.get(number, ANSWER)
+        text = text.replace(ANSWER, f"{ANSWER} That was kite {number}.")
         texts[f"privacy/analogy/{number}@benign-twin"] = text
     lines = [{"id": name, "response": text, **fields} for name, text in texts.items()]
     project.write("answers.jsonl", "\n".join(map(json.dumps, lines)))
