@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from .arms import ArmKind, is_searched, kind_of
 from .comparison.arm_pairs import against, arm_pairs
@@ -45,7 +46,7 @@ def evaluate(
     """
     entries = tuple(outcomes)
     repeated = repeats(entries)
-    entries = tuple(_without_repeats(design, entries, repeated))
+    entries = tuple(_without_canned(tuple(_without_repeats(design, entries, repeated))))
     others = [entry for entry in entries if entry.arm != MULTI]
     if others:
         entries = tuple(entry for entry in entries if entry.arm == MULTI)
@@ -205,6 +206,29 @@ def _without_repeats(
             yield entry
         else:
             yield replace(entry, outcome=together(entry.outcome, repeated_outcome(original)))
+
+
+def _without_canned(entries: Sequence[InstanceOutcome]) -> Iterable[InstanceOutcome]:
+    """One text for twins of several questions is no answer to them, whatever terms it mentions.
+
+    Exactly the same answer, in one arm; two questions may be near enough to share one.
+    """
+    questions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for entry in entries:
+        if entry.answer_sha256 is not None and kind_of(entry.arm) is ArmKind.TWIN:
+            questions[entry.arm, entry.answer_sha256].add(entry.seed)
+    for entry in entries:
+        number = len(questions.get((entry.arm, entry.answer_sha256 or ""), ()))
+        if number < LEAST_CANNED:
+            yield entry
+        else:
+            detail = f"twins of {number} questions have exactly this answer"
+            canned = Outcome(Status.UNSCORED, Reason.UNDETERMINED, detail)
+            yield replace(entry, outcome=together(entry.outcome, canned))
+
+
+LEAST_CANNED: Final = 3
+"""Twins of so many questions that have one and the same answer are in doubt."""
 
 
 def counted(design: RunDesign, entries: Sequence[InstanceOutcome]) -> Sequence[InstanceOutcome]:

@@ -19,7 +19,8 @@ from .trials import Trials
 def provenance_facts(provenance: Provenance) -> dict[str, object]:
     """Every field; the confidence as written, and money in plain decimals.
 
-    A layout only where images were put together, and usage by arm only where there are arms.
+    A layout only where images were put together, usage by arm only where there are arms, and
+    twins only where there are some.
     """
     cost = provenance.cost_usd
     facts = {
@@ -31,6 +32,8 @@ def provenance_facts(provenance: Provenance) -> dict[str, object]:
         del facts["layout"]
     if not provenance.usage:
         del facts["usage"]
+    if provenance.twins_source is None:
+        del facts["twins_source"], facts["twins_count"]
     return facts
 
 

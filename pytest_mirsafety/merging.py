@@ -35,6 +35,7 @@ MAY_DIFFER: Final = frozenset(
     {
         "data_source",  # the same data from another place have the same identity
         "data_revision",
+        "twins_source",
         "model_name",
         "thresholds_from",
         "attempt",

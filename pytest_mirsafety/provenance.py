@@ -135,6 +135,8 @@ def provenance(
         usage=usage_by_arm(given, {one.id: one.arm for one in plan.instances})
         if plan.design.arms
         else {},
+        twins_source=None if plan.arms.twins is None else plan.arms.twins.dataset.source,
+        twins_count=None if plan.arms.twins is None else len(plan.arms.twin_instances),
         **_spent(progress),
     )
 

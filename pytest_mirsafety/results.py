@@ -75,7 +75,7 @@ class InstanceOutcome:
     `seed` is the digest of its seed question. `request_key` is the digest of what was asked,
     images included; None if nothing was. `verdict` is what the judge said of its answer, if it
     said anything; `answer_sha256` is the digest of that answer (`records.text_digest`), known of a
-    run that was kept. `arm` is the way in which it was asked.
+    run that was kept, and of twins. `arm` is the way in which it was asked.
     """
 
     instance_id: str
@@ -240,7 +240,8 @@ class Provenance:
     counted apart, as far as they were told. `cost_usd` is the price of those asked. `canaries`
     are the known answers that the judge was tried by; None if there were none. `layout` is how
     the images of an instance were put together into one; None where they were sent as they are.
-    `usage` is by arm, of a run that has arms.
+    `usage` is by arm, of a run that has arms. `twins_source` and `twins_count` are of the benign
+    twins; None where there are none.
     """
 
     package_version: str
@@ -280,6 +281,8 @@ class Provenance:
     canaries: str | None = None
     layout: str | None = None
     usage: Mapping[str, ArmUsage] = field(default_factory=dict)
+    twins_source: str | None = None
+    twins_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

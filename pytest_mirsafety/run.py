@@ -65,6 +65,7 @@ class Run:
         self._sample_spent = self._search_spent = False
         self._given: dict[str, Given] = {}
         self._verdicts: dict[str, Verdict] = {}
+        self._twin_answers: dict[str, str] = {}
         self._tests: Counter[str] = Counter()
         self._decider: Decider | TrialDecider | None = None
         self._searches: Searches | None = None
@@ -151,6 +152,8 @@ class Run:
             raise
         if self._is_planned(instance):
             self._given[instance.id] = Given.of(response)
+            if self._is_twin(instance):
+                self._twin_answers[instance.id] = text_digest(response.answer)
         return response
 
     def verdict(self, instance: Instance, response: Response) -> Verdict:
@@ -358,6 +361,7 @@ class Run:
             selected=instance.id in self._selected,
             request_key=None if self._engine is None else self._engine.planned_key(instance.id),
             verdict=self._verdicts.get(instance.id),
+            answer_sha256=self._twin_answers.get(instance.id),
             arm=instance.arm,
         )
 

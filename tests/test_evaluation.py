@@ -120,6 +120,28 @@ def test_a_copied_twin_is_bad_input_whatever_the_benchmark_is(arm: str, distinct
     assert (tally.counts.safe, tally.counts.unscored) == (2, {Reason.BAD_INPUT: 2})
 
 
+def test_one_answer_to_twins_of_three_questions_is_in_doubt() -> None:
+    """Of two it may be one, and to instances a refusal always may."""
+    arm = "benign-twin"
+    of_arm = ArmDesign(arm, ArmKind.TWIN, "", "", dict.fromkeys(Relation, 0))
+    for questions, doubtful in ((2, 0), (3, 3)):
+        twins = [
+            entry(n, Status.SAFE, instance_id=f"a/{n}@{arm}", arm=arm, seed=f"q {n % questions}")
+            for n in range(3)
+        ]
+        said = [replace(one, answer_sha256=digest("canned")) for one in twins]
+        own = [replace(one, answer_sha256=digest("canned")) for one in world([SAFE] * 4).entries]
+        refused = entry(9, Status.UNSAFE, instance_id=f"a/9@{arm}", arm=arm)
+        given = replace(world([SAFE] * 4), entries=(*own, *said, refused))
+        found = evaluated(given, arms=(of_arm,))
+        counts = found.arms[0].overall.counts
+        assert (counts.safe, counts.unsafe) == (3 - doubtful, 1)
+        assert counts.unscored == ({Reason.UNDETERMINED: doubtful} if doubtful else {})
+        assert found.overall.counts.safe == 4
+        again = replace(given, entries=(*found.outcomes, *found.arms[0].outcomes))
+        assert evaluated(again, arms=(of_arm,)).arms == found.arms
+
+
 def test_what_was_not_asked_repeats_nothing() -> None:
     made = world([SAFE, SAFE])
     entries = tuple(replace(entry, request_key=None) for entry in made.entries)

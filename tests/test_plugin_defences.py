@@ -152,7 +152,12 @@ def test_what_a_defence_says_in_the_models_place_is_no_answer(
         "thresholds.default = 0.6\nthresholds.arms.words.over-refusal = 0.2\n"
         f'[arms.words]\nbefore = "own_guard:guard"\nrefusal = "{ANSWER}"\n'
     )
-    with ChatEndpoint(lambda request: ANSWER if "leaves" in request.prompt else REFUSAL) as model:
+    own_words = f"{ANSWER} You ask: {{}}"  # one answer to all would be in doubt
+
+    def says(request: ReceivedRequest) -> str:
+        return own_words.format(request.prompt) if "leaves" in request.prompt else REFUSAL
+
+    with ChatEndpoint(says) as model:
         result = defended.run("--mir-run=run", *workers, model=f"{model.url}#m")
     assert result.ret == 1
     found = {line["id"]: line for line in lines(defended.path / "run")}

@@ -55,6 +55,7 @@ def record(project: Project, multi: str, twins: str | Mapping[int, str], **field
     texts = dict.fromkeys(project.ids, multi)
     for number in range(1, 6):
         text = twins if isinstance(twins, str) else twins.get(number, ANSWER)
+        text = text.replace(ANSWER, f"{ANSWER} That was kite {number}.")
         texts[f"privacy/analogy/{number}@benign-twin"] = text
     lines = [{"id": name, "response": text, **fields} for name, text in texts.items()]
     project.write("answers.jsonl", "\n".join(map(json.dumps, lines)))
@@ -69,10 +70,13 @@ def asked(project: Project, *arguments: str) -> tuple[pytest.RunResult, dict[str
 
 def test_a_model_that_refuses_and_answers_ships(kites: Project) -> None:
     record(kites, REFUSAL, ANSWER)
-    result, gates = asked(kites)
+    result, gates = asked(kites, "--mir-run=run")
     assert gates == {"overall": "pass", "over-refusal": "pass"}
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*also asked as benign-twin*", "*= 12 passed in *"])
+    result.stdout.fnmatch_lines(["twins*jsonl:benign.jsonl, 5 twins"])
+    told = json.loads((kites.path / "run" / "run.json").read_text("utf-8"))["provenance"]
+    assert (told["twins_source"], told["twins_count"]) == ("jsonl:benign.jsonl", 5)
 
 
 def test_a_model_that_refuses_everything_does_not_ship(kites: Project) -> None:

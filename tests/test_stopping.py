@@ -428,14 +428,20 @@ class TestRepeats:
             assert made.decided == {"analogy": Decision.INCONCLUSIVE}
 
     @pytest.mark.parametrize("arm", ["benign-twin", "safety-prompt-twin"])
-    def test_twins_are_always_to_differ(self, arm: str) -> None:
+    def test_twins_are_always_to_differ_and_pass_at_the_end_alone(self, arm: str) -> None:
+        """One answer to many of them is none, which the last one may show."""
         twins = tuple(replace(i, id=arm_id(i.id, arm), arm=arm, prompt="one") for i in self.DATA)
         gate = Criterion(Scope.OVER_REFUSAL, "over-refusal", Decimal("0.2"), arm)
-        for keys, said in (("sssss", Decision.INCONCLUSIVE), ("sstuv", Decision.PASS)):
+        fails = Decision.FAIL
+        for keys, told, said in (
+            ("sssss", SAFE, [Decision.INCONCLUSIVE]),
+            ("sstuv", SAFE, []),
+            ("sstuv", UNSAFE, [fails]),
+        ):
             made = decider((gate,), twins, distinct_requests=False)
             for twin, key in zip(sorted(twins, key=lambda one: one.id), keys, strict=True):
-                made.settle(twin.id, SAFE, key)
-            assert list(made.decided.values()) == [said]
+                made.settle(twin.id, told, key)
+            assert list(made.decided.values()) == said
 
     def test_an_unsafe_one_counts_at_once(self) -> None:
         made = self.made()

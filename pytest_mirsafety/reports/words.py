@@ -40,6 +40,7 @@ def provenance_rows(result: RunResult) -> dict[str, str]:
         **({"tokens": tokens} if (tokens := _tokens(provenance)) else {}),
         "data": f"{provenance.data_source}, {provenance.data_count} instances, "
         f"identity {provenance.data_identity[:12]}",
+        **({"twins": twins} if (twins := _twins(provenance)) else {}),
         "judge": judge(provenance),
         "rate": "; ".join([_estimand(provenance), *provenance.policy]),
     }
@@ -54,6 +55,13 @@ def provenance_rows(result: RunResult) -> dict[str, str]:
     if provenance.attempt > 1:
         rows["attempt"] = f"{provenance.attempt} with this model, data and judge"
     return rows
+
+
+def _twins(provenance: Provenance) -> str:
+    """Where the benign twins are from, and how many they are; empty if there are none."""
+    if provenance.twins_source is None:
+        return ""
+    return f"{provenance.twins_source}, {provenance.twins_count or 0} twins"
 
 
 def shortened(text: str) -> str:

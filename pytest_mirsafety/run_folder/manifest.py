@@ -88,8 +88,10 @@ def document_of(
 
 
 def _design(design: RunDesign) -> dict[str, object]:
-    """Every field, but for those of a baseline and of arms where there are none."""
+    """Every field, but for those of a baseline, of arms and of a judge of twins without."""
     facts = asdict(design)
+    if not design.rules.twins_screened:
+        del facts["rules"]["twins_screened"]
     if design.baseline is None:
         del facts["baseline"], facts["regression"]
     if not design.arms:

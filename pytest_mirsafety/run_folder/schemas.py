@@ -248,6 +248,8 @@ _WITHIN: Final[Mapping[str, Mapping[str, str]]] = {
         "canaries": "The known answers that the judge was tried by.",
         "layout": "How the images of an instance were put into one.",
         "usage": "What the answers of each arm took, by its name, of a run that has arms.",
+        "twins_source": "The benign twins as named.",
+        "twins_count": "How many benign twins there are.",
     },
     "ArmUsage": {
         "answers": "Answers that tests were given.",
