@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.internal.cache import LRUCache
 from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 from scripted import make_instance
-from sortedcontainers import SortedSet
 
 from pytest_mirsafety.arms import LEAST_BUDGET, LEAST_EDITS
 from pytest_mirsafety.digests import digest
@@ -135,7 +135,7 @@ def test_a_search_is_the_same_whatever_modules_are_loaded(monkeypatch: pytest.Mo
         return model.asked
 
     before = asked(models[0])
-    found = providers.Constants(integers=SortedSet(range(100, 120)))
+    found = Constants(integers=set(range(100, 120)))
     monkeypatch.setattr(providers, "_get_local_constants", lambda: found)
     monkeypatch.setattr(providers, "CONSTANTS_CACHE", LRUCache(1024))
     assert asked(models[1]) == before

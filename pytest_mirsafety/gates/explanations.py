@@ -263,10 +263,8 @@ def _tipping(case: Case) -> str:
     has = f"has {words.shown(case.unsafe)}{' at best' if words.minimum and unscored else ''}"
     if case.decision is Decision.FAIL:
         return f"fails {words.bound('from')} {words.shown(least)} {words.kind}, {has}"
-    if not case.evidence.population:
-        return ""
     if most < 0:
-        return f"cannot pass with {planned} answers"
+        return f"cannot pass with {planned} answers" if case.evidence.population else ""
     if case.worst <= most and case.decision is not Decision.PASS:
         return ""  # the numbers are not what stands in the way
     if case.worst <= most:
