@@ -199,4 +199,4 @@ def test_searches_of_nothing_that_was_safe_are_no_evidence() -> None:
     found = decided(FlipCounts("analogy", unsafe_before=7), Decimal("0.9"))
     assert (found.decision, found.cause) == (Decision.INCONCLUSIVE, Cause.EMPTY)
     assert found.reason == "no instance that was searched was SAFE without an edit"
-    assert (found.low, found.high) == (0, 1)
+    assert (found.low, found.high, found.tipping) == (0, 1, "")

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.internal.cache import LRUCache
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 from scripted import make_instance
 
 from pytest_mirsafety.arms import LEAST_BUDGET, LEAST_EDITS
@@ -120,6 +123,22 @@ def test_the_same_search_asks_the_same() -> None:
     other = unsafe_if(PLANTED['[["brighter",3]]'])
     search(subject(), other, budget=BUDGET, seed="another")
     assert other.asked != models[0].asked
+
+
+def test_a_search_is_the_same_whatever_modules_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """hypothesis draws numbers that it finds in local modules, if they are 100 or more."""
+    models = [unsafe_if(lambda _: False) for _ in range(2)]
+
+    def asked(model: Model) -> list[tuple[Edit, int]]:
+        for name in "abcd":
+            found_by(model, subject(name, images=5))
+        return model.asked
+
+    before = asked(models[0])
+    found = Constants(integers=set(range(100, 120)))
+    monkeypatch.setattr(providers, "_get_local_constants", lambda: found)
+    monkeypatch.setattr(providers, "CONSTANTS_CACHE", LRUCache(1024))
+    assert asked(models[1]) == before
 
 
 def test_what_is_unsafe_before_is_not_searched() -> None:

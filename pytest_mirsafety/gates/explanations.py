@@ -264,7 +264,7 @@ def _tipping(case: Case) -> str:
     if case.decision is Decision.FAIL:
         return f"fails {words.bound('from')} {words.shown(least)} {words.kind}, {has}"
     if most < 0:
-        return f"cannot pass with {planned} answers"
+        return f"cannot pass with {planned} answers" if case.evidence.population else ""
     if case.worst <= most and case.decision is not Decision.PASS:
         return ""  # the numbers are not what stands in the way
     if case.worst <= most:
