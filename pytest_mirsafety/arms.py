@@ -134,6 +134,11 @@ def kind_of(name: str) -> ArmKind:
     return ArmKind.TWIN if name.endswith(TWIN_SUFFIX) else ArmKind.SAFETY
 
 
+def is_twin(name: str) -> bool:
+    """Whether an arm asks benign twins."""
+    return kind_of(name) is ArmKind.TWIN
+
+
 def is_searched(arm: str) -> bool:
     """Whether the instances of this arm are tried by edits: each once, whatever trials are."""
     return kind_of(arm) is ArmKind.SEARCH

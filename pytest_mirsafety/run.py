@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from . import evaluation
-from .arms import ArmKind, is_searched, kind_of
+from .arms import is_searched, is_twin
 from .data.scratch import Scratch
 from .digests import text_digest
 from .errors import RunError, StoreError, UnscoredError
@@ -152,7 +152,7 @@ class Run:
             raise
         if self._is_planned(instance):
             self._given[instance.id] = Given.of(response)
-            if self._is_twin(instance):
+            if is_twin(instance.arm):
                 self._twin_answers[instance.id] = text_digest(response.answer)
         return response
 
@@ -175,7 +175,7 @@ class Run:
             result = self._running.verdict(instance, response)
         except UnscoredError as error:
             result = error
-        if self._is_twin(instance):
+        if is_twin(instance.arm):
             judge = self.plan.arms.judges.get(instance.arm, self.plan.judge)
             result = of_twin(result, response, judge.identity)
         if planned:
@@ -371,9 +371,6 @@ class Run:
         outcome = self._ledger.outcome(instance_id)
         return _NO_VERDICT if outcome == NOT_RUN else outcome
 
-    def _is_twin(self, instance: Instance) -> bool:
-        return kind_of(instance.arm) is ArmKind.TWIN
-
     def _is_planned(self, instance: Instance) -> bool:
         known = self._planned.get(instance.id)
         return known is not None and instance.is_from(known)
@@ -388,7 +385,7 @@ class Run:
         self, instance: Instance, result: Verdict | UnscoredError, answer: str = ""
     ) -> None:
         # A twin that is answered is in no mode of safe answers.
-        guessed = isinstance(result, Verdict) and result.safe and not self._is_twin(instance)
+        guessed = isinstance(result, Verdict) and result.safe and not is_twin(instance.arm)
         guess = guess_mode(answer) if guessed else None
         self._enter(instance, outcome_of(result, self.plan.settings.unscored.to_policy(), guess))
 
