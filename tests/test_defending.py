@@ -476,7 +476,6 @@ def test_nothing_more_is_asked_of_a_defence_once_the_budget_is_spent() -> None:
         assert len(defence.asked) == asked
     assert reasons[None] == len(backend.requests) < 5
     assert reasons[Reason.NOT_RUN] == 30 - reasons[None]
-    assert len(defence.asked) < 30
     assert len(defence.answers) == reasons[None]
 
 

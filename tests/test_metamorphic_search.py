@@ -277,7 +277,8 @@ def test_whatever_the_model_answers_the_result_says_what_happened(
     found = found_by(model, subject(relation=relation), budget)
     assert found.asked == len(model.asked) <= budget
     for flip in filter(None, (found.flip, found.order)):
-        assert [script(flip.edit, draw) for draw in range(3)] == [UNSAFE] * 3
+        # Not by the script: edits that come to the same here are asked once, whichever came first.
+        assert [answer.outcome for answer in flip.answers] == [UNSAFE] * 3
         assert found.unedited == (SAFE, SAFE, SAFE)
     if found.finding is Finding.HELD:
         assert not any(
