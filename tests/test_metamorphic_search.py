@@ -270,15 +270,20 @@ STATUSES = st.sampled_from([SAFE, SAFE, SAFE, UNSAFE, unscored(Reason.BLANK)])
 def test_whatever_the_model_answers_the_result_says_what_happened(
     statuses: list[Outcome], budget: int, relation: Relation
 ) -> None:
+    instance = subject(relation=relation)
+    kept = tuple(range(len(instance.images)))
+
     def script(edit: Edit, draw: int) -> Outcome:
-        return statuses[int(digest([edit.canonical, draw]), 16) % len(statuses)]
+        # By what is sent: edits that come to the same are asked once, whichever came first.
+        sent = [reworded(instance.prompt, edit.text_steps), edit.ordered(kept)]
+        pictures = Edit(edit.image_steps).canonical
+        return statuses[int(digest([sent, pictures, draw]), 16) % len(statuses)]
 
     model = Model(script)
-    found = found_by(model, subject(relation=relation), budget)
+    found = found_by(model, instance, budget)
     assert found.asked == len(model.asked) <= budget
     for flip in filter(None, (found.flip, found.order)):
-        # Not by the script: edits that come to the same here are asked once, whichever came first.
-        assert [answer.outcome for answer in flip.answers] == [UNSAFE] * 3
+        assert [script(flip.edit, draw) for draw in range(3)] == [UNSAFE] * 3
         assert found.unedited == (SAFE, SAFE, SAFE)
     if found.finding is Finding.HELD:
         assert not any(
